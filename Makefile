@@ -1,0 +1,131 @@
+# moeprof: one Makefile, no configure step. `make help` lists the targets.
+#
+# Knobs: V=1 shows commands, B=DIR build folder, PREFIX, DESTDIR, CFLAGS, CUDA=DIR toolkit.
+# Optional packages are probed once into $(B)/config.mk; a missing one drops a feature, never the build.
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+B ?= build
+PREFIX ?= /usr/local
+CUDA ?= $(firstword $(wildcard /usr/local/cuda) $(patsubst %/bin/nvcc,%,$(shell command -v nvcc)))
+NVCC ?= $(wildcard $(CUDA)/bin/nvcc)
+PYTHON ?= python3
+CFLAGS ?= -O2 -g
+VERSION := 0.1.0
+
+ifneq ($(V),1)
+Q = @
+say = @printf '  %-5s %s\n' $(1) $(2);
+endif
+
+MP_CFLAGS = -std=c11 -D_GNU_SOURCE -DMP_VERSION='"$(VERSION)"' -I. -I$(B)/gen -MMD -MP -fPIC -fvisibility=hidden -pthread \
+	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wundef \
+	$(if $(WERROR),-Werror) $(CFLAGS) $(SANFLAGS)
+
+# ---- what this machine has ------------------------------------------------------------------
+
+-include $(B)/config.mk
+$(B)/config.mk: Makefile tests/tools/probe.sh
+	@mkdir -p $(@D)
+	@CC='$(CC)' sh tests/tools/probe.sh > $@
+
+# ---- sources: a new file in a room is picked up by itself ------------------------------------
+
+obj = $(patsubst %,$(B)/%.o,$(basename $(1)))
+core_src := $(wildcard profiler/core/*.c)
+report_src := $(wildcard report/*.c)
+dash_src := $(wildcard profiler/dash/*.c)
+cli_src := $(wildcard profiler/cli/*.c)
+inj_src := $(wildcard injector/*.c)
+unit_src := $(wildcard tests/unit/test_*.c)
+
+# The guest takes from core only what it needs: link-time garbage collection drops the rest.
+TOOL := $(B)/moeprof
+GUEST := $(B)/libmoeprof.so
+ALL_EXTRA :=
+
+include kernels/kernels.mk
+
+all: $(TOOL) $(GUEST) $(ALL_EXTRA)
+
+$(TOOL): $(call obj,$(core_src) $(report_src) $(dash_src) $(cli_src))
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lm -ldl -pthread
+
+$(GUEST): $(call obj,$(core_src) $(inj_src)) injector/exports.map
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -shared -Wl,-z,defs -Wl,-z,nodelete -Wl,--gc-sections \
+		-Wl,--version-script=injector/exports.map -Wl,-soname,libmoeprof.so $(GUEST_LDFLAGS) -o $@ $(filter %.o,$^) -ldl -pthread
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(MP_CFLAGS) -ffunction-sections -fdata-sections $(TOOL_CFLAGS) -c -o $@ $<
+
+# hook.py travels inside the guest as text.
+$(B)/gen/hook_py.h: injector/hook.py tests/tools/embed.sh
+	@mkdir -p $(@D)
+	$(call say,EMBED,$<)sh tests/tools/embed.sh hook_py $< > $@
+$(call obj,injector/pybridge.c): | $(B)/gen/hook_py.h
+
+# ---- tests ------------------------------------------------------------------------------------
+
+unit_bin := $(patsubst tests/unit/%.c,$(B)/unit/%,$(unit_src))
+$(B)/unit/%: $(B)/tests/unit/%.o $(call obj,$(core_src) $(report_src) $(dash_src)) $(KERNELS_CPU_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lcmocka -lm -ldl -pthread
+
+.PHONY: all unit check check-gpu check-layers check-guest demo bench asan ubsan tsan fmt tidy install uninstall clean help
+unit: $(unit_bin)
+	$(Q)for t in $(unit_bin); do $$t > $(B)/unit.log 2>&1 || { cat $(B)/unit.log; echo "failed: $$t"; exit 1; }; done; echo "  unit  $(words $(unit_bin)) programs passed"
+
+check-layers:
+	$(Q)sh tests/tools/layers.sh
+
+check-guest: $(GUEST)
+	$(Q)sh tests/tools/guest.sh $(GUEST)
+
+check:
+	$(Q)B=$(B) bash tests/check.sh
+
+check-gpu: all
+	$(Q)B=$(B) bash tests/gpu/check_gpu.sh
+
+demo:
+	$(Q)B=$(B) bash samples/demo.sh
+
+bench: all
+	$(Q)$(B)/moe_bench
+
+asan ubsan tsan:
+	$(Q)$(MAKE) B=build-$@ SANFLAGS='-fsanitize=$(subst asan,address,$(subst ubsan,undefined -fno-sanitize-recover=undefined,$(subst tsan,thread,$@))) -fno-omit-frame-pointer' unit
+
+fmt:
+	$(Q)clang-format -i $(shell git ls-files '*.c' '*.h')
+tidy:
+	$(Q)clang-tidy --quiet $(shell git ls-files 'profiler/*.c' 'report/*.c' 'injector/*.c') -- -std=c11 -D_GNU_SOURCE -I. -I$(B)/gen
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/moeprof $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(TOOL) $(DESTDIR)$(PREFIX)/bin/moeprof
+	install -m 755 $(GUEST) $(wildcard $(B)/libmoeprof_kernels.so) $(DESTDIR)$(PREFIX)/lib/moeprof/
+	install -m 644 profiler/cli/moeprof.1 $(DESTDIR)$(PREFIX)/share/man/man1/moeprof.1
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/moeprof $(DESTDIR)$(PREFIX)/share/man/man1/moeprof.1
+	rm -rf $(DESTDIR)$(PREFIX)/lib/moeprof
+clean:
+	rm -rf $(B) build-asan build-ubsan build-tsan
+
+help:
+	@printf '%s\n' \
+	'make               the tool, the guest library and the kernels' \
+	'make demo          set up, build, run: a real MoE training on a GPU, else a recorded H100 run' \
+	'make check         set up and run every test that needs no GPU' \
+	'make check-gpu     the checks that need a GPU, as a table' \
+	'make unit          unit tests only                make check-layers  who may include whom' \
+	'make check-guest   what the guest exports, needs  make bench         the kernels, timed' \
+	'make asan|ubsan|tsan   unit tests under a sanitizer' \
+	'make fmt tidy      clang-format, clang-tidy       make install       PREFIX=$(PREFIX) DESTDIR=' \
+	'make uninstall clean' \
+	'V=1 shows the commands; B=DIR builds elsewhere'
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
