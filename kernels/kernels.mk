@@ -1,0 +1,41 @@
+# kernels.mk: the kernels' library, its bench and the lab. Included by the top Makefile.
+#
+# Without a CUDA toolkit only the CPU reference is built into the library.
+# CUDA's runtime is linked statically: the library loads where no driver is.
+
+kernels_c := $(wildcard kernels/*.c)
+kernels_cpu_src := kernels/plan.c $(wildcard kernels/ref_*.c)
+KERNELS_CPU_OBJ := $(patsubst %.c,$(B)/%.o,$(kernels_cpu_src))
+KERNELS_SO := $(B)/libmoeprof_kernels.so
+
+NVFLAGS = -std=c++17 -O3 -lineinfo -I. -MMD -MP -Xcompiler -fPIC,-fvisibility=hidden,-Wall --diag-suppress 177
+# Hopper's own instructions need sm_90a; the portable path is sm_80 code, and PTX for what comes later.
+NVARCH_hopper = -gencode=arch=compute_90a,code=sm_90a
+NVARCH_portable = -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_80,code=compute_80
+
+ifneq ($(NVCC),)
+kernels_cu := $(wildcard kernels/*.cu)
+$(B)/kernels/registry.o: TOOL_CFLAGS += -DMK_HAVE_CUDA
+kernels_link = $(NVCC) -shared -cudart static -Xlinker -z,defs,--version-script=kernels/exports.map,--exclude-libs,ALL
+else
+kernels_cu :=
+kernels_link = $(CC) -shared -Wl,-z,defs,--version-script=kernels/exports.map
+endif
+
+kernels_obj := $(patsubst %.c,$(B)/%.o,$(kernels_c)) $(patsubst %.cu,$(B)/%.o,$(kernels_cu))
+
+$(KERNELS_SO): $(kernels_obj) kernels/exports.map
+	$(if $(NVCC),,@echo '  no CUDA toolkit: $@ holds the CPU reference alone')
+	$(call say,LINK,$@)$(kernels_link) -o $@ $(filter %.o,$^) -lm
+
+$(B)/kernels/hopper%.o: NVARCH = $(NVARCH_hopper)
+$(B)/kernels/portable%.o: NVARCH = $(NVARCH_portable)
+$(B)/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)$(NVCC) $(NVFLAGS) $(NVARCH) -c -o $@ $<
+
+.PHONY: kernels lab
+kernels: $(KERNELS_SO)
+lab: kernels
+
+ALL_EXTRA += $(KERNELS_SO)

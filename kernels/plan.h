@@ -1,0 +1,74 @@
+/* plan.h: pure arithmetic of a problem: is it well formed, and where each part of the caller's buffers lies.
+ * Both targets use one layout, so a test can compare buffers part by part. Touches no device. */
+#ifndef KERNELS_PLAN_H
+#define KERNELS_PLAN_H
+
+#include <stdbool.h>
+
+#include "kernels/moe_kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MK_ROUTE_CHUNK 2048  /* choices that one block of the routing kernels sorts */
+#define MK_TILE_M 128        /* rows of a GEMM tile: a tile never spans two experts */
+#define MK_DSCORE_TILE 128   /* columns of I that share one partial sum of dscore */
+#define MK_MAX_EXPERT 1024
+
+/* A tile of rows of one expert, as the GEMM kernels read it. */
+struct mk_tile {
+    int32_t expert, row_begin, row_end, first_of_expert;
+};
+
+/* Byte offsets of the parts of the saved buffer. R = T*K rows at most, sorted by expert, stable in (t, k). */
+struct mk_saved_layout {
+    size_t pre;         /* (R, 2, I) dtype: gate and up pre-activations; absent for inference */
+    size_t offset;      /* (E+1) int32: first row of each expert; [E] = number of rows kept */
+    size_t row_token;   /* (R) int32: token of a row */
+    size_t row_choice;  /* (R) int32: t*K + k of a row */
+    size_t choice_row;  /* (T*K) int32: row of a choice, -1 where dropped */
+    size_t row_score;   /* (R) float */
+    size_t tile;        /* (max_tile) struct mk_tile */
+    size_t n_tile;      /* (1) int32 */
+    size_t bytes;
+};
+
+struct mk_forward_layout {
+    size_t count;       /* (n_chunk, E) int32: choices of each chunk for each expert */
+    size_t act;         /* (R, I) dtype */
+    size_t expert_out;  /* (R, H) dtype */
+    size_t bytes;
+};
+
+struct mk_backward_layout {
+    size_t scaled_act;  /* (R, I) dtype: score * act, the operand of the down gradient */
+    size_t dpre;        /* (R, 2, I) dtype */
+    size_t dx_row;      /* (R, H) dtype */
+    size_t dscore_part; /* (R, n_dscore_part) float */
+    size_t bytes;
+};
+
+struct mk_plan {
+    int64_t n_row;      /* T*K */
+    int32_t n_chunk, max_tile, n_dscore_part;
+    bool has_gate;
+    int32_t n_half;     /* 2 with a gate, 1 without: halves of a pre-activation row */
+    struct mk_saved_layout saved, saved_inference;
+    struct mk_forward_layout forward;
+    struct mk_backward_layout backward;
+};
+
+/* Bytes of one element; 0 for an unknown type. */
+size_t mk_dtype_bytes(uint32_t dtype);
+
+/* Checks the problem's shape and types and fills the plan. Looks at no pointer. */
+int mk_plan(struct mk_plan *out, const struct mk_problem *p);
+
+/* Checks that needed pointers of the problem are there. */
+int mk_check_pointers(const struct mk_problem *p);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,18 @@
+/* registry.c: the rows. Order is preference: the first row that fits a problem on a device serves it. */
+#include "kernels/registry.h"
+
+#ifdef MK_HAVE_CUDA
+#include "kernels/cuda_paths.h"
+
+const struct mk_impl mk_registry[] = {
+};
+const size_t mk_registry_count = sizeof mk_registry / sizeof *mk_registry;
+#else
+const struct mk_impl mk_registry[] = { { .row = { .op = "none" } } };
+const size_t mk_registry_count = 0;
+
+int mk_device_sm(void)
+{
+    return MK_EDEVICE;
+}
+#endif
