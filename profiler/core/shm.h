@@ -107,7 +107,7 @@ struct mp_shm {
     struct mp_log_row log[MP_LOG_CAP];
 
     /* Model description: JSON text, replaced whole. Odd generation: being written. */
-    _Atomic uint32_t spec_gen;
+    _Alignas(8) _Atomic uint32_t spec_gen;
     uint32_t spec_bytes;
     char spec[MP_SPEC_CAP];
 
@@ -116,10 +116,10 @@ struct mp_shm {
     uint32_t name_offset[MP_NAME_CAP]; /* into name_heap; NUL-terminated */
     char name_heap[MP_NAME_HEAP];
 
-    /* release by the producer; pairs with the acquire in mp_shm_read */
-    _Atomic uint64_t head;
-    uint8_t pad[64];
-    union mp_record ring[MP_RING_CAP];
+    /* release by the producer; pairs with the acquire in mp_reader_read */
+    _Alignas(64) _Atomic uint64_t head;
+    uint64_t n_written; /* producer only: ahead of head by less than MP_RING_BATCH */
+    _Alignas(64) union mp_record ring[MP_RING_CAP];
 };
 
 /* ---- both sides -------------------------------------------------------------------------- */
@@ -128,29 +128,38 @@ struct mp_shm {
  * Created 0700 when missing; refused (MP_EPERM) when it belongs to another user or is open to others. */
 int mp_shm_dir(char *out, size_t out_bytes, const char *wanted, struct mp_err *err);
 
-/* ---- guest: agent thread only ------------------------------------------------------------ */
+/* ---- guest: agent thread only, but for the three that say otherwise ---------------------- */
 
-/* Creates and maps DIR/PID.shm. *shm is the caller's until mp_shm_close. */
+/* Creates and maps DIR/PID.shm, in place of a stale one: this process has the pid now. The file
+ * appears under its name only when complete. Fills what concerns the process (pid, uid, start_time,
+ * created_ns, comm), rank -1, world 1, gpu_index -1. *shm is the caller's until mp_shm_close. */
 int mp_shm_create(struct mp_shm **shm, const char *dir, struct mp_err *err);
 
 /* Appends one record; publishes at the latest every MP_RING_BATCH. Never fails, never waits. */
 void mp_shm_put(struct mp_shm *shm, const union mp_record *record);
 void mp_shm_flush(struct mp_shm *shm);
 
-/* Adds a kernel name; returns its index, or MP_NAME_CAP - 1 ("(name table full)") when full. */
+/* Adds a kernel name; returns its index, or MP_NAME_CAP - 1 ("(name table full)") when full.
+ * The caller interns: one call a distinct name. */
 uint32_t mp_shm_name_add(struct mp_shm *shm, const char *name);
 
-/* Replaces the model description; refuses with MP_EFULL what does not fit. */
+/* Replaces the model description; refuses with MP_EFULL what does not fit. Any thread of the guest;
+ * MP_EBUSY in the unlikely case that another one is at it. */
 int mp_shm_spec_set(struct mp_shm *shm, const char *json, size_t bytes);
 
+/* A failed feature keeps its first reason until it works again. Any thread of the guest. */
 void mp_shm_feature(struct mp_shm *shm, enum mp_feature feature, enum mp_feature_state state,
                     const char *why);
+/* One row a cause: the same text raises the row's count and keeps its first time. Any thread of the
+ * guest; a sentence is dropped rather than waited for. */
 void mp_shm_log(struct mp_shm *shm, int level, const char *text);
 
-/* Unmaps and, with `unlink_file`, removes the file. */
+/* Publishes what is pending, unmaps and, with `unlink_file`, removes the file (not in a fork's child). */
 void mp_shm_close(struct mp_shm *shm, const char *dir, bool unlink_file);
 
-/* ---- readers: any thread, any process of the same user ----------------------------------- */
+/* ---- readers: any thread, any process of the same user -----------------------------------
+ * The mapping is bytes from outside: whatever it holds, no function here reads out of range. Take
+ * texts by the functions below, numbers as they are, and indices only after a check. */
 
 struct mp_reader {
     const struct mp_shm *shm;
@@ -159,7 +168,7 @@ struct mp_reader {
     uint32_t spec_gen;
 };
 
-/* Opens a guest's file read-only and checks magic, version, size and owner. From the oldest record
+/* Opens a guest's file read-only (only its mapping outlives the call) and checks magic, version, size and owner. From the oldest record
  * still in the ring when `from_oldest`, else from now. */
 int mp_reader_open(struct mp_reader *r, const char *dir, int pid, bool from_oldest, struct mp_err *err);
 void mp_reader_close(struct mp_reader *r);
@@ -173,6 +182,18 @@ const char *mp_reader_name(const struct mp_reader *r, uint32_t i);
 /* Copies the model description when it is newer than what this reader last saw.
  * Returns its length, 0 when unchanged or being written, MP_EFULL when out is too small. */
 int mp_reader_spec(struct mp_reader *r, char *out, size_t out_bytes);
+
+/* Copies sentence i of the log, text terminated and printable. False: overwritten or not there yet.
+ * Sentences in reach: max(0, n_log - MP_LOG_CAP + 1) .. n_log - 1. */
+bool mp_reader_log(const struct mp_reader *r, uint64_t i, struct mp_log_row *out);
+
+/* State of a feature; with MP_FEATURE_FAILED the reason is in why, else why is "". */
+enum mp_feature_state mp_reader_feature(const struct mp_reader *r, enum mp_feature feature, char *why,
+                                        size_t why_bytes);
+
+/* Copies a fixed text field (gpu_name, comm, ..): terminated, control bytes replaced by '?', so that
+ * a process cannot write escapes to the terminal of who looks at it. */
+void mp_shm_text(char *out, size_t out_bytes, const char *field, size_t field_bytes);
 
 /* True when the guest's process still runs (pid and start time both match). */
 bool mp_reader_alive(const struct mp_reader *r);
