@@ -1,0 +1,965 @@
+"""The part of the guest that only Python can do: where the model is, what it is made of, when a step ends.
+
+Embedded in libmoeprof.so and executed once, under the GIL, when torch is in the process. `_moeprof` (C) is
+put among the globals before; without it nothing is installed and only build_spec() and describe() are of use.
+
+Rules (injector/BRIDGE.md): no print, no import of a module the job has not imported, no sync with the GPU,
+no reference that keeps a model alive, and no exception that reaches the job.
+
+When a step ends: at the first call of the root module after an optimizer stepped. What runs between the two
+(zero_grad, scheduler, logging, several optimizers, a step fused into backward) thus belongs to the step whose
+update it is. Forwards without gradient that follow an update (evaluation) form a step of their own without
+micro-batches, closed by the next training forward. A step that GradScaler skips calls no optimizer and
+becomes part of the next one.
+"""
+import collections
+import contextlib
+import inspect
+import json
+import os
+import sys
+import weakref
+
+torch = sys.modules["torch"]
+guest = globals().get("_moeprof")
+
+MODELLED = 3  # enum mp_basis
+GIVE_UP_AFTER_STEPS = 8  # optimizer steps without a model that looks like one
+GIVE_UP_AFTER_MOVES = 3  # steps in a row in which weights moved: they are not worth following
+
+WRAPPED = ("base_layer", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+WRAPPER_WORDS = frozenset(WRAPPED) | {"weight", "original", "parametrizations", "default"}
+STACKED_CHILDREN = ("input_linear", "output_linear")
+ROUTER_WORDS = ("gate", "router", "wg", "gating")
+ATTENTION_WORDS = ("attn", "attention", "mamba", "rotary", "rope")
+INDEX_WORDS = ("top_k_index", "topk_ind", "top_k_ind", "router_ind", "selected_experts", "indices", "expert_ind",
+               "expert_ids", "topk_ids", "index")
+TOP_K_NAMES = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k",
+               "n_activated_experts", "topk", "k")
+LAST_OF_CHAIN = ("o_proj", "out_proj", "wo", "dense", "c_proj", "down_proj", "w2", "fc2", "output_linear", "linear_2")
+SECOND_OF_CHAIN = ("q_b_proj", "kv_b_proj")
+
+Scope = collections.namedtuple("Scope", "module layer phase depth")
+Moe = collections.namedtuple("Moe", "layer block outer base members n top_k")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Never a way out for an exception
+
+broken = set()
+
+
+def guarded(feature):
+    """A function that fails once is switched off, said so, and not called again; the training goes on."""
+    def wrap(function):
+        def call(*args):
+            if feature in broken:
+                return None
+            try:
+                return function(*args)
+            except Exception as error:
+                broken.add(feature)
+                guest.feature_off(feature, "%s: %s: %s" % (function.__name__, type(error).__name__, error))
+                return None
+        return call
+    return wrap
+
+
+class Hook:
+    """What hangs on a module: calls into C, and three things a bare C function cannot do.
+
+    Dynamo cannot trace a C function (a graph break, an error under fullgraph=True) but folds is_compiling()
+    to True and sees an empty function: no break, no extra guard, no recompile. No global may be read here:
+    Dynamo would look for it in sys.modules. Pickling and deepcopy leave an inert stand-in, since a copy of
+    the model is another model and may be loaded where there is no guest.
+    """
+    __slots__ = ("calls",)
+    is_compiling = staticmethod(getattr(getattr(torch, "compiler", None), "is_compiling", bool))
+
+    def __init__(self, *calls):
+        self.calls = calls
+
+    def __call__(self, *args):
+        if not self.is_compiling():
+            for call in self.calls:
+                call(*args)
+
+    def __reduce__(self):
+        # nullcontext().__exit__ takes anything, returns None, and exists in every Python.
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Recognising a model by its structure
+
+def unwrap(module):
+    """The module inside PEFT, torch.compile, FSDP and checkpoint wrappers."""
+    while True:
+        inner = next((module._modules[name] for name in WRAPPED if module._modules.get(name) is not None), None)
+        if inner is None:
+            return module
+        module = inner
+
+
+def is_list(module):
+    return isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict))
+
+
+def own(module):
+    """Parameters that are the module's own, seen through torch's parametrizations."""
+    found = {name: p for name, p in module._parameters.items() if p is not None}
+    for name, chain in getattr(module._modules.get("parametrizations"), "_modules", {}).items():
+        if "original" in chain._parameters:
+            found[name] = chain._parameters["original"]
+    return found
+
+
+def has_params(module):
+    return next(module.parameters(), None) is not None
+
+
+def is_stacked(module):
+    """Experts in 3-D parameters of their own. Convolutions have those too, and a kernel_size."""
+    return not hasattr(module, "kernel_size") and any(p.dim() == 3 for p in own(module).values())
+
+
+def is_expert_list(name, module):
+    return is_list(module) and "expert" in name and len(module) > 0 and all(map(has_params, module.children()))
+
+
+def is_experts(name, module):
+    base = unwrap(module)
+    return is_expert_list(name, base) or is_stacked(base) or ("experts" in name and "shared" not in name
+                                                              and has_params(base))
+
+
+def expert_children(block):
+    return [(name, child) for name, child in block.named_children() if is_experts(name, child)]
+
+
+def is_norm(name, module):
+    if "norm" in name.lower() or "norm" in type(module).__name__.lower() or name.startswith("ln_"):
+        return not any(p.dim() > 1 for p in module.parameters())
+    return False
+
+
+def is_attention(name, module):
+    return (any(word in name for word in ATTENTION_WORDS)
+            or any(hasattr(module, other) for other in ("q_proj", "qkv_proj", "q_a_proj", "wq", "conv1d", "A_log")))
+
+
+def is_router(name):
+    return any(name == word or name.endswith("_" + word) or name.startswith(word + "_")
+               for word in ROUTER_WORDS) and "proj" not in name
+
+
+def phase_of(name, module):
+    """The phase of one child of a decoder layer or MoE block that is not the experts; None: not worth a scope."""
+    base = unwrap(module)
+    if "shared" in name:
+        return "shared_expert"
+    if is_norm(name, base):
+        return "norm"
+    if is_router(name):
+        return "router"
+    if not has_params(base) and "rotary" not in name:
+        return None
+    return "attention" if is_attention(name, base) else "dense_mlp"
+
+
+def children(module):
+    """Named children; a plain list of modules is never called itself, so its members stand in for it."""
+    for name, child in module.named_children():
+        if is_list(unwrap(child)) and not is_expert_list(name, unwrap(child)):
+            yield from ((name, member) for member in unwrap(child).children())
+        elif name != "parametrizations":
+            yield name, child
+
+
+def outer(module):
+    """Where a hook goes: the outermost wrapper, but inside a checkpoint wrapper, to be seen by its replay too."""
+    while module._modules.get("_checkpoint_wrapped_module") is not None:
+        module = module._modules["_checkpoint_wrapped_module"]
+    return module
+
+
+def stack_of(root):
+    """(name, container) of the decoder layers: the outermost list of modules with most parameters, or None."""
+    best, weight = None, 0
+    pending = [("", root)]
+    while pending:
+        name, module = pending.pop()
+        kids = [child for child in module._modules.values() if child is not None]
+        if (isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)) and kids
+                and all(unwrap(kid)._modules and has_params(kid) for kid in kids)):
+            size = sum(p.numel() for p in module.parameters())
+            if size > weight:
+                best, weight = (name, module), size
+        else:
+            pending += [(name + "." + key if name else key, kid) for key, kid in module._modules.items() if kid is not None]
+    return best
+
+
+def first_of(names, *holders):
+    for holder in holders:
+        for name in names:
+            value = getattr(holder, name, None)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
+
+
+def per_layer(value, index):
+    return value[index] if isinstance(value, (list, tuple)) and index < len(value) else value
+
+
+class Structure:
+    """What a model is made of. Holds modules: never kept beyond the call that made it."""
+
+    def __init__(self, root):
+        self.root = root
+        self.core = next((m for m in root.modules() if hasattr(type(m), "get_output_embeddings")), unwrap(root))
+        config = getattr(self.core, "config", None)
+        text = getattr(config, "get_text_config", None)
+        self.config = text() if callable(text) else config
+        self.stack_name, stack = stack_of(root)
+        self.layers = list(stack.children())
+        self.scopes, self.moes = [], []
+        self.linear_attention = set()
+        self._outside(stack)
+        for index, layer in enumerate(self.layers):
+            self._layer(index, layer)
+        self.owner = {}
+        for scope in sorted(self.scopes, key=lambda scope: scope.depth):
+            for module in scope.module.modules():
+                self.owner[id(module)] = scope
+        self.member = {id(module): (moe, e) for moe in self.moes for e, one in enumerate(moe.members)
+                       for module in one.modules()}
+
+    def _add(self, module, layer, phase, depth):
+        self.scopes.append(Scope(outer(module), layer, phase, depth))
+
+    def _outside(self, stack):
+        inside = set(map(id, stack.modules()))
+        self.head = self._head()
+        for path, module in self.root.named_modules():
+            name = path.rsplit(".", 1)[-1]
+            if id(module) in inside or module is self.head:
+                continue
+            if hasattr(module, "num_embeddings"):
+                self._add(module, -1, "embed", 1)
+            elif "rotary" in name or "rope" in name:
+                self._add(module, -1, "attention", 1)
+            elif path.rsplit(".", 1)[0] == self.stack_name.rsplit(".", 1)[0] and is_norm(name, module):
+                self._add(module, -1, "norm", 1)
+        if self.head is not None:
+            self._add(self.head, -1, "lm_head", 1)
+
+    def _head(self):
+        get = getattr(self.core, "get_output_embeddings", None)
+        head = get() if callable(get) else None
+        if head is not None:
+            return head
+        named = [m for path, m in self.root.named_modules()
+                 if path.rsplit(".", 1)[-1] in ("lm_head", "output", "head", "embed_out", "unembed")
+                 and hasattr(m, "out_features")]
+        return named[0] if named else None
+
+    def _layer(self, index, layer):
+        self._add(layer, index, "other", 1)
+        base = unwrap(layer)
+        direct = expert_children(base)
+        if direct:  # no block of its own: router and experts hang on the layer
+            self._experts(index, base, direct, 2)
+        for name, child in children(base):
+            if (name, child) in direct:
+                continue
+            block = unwrap(child)
+            inside = expert_children(block)
+            if inside:
+                self._add(child, index, "router", 2)
+                self._experts(index, block, inside, 3)
+                for part, module in children(block):
+                    phase = phase_of(part, module) if (part, module) not in inside else None
+                    if phase:
+                        self._add(module, index, phase, 3)
+            elif is_stacked(block) and not is_attention(name, block):  # routing and 3-D weights in one module
+                self._add(child, index, "expert", 2)
+                self._experts(index, block, [(name, child)], None)
+                for part, module in children(block):
+                    phase = phase_of(part, module)
+                    if phase:
+                        self._add(module, index, phase, 3)
+            else:
+                phase = phase_of(name, child)
+                if phase:
+                    self._add(child, index, phase, 2)
+                if phase == "attention" and (hasattr(block, "conv1d") or hasattr(block, "A_log")):
+                    self.linear_attention.add(index)
+
+    def _experts(self, index, block, found, depth):
+        """One Moe a layer; Granite's two stacked linears are one Moe with two modules."""
+        name, first = found[0]
+        base = unwrap(first)
+        members = list(base.children()) if is_expert_list(name, base) else []
+        if depth:
+            for _, module in found if not members else [(name, member) for member in members]:
+                self._add(module, index, "expert", depth)
+        stacked = next((p for p in own(base).values() if p.dim() == 3), None)
+        router = next((unwrap(m) for n, m in block.named_children() if is_router(n)), None)
+        n = len(members) or (stacked.shape[0] if stacked is not None else first_of(("num_experts",), base, router))
+        top_k = first_of(TOP_K_NAMES, block, router, base) or next(
+            (k for k in (per_layer(getattr(self.config, key, None), index) for key in TOP_K_NAMES) if isinstance(k, int)),
+            None)
+        self.moes.append(Moe(index, block, outer(first), base, members, n or 0, top_k))
+
+    def phase_of_param(self, module, p):
+        """(layer, phase) of a parameter; 3-D weights in a block that also routes are experts all the same."""
+        scope = self.owner.get(id(module))
+        if scope is None:
+            return None
+        return scope.layer, "expert" if p.dim() == 3 and scope.phase == "router" else scope.phase
+
+
+def looks_like_model(module):
+    return stack_of(module) is not None and any(p.requires_grad for p in module.parameters())
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Weights as address ranges
+
+def address(p):
+    """(pointer, bytes) of what kernels read, or None: meta, sharded away, or not readable as memory."""
+    p = getattr(p, "_local_tensor", p)
+    try:
+        pointer, size = p.data_ptr(), p.numel() * p.element_size()
+    except Exception:  # tensor subclasses without storage of their own
+        return None
+    return (pointer, size) if pointer and size and p.device.type != "meta" else None
+
+
+def ranges_of(structure):
+    seen, result = set(), []
+    tied = structure.head is not None and any(
+        p is q for p in structure.head.parameters() for s in structure.scopes if s.phase == "embed"
+        for q in s.module.parameters())
+    for module in structure.root.modules():
+        for name, p in own(module).items():
+            place, where = structure.phase_of_param(module, p), address(p)
+            if place is None or where is None or where[0] in seen:
+                continue
+            if tied and place[1] in ("embed", "lm_head"):
+                continue  # one weight, two uses: only the scope can tell them apart
+            seen.add(where[0])
+            moe, e = structure.member.get(id(module), (None, -1))
+            stacked = moe is None and place[1] == "expert" and slices_of(structure, place[0], p)
+            item = where + place + (stacked or 1, 0)
+            result.append(item + (e,) if moe is not None else item)
+    return result
+
+
+def slices_of(structure, layer, p):
+    """Experts in one stacked parameter: the first dimension counts them (or counts r rows for each: lora_A)."""
+    n = next((moe.n for moe in structure.moes if moe.layer == layer), 0)
+    return n if n and p.dim() >= 2 and p.shape[0] % n == 0 and (p.dim() == 3 or p.shape[0] >= n) else 1
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The description of the model (profiler/core/SPEC.md)
+
+def build_spec(root, optimizer=None, seen=None):
+    """The spec of a model as a dict; `seen` holds what only a running job shows (grad_accum, autocast)."""
+    structure = Structure(root)
+    seen = seen or {}
+    notes = []
+    params = {id(p): p for p in root.parameters()}
+    expert_params = {id(p): moe for moe in structure.moes for m in [moe.base] + moe.members for p in m.parameters()}
+    total = sum(p.numel() for p in params.values())
+    idle = sum(p.numel() * (1 - moe.top_k / moe.n) for key, p in params.items()
+               for moe in [expert_params.get(key)] if moe and moe.top_k and moe.n)
+    first = next(iter(structure.moes), None)
+    layers = [layer_spec(structure, index, notes) for index in range(len(structure.layers))]
+    config = structure.config
+    head = structure.head
+    dtype = str(next(iter(params.values())).dtype).replace("torch.", "")
+    compiled = is_compiled(root)
+    if compiled:
+        notes.append("parts of the model are compiled: nothing is marked inside a compiled region")
+    if first is None:
+        notes.append("no experts found: a dense model; MFU holds, the views by expert stay empty")
+    return {
+        "schema": 1,
+        "env": environment(),
+        "model": {
+            "class": type(structure.core).__name__, "family": getattr(config, "model_type", None),
+            "n_layers": len(structure.layers), "hidden": first_of(("hidden_size", "d_model", "n_embd", "dim"), config),
+            "vocab": getattr(unwrap(head), "out_features", None) if head is not None else None,
+            "params_total": total, "params_active": int(round(total - idle)),
+            "params_trainable": sum(p.numel() for p in params.values() if p.requires_grad),
+            "tied_embeddings": is_tied(structure), "dtype": dtype, "autocast": seen.get("autocast"),
+            "checkpointing": checkpointing(root), "compiled": compiled,
+            "attention": getattr(config, "_attn_implementation", None), "is_moe": first is not None},
+        "experts": first and experts_spec(first),
+        "lora": lora_spec(root),
+        "layers": layers,
+        "ops": ops_of(structure, notes),
+        "optimizer": optimizer_spec(optimizer),
+        "train": {"world_size": env_int("WORLD_SIZE", 1), "rank": env_int("RANK", 0),
+                  "grad_accum": seen.get("grad_accum"), "trainer": trainer_name()},
+        "notes": notes}
+
+
+def environment():
+    def version(name):
+        return getattr(sys.modules.get(name), "__version__", None)
+    env = {name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate", "unsloth", "axolotl")}
+    env.update(python=sys.version.split()[0], cuda=torch.version.cuda, argv=list(getattr(sys, "argv", [])),
+               hostname=os.uname().nodename, visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return env
+
+
+def env_int(name, default):
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else default
+
+
+def trainer_name():
+    """The trainer class whose module has been used: a guess from what is imported is all that costs nothing."""
+    for module, name in (("trl.trainer.sft_trainer", "SFTTrainer"), ("transformers.trainer", "Trainer")):
+        if module in sys.modules:
+            return name
+    return None
+
+
+def optimizer_spec(optimizer):
+    if optimizer is None:
+        return None
+    group = optimizer.param_groups[0] if optimizer.param_groups else {}
+    return {"class": type(optimizer).__name__, "fused": group.get("fused"), "foreach": group.get("foreach")}
+
+
+def is_tied(structure):
+    embedded = {id(p) for s in structure.scopes if s.phase == "embed" for p in s.module.parameters()}
+    return structure.head is not None and any(id(p) in embedded for p in structure.head.parameters())
+
+
+def checkpointing(root):
+    """What the modules declare; a hand-written loop that calls checkpoint itself declares nothing: None."""
+    declared = None
+    for module in root.modules():
+        if type(module).__name__ == "CheckpointWrapper":
+            return "reentrant" if "REENTRANT" == getattr(getattr(module, "checkpoint_impl", None), "name", "") else "non-reentrant"
+        flag = getattr(module, "gradient_checkpointing", None)
+        if flag is False:
+            declared = declared or "none"
+        elif flag is True:
+            keywords = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", None) or {}
+            return "reentrant" if keywords.get("use_reentrant", True) else "non-reentrant"
+    return declared
+
+
+def is_compiled(root):
+    def one(module):
+        forward = getattr(module, "forward", None)
+        return ("_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+                or hasattr(forward, "_torchdynamo_orig_callable"))
+    return any(map(one, root.modules()))
+
+
+def lora_spec(root):
+    for module in root.modules():
+        config = getattr(module, "peft_config", None)
+        if isinstance(config, dict) and config:
+            adapter = next(iter(config))
+            one = config[adapter]
+            targets = sorted(set(getattr(one, "target_modules", None) or []) | set(getattr(one, "target_parameters", None) or []))
+            return {"r": getattr(one, "r", None), "targets": targets, "adapter": adapter}
+    return None
+
+
+def backend_of(moe):
+    """(name, basis) of the experts implementation that really runs."""
+    base = moe.base
+    for module in (base, moe.block):
+        patched = module.__dict__.get("forward")
+        if patched is not None:
+            function = getattr(patched, "__func__", patched)
+            return "patched:%s" % getattr(function, "__module__", "?"), "structure"
+    forward = type(base).forward
+    home = getattr(forward, "__module__", "") or ""
+    if type(base).__name__.startswith("Liger"):
+        return "liger", "structure"
+    declared = getattr(getattr(base, "config", None), "_experts_implementation", None)
+    if "unsloth" in home or "unsloth" in type(base).__module__ or declared == "unsloth":
+        return "unsloth", "structure"
+    if hasattr(base, "is_transposed") and hasattr(base, "has_gate"):  # set by transformers' dispatching decorator
+        return declared or "eager", "declared"
+    return "eager", "structure"
+
+
+def layout_of(moe):
+    if moe.members:
+        return "modulelist"
+    transposed = is_transposed(moe)
+    return None if transposed is None else "stacked_transposed" if transposed else "stacked"
+
+
+def is_transposed(moe):
+    """Declared, or said by the declared hidden size; None when neither decides. Never by shape alone."""
+    declared = getattr(moe.base, "is_transposed", None)
+    if declared is not None:
+        return bool(declared)
+    down = own(moe.base).get("down_proj")
+    hidden = first_of(("hidden_size", "hidden_dim"), moe.base, getattr(moe.base, "config", None))
+    if down is None or hidden is None or down.dim() != 3 or down.shape[1] == down.shape[2]:
+        return False if any(name in moe.block._modules for name in STACKED_CHILDREN) else None
+    return down.shape[2] == hidden
+
+
+def experts_spec(moe):
+    name, basis = backend_of(moe)
+    kind = moe.members[0] if moe.members else moe.base
+    return {"backend": name, "backend_basis": basis, "class": type(unwrap(kind)).__name__,
+            "module": type(unwrap(kind)).__module__, "layout": layout_of(moe), "n": moe.n, "top_k": moe.top_k}
+
+
+def layer_spec(structure, index, notes):
+    moe = next((m for m in structure.moes if m.layer == index), None)
+    shared = sum(s.phase == "shared_expert" and hasattr(unwrap(s.module), "forward") and s.layer == index
+                 and bool(unwrap(s.module)._modules) for s in structure.scopes)
+    return {"index": index, "kind": "moe" if moe else "dense", "experts": moe.n if moe else 0,
+            "top_k": moe.top_k if moe else 0, "shared": shared, "attention": attention_spec(structure, index, notes)}
+
+
+def attention_spec(structure, index, notes):
+    config = structure.config
+    module = next((unwrap(s.module) for s in structure.scopes
+                   if s.layer == index and s.phase == "attention" and s.depth == 2), None)
+    kind = per_layer(getattr(config, "layer_types", None), index)
+    if module is None or index in structure.linear_attention or kind == "linear_attention":
+        notes.append("layer %d: no softmax attention; its core is left out of the FLOPs (approximate)" % index)
+        return None
+    heads = first_of(("num_attention_heads", "num_heads", "n_heads", "n_head", "heads"), module, config)
+    d_qk = first_of(("qk_head_dim", "head_dim", "d_head"), module, config)
+    if heads and not d_qk:
+        hidden = first_of(("hidden_size", "d_model", "n_embd", "dim", "embed_dim"), module, config)
+        d_qk = hidden // heads if hidden else None
+    if not heads or not d_qk:
+        notes.append("layer %d: attention heads not recognised; its core is left out of the FLOPs" % index)
+        return None
+    return {"heads": heads, "d_qk": d_qk, "d_v": first_of(("v_head_dim",), module, config) or d_qk,
+            "window": window_of(config, module, kind), "causal": bool(getattr(module, "is_causal", True))}
+
+
+def window_of(config, module, kind):
+    if kind is not None and kind != "sliding_attention":
+        return 0
+    width = getattr(module, "sliding_window", None)
+    if kind == "sliding_attention":
+        width = width or getattr(config, "sliding_window", None)
+    return width if isinstance(width, int) and width > 0 else 0
+
+
+def matmul_shape(module, phase):
+    """(in, out) of a module that multiplies by one weight, by what it declares; routers keep a bare weight."""
+    inside, outside = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    if isinstance(inside, int) and isinstance(outside, int):
+        return inside, outside
+    weight = own(module).get("weight")
+    if phase == "router" and weight is not None and weight.dim() == 2:
+        return weight.shape[1], weight.shape[0]
+    return None
+
+
+def leaf_name(path):
+    words = [word for word in path.split(".") if word not in WRAPPER_WORDS and not word.isdigit()]
+    return words[-1] if words else path
+
+
+def trains(module):
+    return any(p.requires_grad for p in module.parameters())
+
+
+class Op:
+    """One matmul of the definition; `rank` orders those of one chain (q before o, gate before down)."""
+
+    def __init__(self, scope, name, shape, per, wgrad, lora):
+        self.scope, self.name, self.shape, self.per, self.wgrad, self.lora = scope, name, shape, per, wgrad, lora
+        leaf = name.split(".")[0]
+        self.rank = 2 if leaf in LAST_OF_CHAIN else 1 if leaf in SECOND_OF_CHAIN else 0
+        self.dgrad = True
+
+    def row(self):
+        return {"layer": self.scope.layer, "phase": self.scope.phase, "name": self.name, "in": int(self.shape[0]),
+                "out": int(self.shape[1]), "per": self.per, "count": 1, "dgrad": self.dgrad, "wgrad": self.wgrad,
+                "lora": self.lora}
+
+
+def ops_of(structure, notes):
+    ops, unknown = [], 0
+    for path, module in structure.root.named_modules():
+        scope = structure.owner.get(id(module))
+        moe, expert = structure.member.get(id(module), (None, 0))
+        if scope is None or expert:  # one member of a ModuleList speaks for all
+            unknown += scope is None and matmul_shape(module, "") is not None
+            continue
+        ops += stacked_ops(structure, scope, module) + lora_ops(structure, scope, path, module)
+        shape = matmul_shape(module, scope.phase)
+        if shape and ".lora_" not in path:
+            phase = "expert" if moe else scope.phase
+            per = "assignment" if phase == "expert" else "head_row" if phase == "lm_head" else "token"
+            weight = own(module).get("weight")
+            ops.append(Op(scope, leaf_name(path), shape, per, weight is not None and weight.requires_grad, False))
+    if unknown:
+        notes.append("%d linear layers outside of the decoder stack are not in the FLOPs" % unknown)
+    mark_dgrad(structure, ops)
+    return [op.row() for op in ops]
+
+
+def stacked_ops(structure, scope, module):
+    moe = next((m for m in structure.moes if m.layer == scope.layer and not m.members), None)
+    if moe is None or not is_stacked(module):
+        return []
+    flipped = is_transposed(moe)
+    scope = scope._replace(phase="expert")
+    return [Op(scope, name if name != "weight" else leaf_of_stacked(moe, module),
+               (p.shape[1], p.shape[2]) if flipped else (p.shape[2], p.shape[1]), "assignment", p.requires_grad, False)
+            for name, p in own(module).items() if p.dim() == 3]
+
+
+def leaf_of_stacked(moe, module):
+    return next((name for name, child in moe.block._modules.items() if child is not None and unwrap(child) is module), "weight")
+
+
+def lora_ops(structure, scope, path, wrapper):
+    """The low-rank pair of a PEFT layer: of a Linear, or of a stacked parameter (ParamWrapper)."""
+    pairs = wrapper._modules.get("lora_A"), wrapper._modules.get("lora_B")
+    if None in pairs or getattr(wrapper, "disable_adapters", False) or getattr(wrapper, "merged", False):
+        return []
+    stacked = getattr(wrapper, "num_experts", 1) if hasattr(wrapper, "parameter_name") else 1
+    name = getattr(wrapper, "parameter_name", None) or leaf_name(path)
+    per = "assignment" if scope.phase == "expert" else "head_row" if scope.phase == "lm_head" else "token"
+    ops = []
+    for adapter in getattr(wrapper, "active_adapters", None) or list(pairs[0]):
+        if adapter in pairs[0]._modules:
+            a, b = pairs[0][adapter], pairs[1][adapter]
+            ops.append(Op(scope, name + ".lora_A", (a.in_features, a.out_features // stacked), per, trains(a), True))
+            ops.append(Op(scope, name + ".lora_B", (b.in_features // stacked, b.out_features), per, trains(b), True))
+    return ops
+
+
+def mark_dgrad(structure, ops):
+    """An input gradient is computed where something trainable lies before, and nowhere else."""
+    flowing = any(trains(s.module) for s in structure.scopes if s.phase == "embed") or bool(
+        getattr(structure.core, "_require_grads_hooks", None) or getattr(structure.core, "_require_grads_hook", None))
+    for index in range(len(structure.layers)):
+        scopes = [s for s in structure.scopes if s.layer == index and s.depth > 1]
+        norms = [s for s in scopes if s.phase == "norm" and s.depth == 2]
+        flowing = flowing or any(trains(s.module) for s in norms[:1])
+        for attention in (True, False):
+            group = [op for op in ops if op.scope.layer == index and (op.scope.phase == "attention") == attention]
+            for op in group:
+                before = [o for o in group if o.scope.module is op.scope.module and o.rank < op.rank]
+                op.dgrad = flowing or any(o.wgrad for o in before) or (op.name.endswith(".lora_B") and op.wgrad)
+            flowing = flowing or any(op.wgrad for op in group)
+        flowing = flowing or trains(structure.layers[index])
+    for op in ops:
+        if op.scope.phase == "lm_head":
+            op.dgrad = flowing or any(trains(s.module) for s in structure.scopes if s.phase == "norm" and s.layer < 0)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Tokens of a micro-batch
+
+def causal_pairs(length, window):
+    if not window or window >= length:
+        return length * (length + 1) // 2
+    return window * length - window * (window - 1) // 2
+
+
+def plain(tensor, shape):
+    """A mask, labels or positions the guest can count: a plain tensor of exactly (batch, length)."""
+    return tensor if isinstance(tensor, torch.Tensor) and tuple(tensor.shape) == shape else None
+
+
+def token_shape(given):
+    """(batch, length) from what the model was called with, by metadata alone; None: not recognised."""
+    for name in ("input_ids", "inputs_embeds", "tokens", "idx", "x"):
+        if isinstance(given.get(name), torch.Tensor):
+            break
+    else:
+        name = next((key for key, value in given.items() if isinstance(value, torch.Tensor)), None)
+    tensor = given.get(name)
+    if tensor is None:
+        return None
+    sizes = tuple(tensor.shape)
+    if tensor.is_floating_point():
+        sizes = sizes[:-1]  # embeddings: the last dimension is the hidden size
+    return sizes if len(sizes) == 2 else (1,) + sizes if len(sizes) == 1 else None
+
+
+def head_rows(given, batch, length):
+    """Rows of the lm_head product: logits_to_keep counts from the end (0: all), or lists positions."""
+    keep = given.get("logits_to_keep", given.get("num_logits_to_keep", 0))
+    if isinstance(keep, torch.Tensor):
+        return batch * keep.numel()
+    return batch * min(keep, length) if isinstance(keep, int) and keep > 0 else None
+
+
+def segment_lengths(given):
+    """Lengths of packed sequences when the job keeps them on the host."""
+    bounds = given.get("cu_seq_lens_q")
+    if isinstance(bounds, torch.Tensor):
+        if bounds.device.type != "cpu":
+            return None
+        bounds = bounds.tolist()
+    return [b - a for a, b in zip(bounds, bounds[1:])] if bounds else None
+
+
+def count_tokens(given, windows):
+    shape = token_shape(given)
+    if shape is None:
+        guest.micro(None, None, None, None, None, None, 0)
+        return
+    batch, length = shape
+    mask = plain(given.get("attention_mask"), shape)
+    labels = plain(given.get("labels"), shape)
+    positions = plain(given.get("position_ids"), shape)
+    lengths = segment_lengths(given) if mask is None and positions is None else None
+    on_device = mask is not None or positions is not None
+    processed = batch * length
+    guest.micro(processed, processed if mask is None else None, None, head_rows(given, batch, length),
+                None if on_device else len(lengths) if lengths else batch, batch, MODELLED)
+    if on_device or labels is not None:
+        guest.micro_mask(mask, labels, positions, windows if on_device else [])
+    if not on_device:
+        for window in windows:
+            full = batch * causal_pairs(length, window)
+            useful = sum(causal_pairs(one, window) for one in lengths) if lengths else full
+            guest.pairs(window, useful, full, max(lengths) if lengths else length, MODELLED)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# One training: from finding the model to the end of each step
+
+class Session:
+    def __init__(self):
+        self.handles = []
+        self.finder = None
+        self.forget()
+        register = sys.modules["torch.optim.optimizer"]
+        register.register_optimizer_step_pre_hook(Hook(self.before_update))
+        register.register_optimizer_step_post_hook(Hook(self.after_update))
+        self.search()
+
+    def forget(self):
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+        self.root = self.watched = None
+        self.samples = []
+        self.windows, self.names = [0], []
+        self.optimizer = None
+        self.updates = self.micros = self.blind_updates = self.moves = 0
+        self.aside = False
+        self.published = None
+
+    # --- finding the root -------------------------------------------------------------------------------
+
+    def search(self):
+        """A hook on every module call, until the first call of a model in training. Off at once when found."""
+        if self.finder is None:
+            self.rejected = weakref.WeakSet()
+            # torch.compile warns about global hooks; this one never reaches a compiled region.
+            warnings = sys.modules.get("warnings")
+            if warnings is not None:
+                warnings.filterwarnings("ignore", message=r"Using `torch.compile\(module\)` when there are global hooks")
+            register = torch.nn.modules.module.register_module_forward_pre_hook
+            self.finder = register(Hook(self.consider))
+
+    def stop_search(self):
+        if self.finder is not None:
+            self.finder.remove()
+            self.finder = None
+
+    @guarded("python")
+    def consider(self, module, args):
+        if not (module.training and torch.is_grad_enabled()) or module in self.rejected:
+            return
+        if not looks_like_model(module):
+            self.rejected.add(module)
+            return
+        self.stop_search()
+        self.adopt(module)
+        # The hooks just installed come too late for the call that is under way.
+        self.enter(module, args, calling_kwargs())
+        self.begin_root(module, args)
+
+    def adopt(self, root):
+        self.forget()
+        guest.wake()
+        structure = Structure(root)
+        self.root = weakref.ref(root)
+        weakref.finalize(root, self.gone)
+        self.names = argument_names(structure.core)
+        self.windows = sorted({spec["window"] for spec in (attention_spec(structure, i, []) for i in
+                                                           range(len(structure.layers))) if spec}) or [0]
+        self.install(structure)
+        self.register_weights(structure)
+        if structure.moes:
+            self.watched = weakref.ref(structure.moes[0].base), weakref.ref(structure.moes[0].block)
+        self.publish()
+
+    def install(self, structure):
+        root = structure.root
+        self.begin_root, end = guest.scope_hooks(-1, "other", 0)
+        self.handles += [root.register_forward_pre_hook(Hook(self.enter), with_kwargs=True),
+                         root.register_forward_pre_hook(Hook(self.begin_root)),
+                         root.register_forward_hook(Hook(end, self.leave), always_call=True)]
+        for module, layer, phase, depth in structure.scopes:
+            begin, end = guest.scope_hooks(layer, phase, depth)
+            moe, e = structure.member.get(id(unwrap(module)), (None, -1))
+            is_member = moe is not None and unwrap(moe.members[e]) is unwrap(module)
+            calls = (begin, guest.expert_hook(layer, e)) if is_member else (begin,)
+            self.handles += [module.register_forward_pre_hook(Hook(*calls)), module.register_forward_hook(Hook(end))]
+        for moe in structure.moes:
+            self.count_routing(moe)
+
+    def count_routing(self, moe):
+        """Where the chosen experts are seen: an argument of the experts, or an output of the router."""
+        if moe.members:
+            return  # counted on the host, expert by expert
+        position, name = index_argument(moe.base)
+        if name is not None and moe.outer is not moe.block:
+            hook = guest.routing_hook(moe.layer, moe.n, position, name)
+            self.handles.append(moe.outer.register_forward_pre_hook(Hook(hook), with_kwargs=True))
+        else:
+            guest.log(1, "layer %d: the model does not show which experts it chose; tokens per expert stay unknown"
+                      % moe.layer)
+
+    # --- a micro-batch ----------------------------------------------------------------------------------
+
+    @guarded("python")
+    def enter(self, module, args, kwargs):
+        training = module.training and torch.is_grad_enabled()
+        if self.updates or (training and self.aside):
+            self.end_step()
+            self.aside = not training
+        if training:
+            self.micros += 1
+            guest.micro_begin()
+            self.tokens(args, kwargs)
+
+    @guarded("tokens")
+    def tokens(self, args, kwargs):
+        given = dict(zip(self.names or map(str, range(len(args))), args))
+        if len(args) == 1 and isinstance(args[0], dict):
+            given = dict(args[0])
+        given.update(kwargs)
+        count_tokens(given, self.windows)
+
+    @guarded("python")
+    def leave(self, module, *_):
+        if module.training and torch.is_grad_enabled():
+            guest.micro_end()
+
+    # --- an update --------------------------------------------------------------------------------------
+
+    @guarded("python")
+    def before_update(self, optimizer, *_):
+        guest.optimizer_begin()
+        self.optimizer = self.optimizer or weakref.ref(optimizer)
+
+    @guarded("python")
+    def after_update(self, *_):
+        guest.optimizer_end()
+        self.updates += 1
+        if self.micros == 0:  # the model that trains is not the one we know
+            self.blind_updates += 1
+            if self.blind_updates == 1:
+                self.search()
+            elif self.blind_updates > GIVE_UP_AFTER_STEPS:
+                self.stop_search()
+
+    def end_step(self):
+        guest.step_end()
+        micros, self.micros, self.updates, self.blind_updates = self.micros, 0, 0, 0
+        if micros:
+            self.follow_weights()
+            self.publish(micros)
+
+    @guarded("ranges")
+    def follow_weights(self):
+        """Weights that moved (.to, offload, sharding) are registered anew; looked at through a few of them."""
+        root = self.root()
+        if root is None or self.moves > GIVE_UP_AFTER_MOVES or all(
+                ref() is not None and address(ref()) == where for ref, where in self.samples):
+            self.moves = self.moves if self.moves > GIVE_UP_AFTER_MOVES else 0
+            return
+        self.moves += 1
+        if self.moves > GIVE_UP_AFTER_MOVES:
+            guest.set_ranges([])
+            guest.log(1, "weights move at every step (sharded or offloaded): experts are not told apart by address")
+        else:
+            self.register_weights(Structure(root))
+
+    def register_weights(self, structure):
+        guest.set_ranges(ranges_of(structure))
+        params = list(structure.root.parameters())
+        self.samples = [(weakref.ref(p), address(p)) for p in params[::max(1, len(params) // 8)]]
+
+    def publish(self, micros=None):
+        """The spec, when it is new: a model found, the first optimizer step seen, another experts backend."""
+        root, optimizer = self.root(), self.optimizer and self.optimizer()
+        watched = tuple(ref() for ref in self.watched or ())
+        backend = backend_of(Moe(0, watched[1], None, watched[0], [], 0, 0)) if all(watched) and watched else None
+        state = (backend, type(optimizer).__name__, micros)
+        if root is None or state == self.published:
+            return
+        self.published = state
+        seen = {"grad_accum": micros, "autocast": autocast_dtype(root)}
+        guest.set_spec(json.dumps(build_spec(root, optimizer, seen)))
+
+    def gone(self):
+        """The model was freed, or the interpreter ends: close the last step and forget its addresses."""
+        if self.updates:
+            guest.step_end()
+        self.updates = 0
+        guest.set_ranges([])
+
+
+def calling_kwargs():
+    """The keyword arguments of the module call that runs a global hook, which torch does not hand to it."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name not in ("inner", "_call_impl"):
+        frame = frame.f_back
+    return (frame.f_locals.get("kwargs") if frame is not None else None) or {}
+
+
+def argument_names(module):
+    """Names of forward's positional arguments; hidden ones (*args) end the list."""
+    names = []
+    for parameter in inspect.signature(module.forward).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            break
+        names.append(parameter.name)
+    return names
+
+
+def index_argument(module):
+    """(position, name) of forward's argument that holds the chosen experts; (-1, None): there is none."""
+    for position, name in enumerate(argument_names(module)):
+        if any(word in name for word in INDEX_WORDS):
+            return position, name
+    return -1, None
+
+
+def autocast_dtype(root):
+    kind = next((p.device.type for p in root.parameters()), "cpu")
+    if not torch.is_autocast_enabled(kind):
+        return None
+    return str(torch.get_autocast_dtype(kind)).replace("torch.", "")
+
+
+if guest is not None:
+    guarded("python")(Session)()
