@@ -2,8 +2,11 @@
  * guest. Owner: whichever one thread feeds it.
  *
  * A step's window reaches from the start of its first GPU operation to the start of the next step's
- * first. Inside it every nanosecond is booked exactly once: on a cell, or idle. Where operations
- * overlap, the more productive class gets the time (kernels, then comm, then copies and memsets);
+ * first; when that is not known (the next step is missing, or did nothing on the GPU) to the end of
+ * its own last one, flagged PARTIAL. Windows never overlap. An operation is counted (n, raw_ns) in the
+ * step that launched it, and booked in the windows that it runs in, so a cell may have time without
+ * operations. Inside a window every nanosecond is booked exactly once: on a cell, or idle. Where
+ * operations overlap, the more productive class gets the time (kernels, then comm, then copies and memsets);
  * equals share it, the remainder of the division to the earliest. So
  *     sum(cell.booked_ns) + idle_ns == window_ns        (integers; mp_step_check)
  * while cell.raw_ns sums whole durations, as torch.profiler does.
@@ -26,6 +29,7 @@ struct mp_cell {
 struct mp_route { /* tokens per expert of one layer, summed over the step */
     int16_t layer;
     uint16_t n_expert;
+    uint8_t basis;   /* enum mp_basis, the weakest of its records */
     uint32_t *count; /* (n_expert) */
 };
 
@@ -42,8 +46,9 @@ struct mp_step {
     uint32_t step;
     uint32_t flags;     /* enum mp_step_flag */
     uint64_t begin_ns;  /* first GPU operation */
-    uint64_t window_ns; /* to the next step's first GPU operation; 0 when not known (last step) */
+    uint64_t window_ns; /* to the next step's first GPU operation; 0: no GPU operation seen */
     uint64_t idle_ns;
+    uint64_t host_end_ns; /* host CLOCK_REALTIME at which the optimizer step returned; 0 unknown */
     uint32_t n_kernel, n_copy, n_memset, n_graph, n_own; /* own: the guest's, not in the others */
     uint64_t kernel_ns; /* raw sum over the job's kernels */
     uint64_t own_ns;    /* raw sum over the guest's kernels */
@@ -62,7 +67,19 @@ struct mp_step {
 
 struct mp_steps; /* opaque: pending records of the steps not yet closed */
 
-/* fn gets each closed step, in order, once; the struct is borrowed for the call. */
+/* What the stream held besides good records of open steps. */
+struct mp_steps_stat {
+    uint64_t n_record;   /* fed */
+    uint64_t n_unknown;  /* of a kind that this version does not know */
+    uint64_t n_invalid;  /* fields out of range: taken as none or other; routing beyond bounds: skipped */
+    uint64_t n_late;     /* of a step already closed: operations go to the oldest open step */
+    uint64_t n_overhead; /* MP_OVERHEAD: on the host, never booked */
+    uint64_t n_crowded;  /* more than 256 operations at once: counted, not booked */
+    uint64_t n_lost;     /* told by mp_steps_gap */
+};
+
+/* fn gets each closed step, in order, once; the struct is borrowed for the call. A step is closed by
+ * the mark of the next one: only then is the next one's first operation certain. */
 typedef void (*mp_step_fn)(void *arg, const struct mp_step *step);
 
 struct mp_steps *mp_steps_new(mp_step_fn fn, void *arg);
@@ -78,6 +95,8 @@ void mp_steps_gap(struct mp_steps *s, uint64_t n_lost);
 /* Closes what is pending; the last step has window_ns from its first to its last GPU operation and
  * is flagged PARTIAL. */
 void mp_steps_finish(struct mp_steps *s);
+
+const struct mp_steps_stat *mp_steps_stat(const struct mp_steps *s);
 
 /* 0 when the conservation law above holds to the nanosecond and every cell is in range. */
 int mp_step_check(const struct mp_step *step, struct mp_err *err);
