@@ -1,0 +1,44 @@
+/* cuda_paths.h: what the CUDA files offer each other and the registry. Plain C, so that the registry stays C. */
+#ifndef KERNELS_CUDA_PATHS_H
+#define KERNELS_CUDA_PATHS_H
+
+#include "kernels/plan.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* route.cu: sorts choices by expert into the saved buffer. Three launches. */
+int mk_route_v1(const struct mk_problem *p, const struct mk_plan *plan, const struct mk_saved_layout *at,
+                void *saved, int32_t *count, mk_stream stream);
+
+/* combine.cu: out[t] = sum over choices of (weight or 1) * row_value[row of choice]. */
+struct mk_combine_args {
+    void *out;                  /* (T, H) */
+    int64_t out_stride;
+    const void *row_value;      /* (R, H) dense */
+    const int32_t *choice_row;  /* (T*K) */
+    const float *row_score;     /* (R), or NULL for a plain sum */
+    uint32_t dtype;
+    int32_t n_token, hidden, top_k;
+};
+int mk_combine_v1(const struct mk_combine_args *a, mk_stream stream);
+
+/* reduce.cu: the small sums of backward. */
+int mk_dscore_v1(const struct mk_backward *a, const struct mk_plan *plan, mk_stream stream);
+int mk_dbias_v1(const struct mk_backward *a, const struct mk_plan *plan, mk_stream stream);
+
+/* hopper.cu, portable.cu: whole operations. */
+int mk_hopper_fits_forward(const struct mk_forward *a);
+int mk_hopper_forward(const struct mk_forward *a, const struct mk_plan *plan, mk_stream stream);
+int mk_hopper_fits_backward(const struct mk_backward *a);
+int mk_hopper_backward(const struct mk_backward *a, const struct mk_plan *plan, mk_stream stream);
+int mk_portable_fits_forward(const struct mk_forward *a);
+int mk_portable_forward(const struct mk_forward *a, const struct mk_plan *plan, mk_stream stream);
+int mk_portable_fits_backward(const struct mk_backward *a);
+int mk_portable_backward(const struct mk_backward *a, const struct mk_plan *plan, mk_stream stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,338 @@
+/* hopper_epilogue.cuh: from accumulators to memory, per operation. Part of hopper_gemm.cuh.
+ * A warp turns its 16 rows through its own piece of shared memory (16 x 64 elements, swizzled), so that global
+ * accesses are whole 128-byte rows; no other warp is waited for, except by the transposing weight gradient. */
+
+struct hop_warp {
+    int warp, group, lane; // of 4; of 2; of 32
+    int n_row;             // rows of the group's 64 that exist
+    uint32_t smem;
+};
+
+/* Rows of a warp's tile that exist, of 16. */
+__device__ inline int warp_rows(const hop_warp &w)
+{
+    return min(16, w.n_row - 16 * w.warp);
+}
+
+/* Address within a 16 x 64 piece for the matrix instructions: 8-column block pair j of 4. */
+__device__ inline uint32_t matrix_at(uint32_t piece, int lane, int j)
+{
+    int row = (lane & 7) + (lane & 8), block = 2 * j + (lane >> 4);
+    return piece + row * 128 + ((block ^ (row & 7)) << 4);
+}
+
+/* 16 x 64 values in fragment order into a piece; v[4 b + ...] as in hopper_wgmma.cuh, b = block of 8 columns. */
+__device__ inline void stage_piece(uint32_t piece, int lane, const uint32_t *v)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        stmatrix_x4(matrix_at(piece, lane, j), v[4 * j], v[4 * j + 1], v[4 * j + 2], v[4 * j + 3]);
+}
+
+/* Two floats to one register, for the 64 columns that begin at acc. */
+__device__ inline void pack_piece(uint32_t *v, const float *acc)
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        v[i] = pack2<bf16>(acc[2 * i], acc[2 * i + 1]);
+}
+
+/* Piece to memory: rows that exist, columns below n_column. to: element (0, 0) of the piece. */
+__device__ inline void store_piece(bf16 *to, int64_t stride, uint32_t piece, int lane, int n_row, int n_column)
+{
+    int block = lane % 8;
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int row = i * 4 + lane / 8;
+        uint4 v = lds_16(piece + row * 128 + ((block ^ (row & 7)) << 4));
+        if (row < n_row && block * 8 < n_column)
+            *(uint4 *)(to + row * stride + block * 8) = v;
+    }
+}
+
+__device__ inline float bias_at(const mk_vector &b, int expert, int column, int n_column)
+{
+    if (!b.base || column >= n_column)
+        return 0.f;
+    return __bfloat162float(((const bf16 *)b.base)[expert * b.stride_expert + column * b.stride]);
+}
+
+/* Adds a bias to 64 columns of accumulators, the first being column. */
+__device__ inline void add_bias(float *acc, const mk_vector &b, int expert, int column, int n_column, int lane)
+{
+    if (!b.base)
+        return;
+#pragma unroll
+    for (int i = 0; i < 32; i++)
+        acc[i] += bias_at(b, expert, column + i / 4 * 8 + lane % 4 * 2 + (i & 1), n_column);
+}
+
+/* ---- UP: activation; stores pre-activations and act ---- */
+
+template <int ACT> __device__ inline void up_piece(float *g, float *u, const hop_args &a, const hop_tile &t, const hop_warp &w, int column)
+{
+    int64_t row = t.row + 64 * w.group + 16 * w.warp;
+    int n_row = warp_rows(w), n_column = a.inter - column;
+    uint32_t v[16];
+    float dg, du;
+
+    add_bias(g, a.bias[0], t.expert, column, a.inter, w.lane);
+    add_bias(u, a.bias[1], t.expert, column, a.inter, w.lane);
+    if (a.pre) {
+        bf16 *pre = a.pre + row * 2 * a.inter + column;
+        pack_piece(v, g);
+        stage_piece(w.smem, w.lane, v);
+        pack_piece(v, u);
+        stage_piece(w.smem + 2048, w.lane, v);
+        __syncwarp();
+        store_piece(pre, 2 * a.inter, w.smem, w.lane, n_row, n_column);
+        store_piece(pre + a.inter, 2 * a.inter, w.smem + 2048, w.lane, n_row, n_column);
+        __syncwarp();
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        v[i] = pack2<bf16>(activate<ACT>(g[2 * i], u[2 * i], &dg, &du, a.act),
+                           activate<ACT>(g[2 * i + 1], u[2 * i + 1], &dg, &du, a.act));
+    stage_piece(w.smem, w.lane, v);
+    __syncwarp();
+    store_piece(a.out + row * a.inter + column, a.inter, w.smem, w.lane, n_row, n_column);
+    __syncwarp();
+}
+
+template <int ACT> __device__ inline void finish_up(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
+{
+#pragma unroll
+    for (int c = 0; c < 2; c++)
+        up_piece<ACT>(acc + 32 * c, acc + 64 + 32 * c, a, t, w, t.n + 64 * c);
+}
+
+/* ---- DOWN, DX: stores rows ---- */
+
+__device__ inline void finish_rows(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w, bool bias)
+{
+    int64_t row = t.row + 64 * w.group + 16 * w.warp;
+
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        uint32_t v[16], piece = w.smem + (c & 1) * 2048;
+        int column = t.n + 64 * c;
+        if (bias)
+            add_bias(acc + 32 * c, a.bias[0], t.expert, column, a.hidden, w.lane);
+        pack_piece(v, acc + 32 * c);
+        stage_piece(piece, w.lane, v);
+        __syncwarp(); // also: the other piece's readers are done before it is written again
+        store_piece(a.out + row * a.hidden + column, a.hidden, piece, w.lane, warp_rows(w), a.hidden - column);
+    }
+    __syncwarp();
+}
+
+/* ---- DACT: the derivative of the activation; the pre-activations come in by cp.async, one piece ahead ---- */
+
+/* Staging of a warp: pieces gate, up of even chunks; of odd chunks; scaled act. */
+__device__ inline void dact_prefetch(const hop_args &a, const hop_tile &t, const hop_warp &w, int chunk)
+{
+    int block = w.lane % 8, column = t.n + 64 * chunk + block * 8, n_row = warp_rows(w);
+    int64_t first = t.row + 64 * w.group + 16 * w.warp;
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int row = i * 4 + w.lane / 8;
+        bool live = row < n_row && column < a.inter;
+        const bf16 *from = a.pre + (live ? (first + row) * 2 * a.inter + column : 0);
+        uint32_t to = w.smem + (chunk & 1) * 4096 + row * 128 + ((block ^ (row & 7)) << 4);
+        cp_async_16(to, from, live ? 16 : 0);
+        cp_async_16(to + 2048, from + (live ? a.inter : 0), live ? 16 : 0);
+    }
+    cp_async_commit();
+}
+
+/* Two neighbouring elements: gate and up become their gradients, act comes out scaled; returns what they add to dscore. */
+template <int ACT> __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, const float *d, float score, const mk_act_param &p)
+{
+    float2 gv = unpack2<bf16>(*g), uv = unpack2<bf16>(*u);
+    float dg0, dg1, du0, du1;
+    float v0 = activate<ACT>(gv.x, uv.x, &dg0, &du0, p), v1 = activate<ACT>(gv.y, uv.y, &dg1, &du1, p);
+    float d0 = d[0] * score, d1 = d[1] * score;
+
+    *g = pack2<bf16>(d0 * dg0, d1 * dg1);
+    *u = pack2<bf16>(d0 * du0, d1 * du1);
+    *act = pack2<bf16>(score * v0, score * v1);
+    return d[0] * v0 + d[1] * v1;
+}
+
+template <int ACT> __device__ inline void dact_piece(const float *acc, const hop_args &a, const hop_warp &w, uint32_t piece,
+                                                     const float *score, float *dscore)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        uint32_t g[4], u[4], act[4], at = matrix_at(piece, w.lane, j);
+        ldmatrix_x4(g, at);
+        ldmatrix_x4(u, at + 2048);
+#pragma unroll
+        for (int q = 0; q < 4; q++)
+            dscore[q & 1] += dact_pair<ACT>(&g[q], &u[q], &act[q], acc + 8 * j + 2 * q, score[q & 1], a.act);
+        stmatrix_x4(at, g[0], g[1], g[2], g[3]);
+        stmatrix_x4(at + 2048, u[0], u[1], u[2], u[3]);
+        stmatrix_x4(matrix_at(w.smem + 8192, w.lane, j), act[0], act[1], act[2], act[3]);
+    }
+}
+
+/* Partial sums of dscore over 128 columns: four threads share a row. */
+__device__ inline void put_dscore(const hop_args &a, const hop_warp &w, int64_t row, int column, float *dscore)
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float sum = dscore[r] + __shfl_xor_sync(~0u, dscore[r], 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        if (w.lane % 4 == 0 && w.lane / 4 + 8 * r < warp_rows(w) && column < a.inter)
+            a.dscore_part[(row + w.lane / 4 + 8 * r) * a.n_dscore_part + column / MK_DSCORE_TILE] = sum;
+        dscore[r] = 0.f;
+    }
+}
+
+template <int ACT> __device__ inline void finish_dact(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
+{
+    int64_t row = t.row + 64 * w.group + 16 * w.warp;
+    int n_row = warp_rows(w);
+    float score[2], dscore[2] = {};
+
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        score[r] = w.lane / 4 + 8 * r < n_row ? a.route.row_score[row + w.lane / 4 + 8 * r] : 0.f;
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        int column = t.n + 64 * c;
+        uint32_t piece = w.smem + (c & 1) * 4096;
+        if (c < 3)
+            dact_prefetch(a, t, w, c + 1);
+        if (c < 3)
+            cp_async_wait<1>();
+        else
+            cp_async_wait<0>();
+        __syncwarp();
+        dact_piece<ACT>(acc + 32 * c, a, w, piece, score, dscore);
+        __syncwarp();
+        bf16 *to = a.out + row * 2 * a.inter + column;
+        store_piece(to, 2 * a.inter, piece, w.lane, n_row, a.inter - column);
+        store_piece(to + a.inter, 2 * a.inter, piece + 2048, w.lane, n_row, a.inter - column);
+        store_piece(a.scaled_act + row * a.inter + column, a.inter, w.smem + 8192, w.lane, n_row, a.inter - column);
+        if (c & 1)
+            put_dscore(a, w, row, column - 64, dscore);
+        __syncwarp();
+    }
+}
+
+/* ---- DW: stores a piece of a weight gradient, as it is, transposed, or element by element ---- */
+
+__device__ inline int64_t expert_offset(const mk_matrix &m, int expert)
+{
+    return m.expert_offset ? m.expert_offset[expert] : expert * m.stride_expert;
+}
+
+/* Contiguous along the tile's columns (I). */
+__device__ inline void dw_rows(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w, const mk_matrix &m)
+{
+    bf16 *to = (bf16 *)m.base + expert_offset(m, t.expert) + (t.m + 64 * w.group + 16 * w.warp) * m.stride_row + t.n;
+
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        uint32_t v[16], piece = w.smem + (c & 1) * 2048;
+        pack_piece(v, acc + 32 * c);
+        stage_piece(piece, w.lane, v);
+        __syncwarp();
+        store_piece(to + 64 * c, m.stride_row, piece, w.lane, warp_rows(w), a.inter - t.n - 64 * c);
+    }
+    __syncwarp();
+}
+
+/* Contiguous along the tile's rows (H): the group's four warps fill 128 columns x 64 rows, then each stores 32 columns. */
+__device__ inline void dw_columns(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w, const mk_matrix &m)
+{
+    uint32_t base = w.smem - w.warp * 4096;
+    bf16 *to = (bf16 *)m.base + expert_offset(m, t.expert) + t.m + 64 * w.group;
+    int lane = w.lane;
+
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        named_barrier(1 + w.group, 128); // earlier readers are done
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            const float *f = acc + 64 * half + 8 * j;
+            int column = 16 * j + (lane & 7) + (lane >> 4) * 8, block = 2 * w.warp + (lane >> 3 & 1);
+            stmatrix_x4_trans(base + column * 128 + ((block ^ (column & 7)) << 4), pack2<bf16>(f[0], f[1]),
+                              pack2<bf16>(f[2], f[3]), pack2<bf16>(f[4], f[5]), pack2<bf16>(f[6], f[7]));
+        }
+        named_barrier(1 + w.group, 128);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            int column = 32 * w.warp + 4 * i + lane / 8, block = lane % 8, n = t.n + 128 * half + column;
+            uint4 v = lds_16(base + column * 128 + ((block ^ (column & 7)) << 4));
+            if (n < a.inter && block * 8 < w.n_row)
+                *(uint4 *)(to + n * m.stride_col + block * 8) = v;
+        }
+    }
+}
+
+/* Where element (row, column) of a 16 x 64 fp32 piece lies; rows are turned so that a warp's writes spread over banks. */
+__device__ inline uint32_t float_at(uint32_t piece, int row, int column)
+{
+    return piece + row * 256 + ((column + 8 * row) & 63) * 4;
+}
+
+/* Stores 16 x 64 fp32 values from a piece; neighbouring lanes along whichever dimension is contiguous in memory. */
+__device__ inline void store_elements(const hop_args &a, const mk_matrix &m, int64_t base, uint32_t piece, int lane, int n_row, int n_column)
+{
+    bool along_row = m.stride_row == 1;
+
+#pragma unroll 1
+    for (int i = lane; i < 1024; i += 32) {
+        int row = along_row ? i % 16 : i / 64, column = along_row ? i / 16 : i % 64;
+        if (row >= n_row || column >= n_column)
+            continue;
+        int64_t at = base + row * m.stride_row + column * m.stride_col;
+        float v = lds_float(float_at(piece, row, column));
+        store_any(m.base, a.dw_dtype, at, v + (a.accumulate ? load_any(m.base, a.dw_dtype, at) : 0.f));
+    }
+}
+
+/* Any strides and type, and accumulation. */
+__device__ inline void dw_elements(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w, const mk_matrix &m)
+{
+    int64_t base = expert_offset(m, t.expert) + (int64_t)(t.m + 64 * w.group + 16 * w.warp) * m.stride_row;
+
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        int n = t.n + 64 * c;
+#pragma unroll
+        for (int i = 0; i < 32; i += 2)
+            sts_float2(float_at(w.smem, w.lane / 4 + (i & 2) * 4, i / 4 * 8 + w.lane % 4 * 2), acc[32 * c + i], acc[32 * c + i + 1]);
+        __syncwarp();
+        store_elements(a, m, base + n * m.stride_col, w.smem, w.lane, warp_rows(w), a.inter - n);
+        __syncwarp();
+    }
+}
+
+__device__ inline void finish_dw(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
+{
+    const mk_matrix &m = t.half ? a.dw[1] : a.dw[0];
+
+    if (a.dw_dtype != MK_BF16 || a.accumulate)
+        dw_elements(acc, a, t, w, m);
+    else if (m.stride_col == 1)
+        dw_rows(acc, a, t, w, m);
+    else
+        dw_columns(acc, a, t, w, m);
+}
+
+template <int OP, int ACT> __device__ inline void finish(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
+{
+    if (OP == HOP_UP)
+        finish_up<ACT>(acc, a, t, w);
+    else if (OP == HOP_DACT)
+        finish_dact<ACT>(acc, a, t, w);
+    else if (OP == HOP_DW)
+        finish_dw(acc, a, t, w);
+    else
+        finish_rows(acc, a, t, w, OP == HOP_DOWN);
+}

@@ -1,0 +1,50 @@
+/* hopper_host.h: host side of the Hopper path: tensor maps and launchers. For the hopper_*.cu files only. */
+#ifndef KERNELS_HOPPER_HOST_H
+#define KERNELS_HOPPER_HOST_H
+
+#include "kernels/hopper_gemm.cuh"
+
+/* A map over one matrix an expert: x along the contiguous dimension, y the expert's offset in steps of 16 bytes, z the
+ * other dimension. A box is 64 x 1 x n_box. */
+int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_contiguous, int64_t stride, int n_other, int n_box);
+
+/* A map over rows (R, n_half, I): x column, y half, z row; a box is 64 x 1 x 64. */
+int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row);
+
+/* Launchers: a is filled but for the counts of tiles. max_tile bounds the tiles the device will find. */
+int hop_launch_up(hop_args *a, int64_t max_tile, mk_stream stream);
+int hop_launch_down(hop_args *a, int64_t max_tile, mk_stream stream);
+int hop_launch_dact(hop_args *a, int64_t max_tile, mk_stream stream);
+int hop_launch_dx(hop_args *a, int64_t max_tile, mk_stream stream);
+int hop_launch_dw(hop_args *a, mk_stream stream);
+
+static inline int hop_ceil(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Blocks: one a multiprocessor, no more than there are tiles. */
+static inline int hop_grid(int *n_block, int64_t n_tile)
+{
+    int device, n_sm;
+
+    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device))
+        return MK_ECUDA;
+    *n_block = (int)(n_tile < n_sm ? n_tile : n_sm);
+    return MK_OK;
+}
+
+template <int OP, int ACT> static inline int hop_launch(const hop_args *a, int64_t n_tile, mk_stream stream)
+{
+    int n_block, rc = hop_grid(&n_block, n_tile), bytes = hop_config<OP>::smem_bytes;
+
+    if (rc || !n_block)
+        return rc;
+    if (cudaFuncSetAttribute(hopper_gemm_v1<OP, ACT>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
+        return MK_ECUDA;
+    hopper_gemm_v1<OP, ACT><<<n_block, N_THREAD, bytes, stream>>>(*a);
+    MK_LAUNCHED();
+    return MK_OK;
+}
+
+#endif
