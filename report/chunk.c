@@ -271,7 +271,7 @@ int rp_chunk_unpack(union mp_record *record, size_t cap, size_t *n, const uint8_
 {
     union mp_record *sorted;
     uint8_t *raw;
-    size_t n_event, events = 0, used;
+    size_t n_event = 0, events = 0, used;
     int rc = head_check(n, &n_event, cap, blob, bytes, err);
 
     if (rc)

@@ -9,7 +9,8 @@
 
 static uint64_t key_of(const struct rp_kernel *k)
 {
-    return (uint64_t)k->name << 32 | (uint64_t)(uint16_t)k->layer << 16 | (uint64_t)k->phase << 8 | k->pass;
+    return (uint64_t)k->name << 32 | (uint64_t)(uint16_t)k->layer << 16 | (uint64_t)k->phase << 8 |
+           k->pass;
 }
 
 static struct rp_kernel *find(const struct rp_kernel_sum *s, const struct rp_kernel *k)

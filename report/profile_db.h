@@ -9,16 +9,43 @@
 #include <sqlite3.h>
 
 #define RP_APPLICATION_ID 0x4d4f4550 /* "MOEP" */
-#define RP_NULL INT64_MIN            /* stands for SQL NULL in rows of integers */
+#define RP_NULL           INT64_MIN  /* stands for SQL NULL in rows of integers */
 
 /* One row in profile_schema.c adds a statement. */
 enum rp_sql {
-    RP_SQL_BEGIN, RP_SQL_COMMIT,
-    RP_PUT_META, RP_PUT_SPEC, RP_PUT_NAME, RP_PUT_STEP, RP_PUT_STEP_CELL, RP_PUT_ROUTE, RP_PUT_PAIRS,
-    RP_PUT_GAUGE, RP_PUT_LOG, RP_PUT_CHUNK, RP_PUT_BLOCK, RP_PUT_CELL, RP_PUT_KERNEL, RP_PUT_EXPERT,
-    RP_CLEAR_CELL, RP_CLEAR_KERNEL, RP_CLEAR_EXPERT,
-    RP_GET_META, RP_GET_SPEC, RP_GET_NAME, RP_GET_STEP, RP_GET_STEP_CELL, RP_GET_ROUTE, RP_GET_PAIRS,
-    RP_GET_GAUGE, RP_GET_LOG, RP_GET_CHUNK, RP_GET_BLOCK, RP_GET_CELL, RP_GET_KERNEL, RP_GET_EXPERT,
+    RP_SQL_BEGIN,
+    RP_SQL_COMMIT,
+    RP_PUT_META,
+    RP_PUT_SPEC,
+    RP_PUT_NAME,
+    RP_PUT_STEP,
+    RP_PUT_STEP_CELL,
+    RP_PUT_ROUTE,
+    RP_PUT_PAIRS,
+    RP_PUT_GAUGE,
+    RP_PUT_LOG,
+    RP_PUT_CHUNK,
+    RP_PUT_BLOCK,
+    RP_PUT_CELL,
+    RP_PUT_KERNEL,
+    RP_PUT_EXPERT,
+    RP_CLEAR_CELL,
+    RP_CLEAR_KERNEL,
+    RP_CLEAR_EXPERT,
+    RP_GET_META,
+    RP_GET_SPEC,
+    RP_GET_NAME,
+    RP_GET_STEP,
+    RP_GET_STEP_CELL,
+    RP_GET_ROUTE,
+    RP_GET_PAIRS,
+    RP_GET_GAUGE,
+    RP_GET_LOG,
+    RP_GET_CHUNK,
+    RP_GET_BLOCK,
+    RP_GET_CELL,
+    RP_GET_KERNEL,
+    RP_GET_EXPERT,
     RP_SQL_COUNT
 };
 
@@ -33,7 +60,8 @@ struct rp_profile {
 int rp_db_fail(struct rp_profile *p, struct mp_err *err);
 
 /* The statement, reset, with the first n parameters bound to v; NULL upon error (*err is filled). */
-sqlite3_stmt *rp_db_bind(struct rp_profile *p, enum rp_sql id, const int64_t *v, int n, struct mp_err *err);
+sqlite3_stmt *rp_db_bind(struct rp_profile *p, enum rp_sql id, const int64_t *v, int n,
+                         struct mp_err *err);
 
 /* Runs a bound statement that returns no rows. */
 int rp_db_run(struct rp_profile *p, sqlite3_stmt *stmt, struct mp_err *err);

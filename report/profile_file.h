@@ -12,7 +12,7 @@
 #include "profiler/core/step.h"
 
 #define RP_SCHEMA_VERSION 1
-#define RP_SUFFIX ".moeprof"
+#define RP_SUFFIX         ".moeprof"
 
 struct rp_profile; /* opaque */
 
@@ -28,7 +28,13 @@ int rp_profile_close(struct rp_profile *p, struct mp_err *err);
 /* ---- rows that are neither steps nor cells ---------------------------------------------------- */
 
 enum rp_gauge_id {
-    RP_SM_CLOCK_MHZ, RP_MEM_CLOCK_MHZ, RP_POWER_MW, RP_TEMP_C, RP_THROTTLE_BITS, RP_MEM_USED_BYTES, RP_GAUGE_COUNT
+    RP_SM_CLOCK_MHZ,
+    RP_MEM_CLOCK_MHZ,
+    RP_POWER_MW,
+    RP_TEMP_C,
+    RP_THROTTLE_BITS,
+    RP_MEM_USED_BYTES,
+    RP_GAUGE_COUNT
 };
 
 struct rp_gauge {
@@ -43,10 +49,10 @@ struct rp_log {
     const char *text;
 };
 
-#define RP_BLOCK_WARMUP 0 /* the first two complete steps */
-#define RP_BLOCK_STEADY 1 /* the complete steps after them: what statistics are made of */
+#define RP_BLOCK_WARMUP  0 /* the first two complete steps */
+#define RP_BLOCK_STEADY  1 /* the complete steps after them: what statistics are made of */
 #define RP_BLOCK_PARTIAL 2 /* steps recorded in part: the first of an attach, the last one */
-#define RP_BLOCK_COUNT 3
+#define RP_BLOCK_COUNT   3
 
 struct rp_block {
     uint32_t first_step, last_step, n_step;
@@ -82,10 +88,11 @@ int rp_put_chunk(struct rp_profile *p, const union mp_record *record, size_t n, 
 
 /* Totals of a block: rp_put_block clears its rows, the others fill them again. */
 int rp_put_block(struct rp_profile *p, int block, const struct rp_block *b, struct mp_err *err);
-int rp_put_cells(struct rp_profile *p, int block, const struct mp_cell *cell, size_t n, struct mp_err *err);
+int rp_put_cells(struct rp_profile *p, int block, const struct mp_cell *cell, size_t n,
+                 struct mp_err *err);
 int rp_put_kernel(struct rp_profile *p, int block, const struct rp_kernel *k, struct mp_err *err);
-int rp_put_expert_tokens(struct rp_profile *p, int block, int layer, const uint64_t *tokens, size_t n,
-                         struct mp_err *err);
+int rp_put_expert_tokens(struct rp_profile *p, int block, int layer, const uint64_t *tokens,
+                         size_t n, struct mp_err *err);
 
 /* ---- reading ------------------------------------------------------------------------------------ */
 
@@ -103,19 +110,20 @@ int rp_get_block(struct rp_profile *p, int block, struct rp_block *b, struct mp_
 /* Steps in order. step->cell has layer and expert -1: the sums by phase and pass. */
 int rp_each_step(struct rp_profile *p, int (*fn)(void *arg, const struct mp_step *step), void *arg,
                  struct mp_err *err);
-int rp_each_cell(struct rp_profile *p, int block, int (*fn)(void *arg, const struct mp_cell *cell), void *arg,
-                 struct mp_err *err);
-int rp_each_kernel(struct rp_profile *p, int block, int (*fn)(void *arg, const struct rp_kernel *k), void *arg,
-                   struct mp_err *err);
+int rp_each_cell(struct rp_profile *p, int block, int (*fn)(void *arg, const struct mp_cell *cell),
+                 void *arg, struct mp_err *err);
+int rp_each_kernel(struct rp_profile *p, int block, int (*fn)(void *arg, const struct rp_kernel *k),
+                   void *arg, struct mp_err *err);
 int rp_each_expert(struct rp_profile *p, int block,
-                   int (*fn)(void *arg, int layer, int expert, uint64_t tokens), void *arg, struct mp_err *err);
-int rp_each_gauge(struct rp_profile *p, int (*fn)(void *arg, const struct rp_gauge *gauge), void *arg,
-                  struct mp_err *err);
+                   int (*fn)(void *arg, int layer, int expert, uint64_t tokens), void *arg,
+                   struct mp_err *err);
+int rp_each_gauge(struct rp_profile *p, int (*fn)(void *arg, const struct rp_gauge *gauge),
+                  void *arg, struct mp_err *err);
 int rp_each_log(struct rp_profile *p, int (*fn)(void *arg, const struct rp_log *log), void *arg,
                 struct mp_err *err);
 /* Raw records, chunk by chunk, in stream order. */
 int rp_each_chunk(struct rp_profile *p,
-                  int (*fn)(void *arg, const union mp_record *record, size_t n, uint64_t lost), void *arg,
-                  struct mp_err *err);
+                  int (*fn)(void *arg, const union mp_record *record, size_t n, uint64_t lost),
+                  void *arg, struct mp_err *err);
 
 #endif

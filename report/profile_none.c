@@ -4,10 +4,10 @@
 
 #if !HAVE_SQLITE
 
-#define NONE(decl)        \
-    int decl              \
-    {                     \
-        return MP_ENOTSUP; \
+#define NONE(decl)                                                                                 \
+    int decl                                                                                       \
+    {                                                                                              \
+        return MP_ENOTSUP;                                                                         \
     }
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -20,23 +20,30 @@ NONE(rp_put_name(struct rp_profile *p, uint32_t id, const char *name, struct mp_
 NONE(rp_put_step(struct rp_profile *p, const struct mp_step *step, struct mp_err *err))
 NONE(rp_put_gauge(struct rp_profile *p, const struct rp_gauge *gauge, struct mp_err *err))
 NONE(rp_put_log(struct rp_profile *p, int64_t id, const struct rp_log *log, struct mp_err *err))
-NONE(rp_put_chunk(struct rp_profile *p, const union mp_record *r, size_t n, uint64_t lost, struct mp_err *err))
+NONE(rp_put_chunk(struct rp_profile *p, const union mp_record *r, size_t n, uint64_t lost,
+                  struct mp_err *err))
 NONE(rp_put_block(struct rp_profile *p, int block, const struct rp_block *b, struct mp_err *err))
-NONE(rp_put_cells(struct rp_profile *p, int block, const struct mp_cell *c, size_t n, struct mp_err *err))
+NONE(rp_put_cells(struct rp_profile *p, int block, const struct mp_cell *c, size_t n,
+                  struct mp_err *err))
 NONE(rp_put_kernel(struct rp_profile *p, int block, const struct rp_kernel *k, struct mp_err *err))
-NONE(rp_put_expert_tokens(struct rp_profile *p, int block, int layer, const uint64_t *t, size_t n, struct mp_err *err))
+NONE(rp_put_expert_tokens(struct rp_profile *p, int block, int layer, const uint64_t *t, size_t n,
+                          struct mp_err *err))
 NONE(rp_get_spec(struct rp_profile *p, char **json, struct mp_err *err))
 NONE(rp_get_block(struct rp_profile *p, int block, struct rp_block *b, struct mp_err *err))
-NONE(rp_each_step(struct rp_profile *p, int (*fn)(void *, const struct mp_step *), void *arg, struct mp_err *err))
-NONE(rp_each_cell(struct rp_profile *p, int block, int (*fn)(void *, const struct mp_cell *), void *arg,
+NONE(rp_each_step(struct rp_profile *p, int (*fn)(void *, const struct mp_step *), void *arg,
                   struct mp_err *err))
-NONE(rp_each_kernel(struct rp_profile *p, int block, int (*fn)(void *, const struct rp_kernel *), void *arg,
-                    struct mp_err *err))
-NONE(rp_each_expert(struct rp_profile *p, int block, int (*fn)(void *, int, int, uint64_t), void *arg,
-                    struct mp_err *err))
-NONE(rp_each_gauge(struct rp_profile *p, int (*fn)(void *, const struct rp_gauge *), void *arg, struct mp_err *err))
-NONE(rp_each_log(struct rp_profile *p, int (*fn)(void *, const struct rp_log *), void *arg, struct mp_err *err))
-NONE(rp_each_chunk(struct rp_profile *p, int (*fn)(void *, const union mp_record *, size_t, uint64_t), void *arg,
+NONE(rp_each_cell(struct rp_profile *p, int block, int (*fn)(void *, const struct mp_cell *),
+                  void *arg, struct mp_err *err))
+NONE(rp_each_kernel(struct rp_profile *p, int block, int (*fn)(void *, const struct rp_kernel *),
+                    void *arg, struct mp_err *err))
+NONE(rp_each_expert(struct rp_profile *p, int block, int (*fn)(void *, int, int, uint64_t),
+                    void *arg, struct mp_err *err))
+NONE(rp_each_gauge(struct rp_profile *p, int (*fn)(void *, const struct rp_gauge *), void *arg,
+                   struct mp_err *err))
+NONE(rp_each_log(struct rp_profile *p, int (*fn)(void *, const struct rp_log *), void *arg,
+                 struct mp_err *err))
+NONE(rp_each_chunk(struct rp_profile *p,
+                   int (*fn)(void *, const union mp_record *, size_t, uint64_t), void *arg,
                    struct mp_err *err))
 
 void rp_profile_rollback(struct rp_profile *p)

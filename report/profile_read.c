@@ -107,8 +107,11 @@ int rp_get_block(struct rp_profile *p, int block, struct rp_block *b, struct mp_
     memset(b, 0, sizeof *b);
     if (rc != 1)
         return rc;
-    *b = (struct rp_block){.first_step = u32(s, 0), .last_step = u32(s, 1), .n_step = u32(s, 2),
-                           .window_ns = u64(s, 3), .idle_ns = u64(s, 4)};
+    *b = (struct rp_block){.first_step = u32(s, 0),
+                           .last_step = u32(s, 1),
+                           .n_step = u32(s, 2),
+                           .window_ns = u64(s, 3),
+                           .idle_ns = u64(s, 4)};
     sqlite3_reset(s);
     return MP_OK;
 }
@@ -148,18 +151,22 @@ static int walk(struct rp_profile *p, enum rp_sql id, const int64_t *key, struct
 static int cell_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
 {
     const struct mp_cell c = {
-        .layer = (int16_t)sqlite3_column_int(s, 0), .phase = below(s, 1, MP_PHASE_COUNT),
-        .pass = below(s, 2, MP_PASS_COUNT),         .expert = (int16_t)sqlite3_column_int(s, 3),
-        .basis = below(s, 4, MP_BASIS_COUNT),       .n = u32(s, 5),
-        .booked_ns = u64(s, 6),                     .raw_ns = u64(s, 7),
+        .layer = (int16_t)sqlite3_column_int(s, 0),
+        .phase = below(s, 1, MP_PHASE_COUNT),
+        .pass = below(s, 2, MP_PASS_COUNT),
+        .expert = (int16_t)sqlite3_column_int(s, 3),
+        .basis = below(s, 4, MP_BASIS_COUNT),
+        .n = u32(s, 5),
+        .booked_ns = u64(s, 6),
+        .raw_ns = u64(s, 7),
     };
 
     (void)p;
     return w->fn.cell(w->fn_arg, &c);
 }
 
-int rp_each_cell(struct rp_profile *p, int block, int (*fn)(void *, const struct mp_cell *), void *arg,
-                 struct mp_err *err)
+int rp_each_cell(struct rp_profile *p, int block, int (*fn)(void *, const struct mp_cell *),
+                 void *arg, struct mp_err *err)
 {
     struct walk w = {.row = cell_row, .fn_arg = arg, .fn.cell = fn, .err = err};
 
@@ -169,17 +176,22 @@ int rp_each_cell(struct rp_profile *p, int block, int (*fn)(void *, const struct
 static int kernel_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
 {
     const struct rp_kernel k = {
-        .name = u32(s, 0), .layer = (int16_t)sqlite3_column_int(s, 1), .phase = below(s, 2, MP_PHASE_COUNT),
-        .pass = below(s, 3, MP_PASS_COUNT), .n = u32(s, 4), .total_ns = u64(s, 5),
-        .min_ns = u32(s, 6), .max_ns = u32(s, 7),
+        .name = u32(s, 0),
+        .layer = (int16_t)sqlite3_column_int(s, 1),
+        .phase = below(s, 2, MP_PHASE_COUNT),
+        .pass = below(s, 3, MP_PASS_COUNT),
+        .n = u32(s, 4),
+        .total_ns = u64(s, 5),
+        .min_ns = u32(s, 6),
+        .max_ns = u32(s, 7),
     };
 
     (void)p;
     return w->fn.kernel(w->fn_arg, &k);
 }
 
-int rp_each_kernel(struct rp_profile *p, int block, int (*fn)(void *, const struct rp_kernel *), void *arg,
-                   struct mp_err *err)
+int rp_each_kernel(struct rp_profile *p, int block, int (*fn)(void *, const struct rp_kernel *),
+                   void *arg, struct mp_err *err)
 {
     struct walk w = {.row = kernel_row, .fn_arg = arg, .fn.kernel = fn, .err = err};
 
@@ -189,11 +201,12 @@ int rp_each_kernel(struct rp_profile *p, int block, int (*fn)(void *, const stru
 static int expert_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
 {
     (void)p;
-    return w->fn.expert(w->fn_arg, (int16_t)sqlite3_column_int(s, 0), (int16_t)sqlite3_column_int(s, 1), u64(s, 2));
+    return w->fn.expert(w->fn_arg, (int16_t)sqlite3_column_int(s, 0),
+                        (int16_t)sqlite3_column_int(s, 1), u64(s, 2));
 }
 
-int rp_each_expert(struct rp_profile *p, int block, int (*fn)(void *, int, int, uint64_t), void *arg,
-                   struct mp_err *err)
+int rp_each_expert(struct rp_profile *p, int block, int (*fn)(void *, int, int, uint64_t),
+                   void *arg, struct mp_err *err)
 {
     struct walk w = {.row = expert_row, .fn_arg = arg, .fn.expert = fn, .err = err};
 
@@ -213,7 +226,8 @@ static int gauge_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     return w->fn.gauge(w->fn_arg, &g);
 }
 
-int rp_each_gauge(struct rp_profile *p, int (*fn)(void *, const struct rp_gauge *), void *arg, struct mp_err *err)
+int rp_each_gauge(struct rp_profile *p, int (*fn)(void *, const struct rp_gauge *), void *arg,
+                  struct mp_err *err)
 {
     struct walk w = {.row = gauge_row, .fn_arg = arg, .fn.gauge = fn, .err = err};
 
@@ -222,13 +236,15 @@ int rp_each_gauge(struct rp_profile *p, int (*fn)(void *, const struct rp_gauge 
 
 static int log_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
 {
-    const struct rp_log l = {.time_ns = u64(s, 0), .level = u32(s, 1), .count = u32(s, 2), .text = text(s, 3)};
+    const struct rp_log l = {
+        .time_ns = u64(s, 0), .level = u32(s, 1), .count = u32(s, 2), .text = text(s, 3)};
 
     (void)p;
     return w->fn.log(w->fn_arg, &l);
 }
 
-int rp_each_log(struct rp_profile *p, int (*fn)(void *, const struct rp_log *), void *arg, struct mp_err *err)
+int rp_each_log(struct rp_profile *p, int (*fn)(void *, const struct rp_log *), void *arg,
+                struct mp_err *err)
 {
     struct walk w = {.row = log_row, .fn_arg = arg, .fn.log = fn, .err = err};
 
@@ -245,7 +261,8 @@ static int chunk_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     return rc ? rc : w->fn.chunk(w->fn_arg, w->room, n, u64(s, 1));
 }
 
-int rp_each_chunk(struct rp_profile *p, int (*fn)(void *, const union mp_record *, size_t, uint64_t), void *arg,
+int rp_each_chunk(struct rp_profile *p,
+                  int (*fn)(void *, const union mp_record *, size_t, uint64_t), void *arg,
                   struct mp_err *err)
 {
     struct walk w = {.row = chunk_row, .fn_arg = arg, .fn.chunk = fn, .err = err};
@@ -275,8 +292,14 @@ static int step_cell_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     if (room->step.n_cell == countof(room->cell))
         return MP_OK;
     room->cell[room->step.n_cell++] = (struct mp_cell){
-        .layer = -1, .expert = -1, .phase = below(s, 0, MP_PHASE_COUNT), .pass = below(s, 1, MP_PASS_COUNT),
-        .n = u32(s, 2), .booked_ns = u64(s, 3), .raw_ns = u64(s, 4), .basis = MP_MEASURED,
+        .layer = -1,
+        .expert = -1,
+        .phase = below(s, 0, MP_PHASE_COUNT),
+        .pass = below(s, 1, MP_PASS_COUNT),
+        .n = u32(s, 2),
+        .booked_ns = u64(s, 3),
+        .raw_ns = u64(s, 4),
+        .basis = MP_MEASURED,
     };
     return MP_OK;
 }
@@ -288,7 +311,10 @@ static int pairs_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     (void)p;
     if (step->n_pairs < MP_WINDOW_MAX)
         step->pairs[step->n_pairs++] = (struct mp_pairs_sum){
-            .window = u32(s, 0), .useful = u64(s, 1), .processed = u64(s, 2), .max_len = u32(s, 3),
+            .window = u32(s, 0),
+            .useful = u64(s, 1),
+            .processed = u64(s, 2),
+            .max_len = u32(s, 3),
             .basis = (enum mp_basis)below(s, 4, MP_BASIS_COUNT),
         };
     return MP_OK;
@@ -327,8 +353,8 @@ static int route_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     r->layer = (int16_t)sqlite3_column_int(s, 0);
     r->n_expert = (uint16_t)n;
     room->step.n_route++;
-    rc = rp_counts_unpack(r->count, (size_t)n, sqlite3_column_blob(s, 2), (size_t)sqlite3_column_bytes(s, 2),
-                          w->err);
+    rc = rp_counts_unpack(r->count, (size_t)n, sqlite3_column_blob(s, 2),
+                          (size_t)sqlite3_column_bytes(s, 2), w->err);
     return rc;
 }
 
@@ -357,7 +383,8 @@ static int step_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     static const struct {
         enum rp_sql id;
         int (*row)(struct rp_profile *, sqlite3_stmt *, struct walk *);
-    } part[] = {{RP_GET_STEP_CELL, step_cell_row}, {RP_GET_ROUTE, route_row}, {RP_GET_PAIRS, pairs_row}};
+    } part[] = {
+        {RP_GET_STEP_CELL, step_cell_row}, {RP_GET_ROUTE, route_row}, {RP_GET_PAIRS, pairs_row}};
     struct step_room *room = w->room;
     int rc = MP_OK;
 
@@ -371,7 +398,8 @@ static int step_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     return rc ? rc : w->fn.step(w->fn_arg, &room->step);
 }
 
-int rp_each_step(struct rp_profile *p, int (*fn)(void *, const struct mp_step *), void *arg, struct mp_err *err)
+int rp_each_step(struct rp_profile *p, int (*fn)(void *, const struct mp_step *), void *arg,
+                 struct mp_err *err)
 {
     struct step_room room = {.route_cap = 0};
     struct walk w = {.row = step_row, .fn_arg = arg, .fn.step = fn, .room = &room, .err = err};

@@ -23,7 +23,8 @@ static const char schema[] =
     "CREATE TABLE pass(id INTEGER PRIMARY KEY, name TEXT NOT NULL);"
     "CREATE TABLE basis(id INTEGER PRIMARY KEY, name TEXT NOT NULL);"
     "CREATE TABLE name(id INTEGER PRIMARY KEY, name TEXT NOT NULL);"
-    "CREATE TABLE step(step INTEGER PRIMARY KEY, flags INT, begin_ns INT, window_ns INT, idle_ns INT,"
+    "CREATE TABLE step(step INTEGER PRIMARY KEY, flags INT, begin_ns INT, window_ns INT, idle_ns "
+    "INT,"
     " n_kernel INT, n_copy INT, n_memset INT, n_graph INT, n_own INT, kernel_ns INT, own_ns INT,"
     " launches INT, records INT, dropped INT, n_micro INT, n_segment INT,"
     " processed INT, useful INT, trainable INT, head_rows INT, useful_basis INT);"
@@ -31,7 +32,8 @@ static const char schema[] =
     " PRIMARY KEY(step, phase, pass)) WITHOUT ROWID;"
     "CREATE TABLE route(step INT, layer INT, n_expert INT, tokens INT, counts BLOB,"
     " PRIMARY KEY(step, layer)) WITHOUT ROWID;"
-    "CREATE TABLE pairs(step INT, \"window\" INT, useful INT, processed INT, max_len INT, basis INT,"
+    "CREATE TABLE pairs(step INT, \"window\" INT, useful INT, processed INT, max_len INT, basis "
+    "INT,"
     " PRIMARY KEY(step, \"window\")) WITHOUT ROWID;"
     "CREATE TABLE block(block INTEGER PRIMARY KEY, first_step INT, last_step INT, n_step INT,"
     " window_ns INT, idle_ns INT);"
@@ -39,17 +41,22 @@ static const char schema[] =
     " n INT, booked_ns INT, raw_ns INT,"
     " PRIMARY KEY(block, layer, phase, pass, expert, basis)) WITHOUT ROWID;"
     "CREATE TABLE kernel(block INT, name INT, layer INT, phase INT, pass INT, n INT,"
-    " total_ns INT, min_ns INT, max_ns INT, PRIMARY KEY(block, name, layer, phase, pass)) WITHOUT ROWID;"
+    " total_ns INT, min_ns INT, max_ns INT, PRIMARY KEY(block, name, layer, phase, pass)) WITHOUT "
+    "ROWID;"
     "CREATE TABLE expert(block INT, layer INT, expert INT, tokens INT,"
     " PRIMARY KEY(block, layer, expert)) WITHOUT ROWID;"
-    "CREATE TABLE gauge(time_ns INTEGER PRIMARY KEY, sm_clock_mhz INT, mem_clock_mhz INT, power_mw INT,"
+    "CREATE TABLE gauge(time_ns INTEGER PRIMARY KEY, sm_clock_mhz INT, mem_clock_mhz INT, power_mw "
+    "INT,"
     " temp_c INT, throttle_bits INT, mem_used_bytes INT);"
     "CREATE TABLE log(id INTEGER PRIMARY KEY, time_ns INT, level INT, count INT, text TEXT);"
-    "CREATE TABLE chunk(id INTEGER PRIMARY KEY, first_step INT, last_step INT, n INT, lost INT, records BLOB);";
+    "CREATE TABLE chunk(id INTEGER PRIMARY KEY, first_step INT, last_step INT, n INT, lost INT, "
+    "records BLOB);";
 
-#define STEP_COLUMNS                                                                                    \
-    "step, flags, begin_ns, window_ns, idle_ns, n_kernel, n_copy, n_memset, n_graph, n_own, kernel_ns," \
-    " own_ns, launches, records, dropped, n_micro, n_segment, processed, useful, trainable, head_rows," \
+#define STEP_COLUMNS                                                                               \
+    "step, flags, begin_ns, window_ns, idle_ns, n_kernel, n_copy, n_memset, n_graph, n_own, "      \
+    "kernel_ns,"                                                                                   \
+    " own_ns, launches, records, dropped, n_micro, n_segment, processed, useful, trainable, "      \
+    "head_rows,"                                                                                   \
     " useful_basis"
 
 static const char *const sql[RP_SQL_COUNT] = {
@@ -79,12 +86,15 @@ static const char *const sql[RP_SQL_COUNT] = {
     [RP_GET_STEP] = "SELECT " STEP_COLUMNS " FROM step ORDER BY step",
     [RP_GET_STEP_CELL] = "SELECT phase, pass, n, booked_ns, raw_ns FROM step_cell WHERE step = ?",
     [RP_GET_ROUTE] = "SELECT layer, n_expert, counts FROM route WHERE step = ?",
-    [RP_GET_PAIRS] = "SELECT \"window\", useful, processed, max_len, basis FROM pairs WHERE step = ?",
+    [RP_GET_PAIRS] =
+        "SELECT \"window\", useful, processed, max_len, basis FROM pairs WHERE step = ?",
     [RP_GET_GAUGE] = "SELECT * FROM gauge ORDER BY time_ns",
     [RP_GET_LOG] = "SELECT time_ns, level, count, text FROM log ORDER BY id",
     [RP_GET_CHUNK] = "SELECT n, lost, records FROM chunk ORDER BY id",
-    [RP_GET_BLOCK] = "SELECT first_step, last_step, n_step, window_ns, idle_ns FROM block WHERE block = ?",
-    [RP_GET_CELL] = "SELECT layer, phase, pass, expert, basis, n, booked_ns, raw_ns FROM cell WHERE block = ?",
+    [RP_GET_BLOCK] =
+        "SELECT first_step, last_step, n_step, window_ns, idle_ns FROM block WHERE block = ?",
+    [RP_GET_CELL] =
+        "SELECT layer, phase, pass, expert, basis, n, booked_ns, raw_ns FROM cell WHERE block = ?",
     [RP_GET_KERNEL] = "SELECT name, layer, phase, pass, n, total_ns, min_ns, max_ns FROM kernel"
                       " WHERE block = ? ORDER BY total_ns DESC, name, layer, phase, pass",
     [RP_GET_EXPERT] = "SELECT layer, expert, tokens FROM expert WHERE block = ?",
@@ -129,11 +139,13 @@ int rp_db_fail(struct rp_profile *p, struct mp_err *err)
     return mp_fail(err, code, "cannot read profile '%.100s': %.80s", p->path, why);
 }
 
-sqlite3_stmt *rp_db_bind(struct rp_profile *p, enum rp_sql id, const int64_t *v, int n, struct mp_err *err)
+sqlite3_stmt *rp_db_bind(struct rp_profile *p, enum rp_sql id, const int64_t *v, int n,
+                         struct mp_err *err)
 {
     sqlite3_stmt **s = &p->stmt[id];
 
-    if (!*s && sqlite3_prepare_v3(p->db, sql[id], -1, SQLITE_PREPARE_PERSISTENT, s, NULL) != SQLITE_OK) {
+    if (!*s &&
+        sqlite3_prepare_v3(p->db, sql[id], -1, SQLITE_PREPARE_PERSISTENT, s, NULL) != SQLITE_OK) {
         rp_db_fail(p, err);
         return NULL;
     }
@@ -249,8 +261,8 @@ static int check_length(const char *path, struct mp_err *err)
     pages = (uint64_t)h[28] << 24 | (uint64_t)h[29] << 16 | (uint64_t)h[30] << 8 | h[31];
     snprintf(wal, sizeof wal, "%s-wal", path);
     if ((uint64_t)st.st_size < page * pages && access(wal, F_OK) != 0)
-        return mp_fail(err, MP_EFORMAT, "profile '%.100s' was cut: %llu of %llu bytes are there", path,
-                       (unsigned long long)st.st_size, (unsigned long long)(page * pages));
+        return mp_fail(err, MP_EFORMAT, "profile '%.100s' was cut: %llu of %llu bytes are there",
+                       path, (unsigned long long)st.st_size, (unsigned long long)(page * pages));
     return MP_OK;
 }
 
@@ -263,11 +275,14 @@ static int check_identity(struct rp_profile *p, struct mp_err *err)
         (rc = pragma_int(p, "PRAGMA user_version", &version, err)))
         return rc;
     if (id != RP_APPLICATION_ID)
-        return mp_fail(err, MP_EFORMAT, "'%.120s' is a database, but not a moeprof profile", p->path);
+        return mp_fail(err, MP_EFORMAT, "'%.120s' is a database, but not a moeprof profile",
+                       p->path);
     if (version != RP_SCHEMA_VERSION)
-        return mp_fail(err, MP_EVERSION,
-                       "profile '%.80s' has schema %lld, this moeprof reads schema %d: use %s moeprof", p->path,
-                       (long long)version, RP_SCHEMA_VERSION, version > RP_SCHEMA_VERSION ? "a newer" : "an older");
+        return mp_fail(
+            err, MP_EVERSION,
+            "profile '%.80s' has schema %lld, this moeprof reads schema %d: use %s moeprof",
+            p->path, (long long)version, RP_SCHEMA_VERSION,
+            version > RP_SCHEMA_VERSION ? "a newer" : "an older");
     return MP_OK;
 }
 
@@ -297,15 +312,18 @@ static int dictionary_fill(struct rp_profile *p, struct mp_err *err)
     int rc = MP_OK;
 
     for (int i = 0; !rc && i < MP_PHASE_COUNT; i++) {
-        snprintf(text, sizeof text, "INSERT INTO phase VALUES(%d, '%s')", i, mp_phase_name((enum mp_phase)i));
+        snprintf(text, sizeof text, "INSERT INTO phase VALUES(%d, '%s')", i,
+                 mp_phase_name((enum mp_phase)i));
         rc = exec(p, text, err);
     }
     for (int i = 0; !rc && i < MP_PASS_COUNT; i++) {
-        snprintf(text, sizeof text, "INSERT INTO pass VALUES(%d, '%s')", i, mp_pass_name((enum mp_pass)i));
+        snprintf(text, sizeof text, "INSERT INTO pass VALUES(%d, '%s')", i,
+                 mp_pass_name((enum mp_pass)i));
         rc = exec(p, text, err);
     }
     for (int i = 0; !rc && i < MP_BASIS_COUNT; i++) {
-        snprintf(text, sizeof text, "INSERT INTO basis VALUES(%d, '%s')", i, mp_basis_name((enum mp_basis)i));
+        snprintf(text, sizeof text, "INSERT INTO basis VALUES(%d, '%s')", i,
+                 mp_basis_name((enum mp_basis)i));
         rc = exec(p, text, err);
     }
     return rc;
@@ -316,9 +334,10 @@ static int schema_fill(struct rp_profile *p, struct mp_err *err)
     char text[160];
     int rc;
 
-    snprintf(text, sizeof text, "BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d", RP_APPLICATION_ID,
-             RP_SCHEMA_VERSION);
-    if ((rc = exec(p, text, err)) || (rc = exec(p, schema, err)) || (rc = dictionary_fill(p, err)) ||
+    snprintf(text, sizeof text, "BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d",
+             RP_APPLICATION_ID, RP_SCHEMA_VERSION);
+    if ((rc = exec(p, text, err)) || (rc = exec(p, schema, err)) ||
+        (rc = dictionary_fill(p, err)) ||
         (rc = rp_put_meta_int(p, "schema_version", RP_SCHEMA_VERSION, err)) ||
         (rc = rp_put_meta(p, "moeprof_version", MP_VERSION, err)))
         return rc;
@@ -333,7 +352,8 @@ static bool is_profile(const char *path)
 
     if (f)
         fclose(f);
-    return got == 0 || (got == sizeof h && memcmp(h, "SQLite format 3", 16) == 0 && memcmp(h + 68, "MOEP", 4) == 0);
+    return got == 0 || (got == sizeof h && memcmp(h, "SQLite format 3", 16) == 0 &&
+                        memcmp(h + 68, "MOEP", 4) == 0);
 }
 
 int rp_profile_may_create(const char *path, struct mp_err *err)
@@ -344,7 +364,8 @@ int rp_profile_may_create(const char *path, struct mp_err *err)
 
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
     if (stat(path, &st) == 0 && (!S_ISREG(st.st_mode) || !is_profile(path)))
-        return mp_fail(err, MP_EINVAL, "'%.100s' exists and is not a profile: name another file with -o", path);
+        return mp_fail(err, MP_EINVAL,
+                       "'%.100s' exists and is not a profile: name another file with -o", path);
     if (access(slash == path ? "/" : dir, W_OK | X_OK) != 0)
         return mp_fail(err, MP_EPERM, "cannot write profile '%.100s': %s", path, strerror(errno));
     return MP_OK;

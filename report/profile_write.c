@@ -8,12 +8,12 @@
 
 #include "report/chunk.h"
 
-#define PUT(p, id, err, ...)                                                  \
-    rp_db_put(p, id, (const int64_t[]){__VA_ARGS__},                          \
+#define PUT(p, id, err, ...)                                                                       \
+    rp_db_put(p, id, (const int64_t[]){__VA_ARGS__},                                               \
               (int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), err)
 
-#define BIND(p, id, err, ...)                                                 \
-    rp_db_bind(p, id, (const int64_t[]){__VA_ARGS__},                         \
+#define BIND(p, id, err, ...)                                                                      \
+    rp_db_bind(p, id, (const int64_t[]){__VA_ARGS__},                                              \
                (int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), err)
 
 /* UINT64_MAX stands for unknown in the structs of core. */
@@ -82,9 +82,9 @@ static int put_step_row(struct rp_profile *p, const struct mp_step *s, struct mp
 {
     return PUT(p, RP_PUT_STEP, err, s->step, s->flags, (int64_t)s->begin_ns, (int64_t)s->window_ns,
                (int64_t)s->idle_ns, s->n_kernel, s->n_copy, s->n_memset, s->n_graph, s->n_own,
-               (int64_t)s->kernel_ns, (int64_t)s->own_ns, s->launches, s->records, s->dropped, s->n_micro,
-               s->n_segment, known(s->processed), known(s->useful), known(s->trainable), known(s->head_rows),
-               (int64_t)s->useful_basis);
+               (int64_t)s->kernel_ns, (int64_t)s->own_ns, s->launches, s->records, s->dropped,
+               s->n_micro, s->n_segment, known(s->processed), known(s->useful), known(s->trainable),
+               known(s->head_rows), (int64_t)s->useful_basis);
 }
 
 static int put_step_cells(struct rp_profile *p, const struct mp_step *s, struct mp_err *err)
@@ -105,13 +105,14 @@ static int put_step_cells(struct rp_profile *p, const struct mp_step *s, struct 
             const struct mp_cell *c = &sum[phase][pass];
 
             if (c->n || c->booked_ns)
-                rc = PUT(p, RP_PUT_STEP_CELL, err, s->step, phase, pass, c->n, (int64_t)c->booked_ns,
-                         (int64_t)c->raw_ns);
+                rc = PUT(p, RP_PUT_STEP_CELL, err, s->step, phase, pass, c->n,
+                         (int64_t)c->booked_ns, (int64_t)c->raw_ns);
         }
     return rc;
 }
 
-static int put_route(struct rp_profile *p, uint32_t step, const struct mp_route *r, struct mp_err *err)
+static int put_route(struct rp_profile *p, uint32_t step, const struct mp_route *r,
+                     struct mp_err *err)
 {
     size_t bytes = rp_counts_bound(r->n_expert);
     uint8_t *blob = malloc(bytes);
@@ -149,8 +150,8 @@ int rp_put_step(struct rp_profile *p, const struct mp_step *s, struct mp_err *er
     for (uint32_t i = 0; rc == MP_OK && i < s->n_pairs && i < MP_WINDOW_MAX; i++) {
         const struct mp_pairs_sum *w = &s->pairs[i];
 
-        rc = PUT(p, RP_PUT_PAIRS, err, s->step, w->window, (int64_t)w->useful, (int64_t)w->processed,
-                 w->max_len, (int64_t)w->basis);
+        rc = PUT(p, RP_PUT_PAIRS, err, s->step, w->window, (int64_t)w->useful,
+                 (int64_t)w->processed, w->max_len, (int64_t)w->basis);
     }
     return rc;
 }
@@ -175,7 +176,8 @@ int rp_put_log(struct rp_profile *p, int64_t id, const struct rp_log *log, struc
     return rp_db_run(p, s, err);
 }
 
-int rp_put_chunk(struct rp_profile *p, const union mp_record *record, size_t n, uint64_t lost, struct mp_err *err)
+int rp_put_chunk(struct rp_profile *p, const union mp_record *record, size_t n, uint64_t lost,
+                 struct mp_err *err)
 {
     size_t bytes = rp_chunk_bound(n);
     uint8_t *blob = malloc(bytes);
@@ -186,7 +188,8 @@ int rp_put_chunk(struct rp_profile *p, const union mp_record *record, size_t n, 
         return mp_fail(err, MP_ENOMEM, "no memory for a chunk of records");
     rc = rp_chunk_pack(blob, &bytes, record, n, err);
     if (rc == MP_OK) {
-        s = BIND(p, RP_PUT_CHUNK, err, record[0].head.step, record[n - 1].head.step, (int64_t)n, (int64_t)lost);
+        s = BIND(p, RP_PUT_CHUNK, err, record[0].head.step, record[n - 1].head.step, (int64_t)n,
+                 (int64_t)lost);
         if (s)
             sqlite3_bind_blob(s, 5, blob, (int)bytes, SQLITE_TRANSIENT);
         rc = rp_db_run(p, s, err);
@@ -199,15 +202,16 @@ int rp_put_chunk(struct rp_profile *p, const union mp_record *record, size_t n, 
 
 int rp_put_block(struct rp_profile *p, int block, const struct rp_block *b, struct mp_err *err)
 {
-    int rc = PUT(p, RP_PUT_BLOCK, err, block, b->first_step, b->last_step, b->n_step, (int64_t)b->window_ns,
-                 (int64_t)b->idle_ns);
+    int rc = PUT(p, RP_PUT_BLOCK, err, block, b->first_step, b->last_step, b->n_step,
+                 (int64_t)b->window_ns, (int64_t)b->idle_ns);
 
     for (int id = RP_CLEAR_CELL; rc == MP_OK && id <= RP_CLEAR_EXPERT; id++)
         rc = PUT(p, (enum rp_sql)id, err, block);
     return rc;
 }
 
-int rp_put_cells(struct rp_profile *p, int block, const struct mp_cell *cell, size_t n, struct mp_err *err)
+int rp_put_cells(struct rp_profile *p, int block, const struct mp_cell *cell, size_t n,
+                 struct mp_err *err)
 {
     int rc = MP_OK;
 
@@ -222,12 +226,12 @@ int rp_put_cells(struct rp_profile *p, int block, const struct mp_cell *cell, si
 
 int rp_put_kernel(struct rp_profile *p, int block, const struct rp_kernel *k, struct mp_err *err)
 {
-    return PUT(p, RP_PUT_KERNEL, err, block, k->name, k->layer, k->phase, k->pass, k->n, (int64_t)k->total_ns,
-               k->min_ns, k->max_ns);
+    return PUT(p, RP_PUT_KERNEL, err, block, k->name, k->layer, k->phase, k->pass, k->n,
+               (int64_t)k->total_ns, k->min_ns, k->max_ns);
 }
 
-int rp_put_expert_tokens(struct rp_profile *p, int block, int layer, const uint64_t *tokens, size_t n,
-                         struct mp_err *err)
+int rp_put_expert_tokens(struct rp_profile *p, int block, int layer, const uint64_t *tokens,
+                         size_t n, struct mp_err *err)
 {
     int rc = MP_OK;
 

@@ -102,8 +102,14 @@ static struct rp_kernel_sum *pending_of(struct rp_sums *s, uint32_t step)
 int rp_sums_record(struct rp_sums *s, const union mp_record *record)
 {
     const struct mp_event *e = &record->event;
-    const struct rp_kernel k = {.name = e->name, .layer = e->layer, .phase = e->phase, .pass = e->pass, .n = 1,
-                                .total_ns = e->dur_ns, .min_ns = e->dur_ns, .max_ns = e->dur_ns};
+    const struct rp_kernel k = {.name = e->name,
+                                .layer = e->layer,
+                                .phase = e->phase,
+                                .pass = e->pass,
+                                .n = 1,
+                                .total_ns = e->dur_ns,
+                                .min_ns = e->dur_ns,
+                                .max_ns = e->dur_ns};
 
     if (record->head.kind != MP_KERNEL || e->flags & MP_FLAG_OWN)
         return MP_OK;
@@ -198,7 +204,8 @@ static int block_write(struct block *b, int id, struct rp_profile *p, struct mp_
         if (b->kernel.slot[i].n)
             rc = rp_put_kernel(p, id, &b->kernel.slot[i], err);
     for (size_t i = 0; rc == MP_OK && i < b->n_expert; i++)
-        rc = rp_put_expert_tokens(p, id, b->expert[i].layer, b->expert[i].tokens, b->expert[i].n, err);
+        rc = rp_put_expert_tokens(p, id, b->expert[i].layer, b->expert[i].tokens, b->expert[i].n,
+                                  err);
     return rc;
 }
 

@@ -1,0 +1,343 @@
+/* Launchers (torchrun, accelerate, a shell) start the trainer as a grandchild, so children are not
+ * enough: every guest that carries our session is looked at. A guest is opened once and kept; it is
+ * told apart by pid and inode, because a process that calls exec makes a new file under its old pid.
+ * One recorder each for those that train; those that sleep cost a look at their state word. */
+#include "profiler/cli/follow.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "profiler/cli/cmd.h"
+#include "report/profile_file.h"
+
+struct guest {
+    int pid;
+    ino_t inode;
+    enum { WATCHED, RECORDED, DONE, FOREIGN } stage;
+    struct mp_reader reader; /* while WATCHED */
+    struct rp_recorder *rec; /* while RECORDED */
+    bool failure_said, is_replaced;
+};
+
+struct cli_follow {
+    const char *dir, *session, *out;
+    bool out_taken;
+    struct guest *guest; /* (n) */
+    size_t n;
+    struct cli_follow_result result;
+};
+
+struct cli_follow *cli_follow_new(const char *dir, const char *session, const char *out)
+{
+    struct cli_follow *f = calloc(1, sizeof *f);
+
+    if (f)
+        *f = (struct cli_follow){.dir = dir, .session = session, .out = out};
+    return f;
+}
+
+/* ---- names of files ----------------------------------------------------------------------------- */
+
+/* The last path component of the job's script, or of its command. */
+static void job_name(char *out, size_t n, const char *comm)
+{
+    char first[64] = "", second[64] = "", *word, *dot;
+
+    sscanf(comm, "%63s %63s", first, second);
+    word = strstr(first, "python") && second[0] && second[0] != '-' ? second : first;
+    word = strrchr(word, '/') ? strrchr(word, '/') + 1 : word;
+    dot = strstr(word, ".py");
+    if (dot && dot[3] == 0)
+        *dot = 0;
+    for (char *c = word; *c; c++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.", *c))
+            *c = '_';
+    snprintf(out, n, "%.40s", *word ? word : "job");
+}
+
+/* FILE with a mark before its suffix: a.moeprof -> a.rank1.moeprof. */
+static void marked_name(char *out, size_t n, const char *file, const char *mark)
+{
+    size_t len = strlen(file), tail = strlen(RP_SUFFIX);
+    bool has = len > tail && strcmp(file + len - tail, RP_SUFFIX) == 0;
+
+    snprintf(out, n, "%.*s.%s%s", (int)(has ? len - tail : len), file, mark, has ? RP_SUFFIX : "");
+}
+
+static void file_name(struct cli_follow *f, char *out, size_t n, const struct mp_shm *shm)
+{
+    bool ranked = shm->world > 1 && shm->rank >= 0;
+    char comm[sizeof shm->comm], name[48], date[32], mark[32];
+    time_t now = time(NULL);
+
+    if (f->out && !f->out_taken && (!ranked || shm->rank == 0)) {
+        f->out_taken = true;
+        snprintf(out, n, "%s", f->out);
+        return;
+    }
+    snprintf(mark, sizeof mark, ranked && shm->rank ? "rank%d" : "pid%d",
+             ranked && shm->rank ? shm->rank : shm->pid);
+    if (f->out) {
+        marked_name(out, n, f->out, mark);
+        return;
+    }
+    mp_shm_text(comm, sizeof comm, shm->comm, sizeof shm->comm);
+    job_name(name, sizeof name, comm);
+    strftime(date, sizeof date, "%Y%m%d-%H%M%S", localtime(&now));
+    snprintf(out, n, "moeprof-%s-%s-%d" RP_SUFFIX, name, date, shm->pid);
+}
+
+/* ---- one guest ---------------------------------------------------------------------------------- */
+
+static void record_end(struct cli_follow *f, struct guest *g, const char *end)
+{
+    const char *failure;
+    struct rp_status st;
+
+    rp_recorder_end(g->rec, end);
+    rp_recorder_status(g->rec, &st);
+    failure = rp_recorder_failure(g->rec);
+    if (failure) {
+        f->result.n_failed++;
+        if (!g->failure_said)
+            cli_say("%s", failure);
+        if (access(st.path, F_OK) == 0)
+            cli_say("what was recorded before that is in '%s'", st.path);
+    } else {
+        f->result.n_profile++;
+        cli_say("recorded %u steps of process %d in '%s'", st.n_step, g->pid, st.path);
+    }
+    rp_recorder_free(g->rec);
+    g->rec = NULL;
+    g->stage = DONE;
+}
+
+static void record_begin(struct cli_follow *f, struct guest *g)
+{
+    char path[4096];
+    struct mp_err err;
+
+    file_name(f, path, sizeof path, g->reader.shm);
+    g->stage = RECORDED;
+    if (rp_recorder_new(&g->rec, &g->reader, path, &err) == MP_OK) {
+        cli_say("recording process %d into '%s'", g->pid, path);
+        return;
+    }
+    cli_fail(&err);
+    f->result.n_failed++;
+    g->stage = DONE;
+}
+
+/* Remembers why a guest that never trained did not. */
+static void take_reason(struct cli_follow *f, const struct mp_reader *r)
+{
+    for (int i = 0; i < MP_FEATURE_COUNT && f->result.why[0] == 0; i++)
+        if (mp_reader_feature(r, (enum mp_feature)i, f->result.why, sizeof f->result.why) !=
+            MP_FEATURE_FAILED)
+            f->result.why[0] = 0;
+}
+
+static void watch_end(struct cli_follow *f, struct guest *g)
+{
+    take_reason(f, &g->reader);
+    f->result.n_sleeping++;
+    mp_reader_close(&g->reader);
+    g->stage = DONE;
+}
+
+static enum mp_guest_state state_of(const struct mp_shm *shm)
+{
+    return (enum mp_guest_state)atomic_load_explicit(&shm->state, memory_order_acquire);
+}
+
+/* A guest that ended or switched itself off is worth a profile only if it published something. */
+static bool has_trained(const struct mp_shm *shm)
+{
+    enum mp_guest_state state = state_of(shm);
+
+    if (state == MP_GUEST_RECORDING || state == MP_GUEST_ASIDE)
+        return true;
+    return state != MP_GUEST_ASLEEP && atomic_load_explicit(&shm->head, memory_order_acquire) > 0;
+}
+
+static size_t guest_poll(struct cli_follow *f, struct guest *g)
+{
+    struct rp_status st;
+    size_t n;
+
+    if (g->stage == WATCHED) {
+        bool alive = mp_reader_alive(&g->reader); /* before the look at its state */
+
+        if (has_trained(g->reader.shm))
+            record_begin(f, g);
+        else if (!alive || g->is_replaced)
+            watch_end(f, g);
+    }
+    if (g->stage != RECORDED)
+        return 0;
+    rp_recorder_status(g->rec, &st);
+    n = rp_recorder_poll(g->rec); /* after the look at the process: nothing can come behind it */
+    if (rp_recorder_failure(g->rec) && !g->failure_said) {
+        g->failure_said = true;
+        cli_say("%s; the job goes on, its recording ended here", rp_recorder_failure(g->rec));
+    }
+    if (!st.is_alive || st.state == MP_GUEST_ENDED || g->is_replaced)
+        record_end(f, g, st.state == MP_GUEST_ENDED ? "exit" : "killed");
+    return n;
+}
+
+/* ---- the directory ------------------------------------------------------------------------------ */
+
+static struct guest *guest_add(struct cli_follow *f)
+{
+    struct guest *grown = realloc(f->guest, (f->n + 1) * sizeof *grown);
+
+    if (!grown)
+        return NULL;
+    f->guest = grown;
+    return &f->guest[f->n++];
+}
+
+/* Whether this very file is known; an older one of the same pid is marked as replaced. */
+static bool is_known(struct cli_follow *f, int pid, ino_t inode)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        if (f->guest[i].pid == pid && f->guest[i].inode == inode)
+            return true;
+        if (f->guest[i].pid == pid)
+            f->guest[i].is_replaced = true;
+    }
+    return false;
+}
+
+static int visit(void *arg, int pid)
+{
+    struct cli_follow *f = arg;
+    struct guest fresh = {.pid = pid}, *g;
+    char text[4200];
+    struct stat st;
+
+    snprintf(text, sizeof text, "%s/%d.shm", f->dir, pid);
+    if (stat(text, &st) != 0 || is_known(f, pid, st.st_ino))
+        return 0;
+    fresh.inode = st.st_ino;
+    if (mp_reader_open(&fresh.reader, f->dir, pid, true, NULL) != MP_OK)
+        return 0; /* being made, or another version: the next look decides */
+    mp_shm_text(text, sizeof text, fresh.reader.shm->session, sizeof fresh.reader.shm->session);
+    if (strcmp(text, f->session) != 0)
+        fresh.stage = FOREIGN;
+    g = guest_add(f);
+    if (!g || fresh.stage == FOREIGN)
+        mp_reader_close(&fresh.reader);
+    if (g)
+        *g = fresh;
+    return 0;
+}
+
+size_t cli_follow_poll(struct cli_follow *f)
+{
+    size_t n = 0;
+
+    mp_shm_each(f->dir, visit, f, NULL);
+    for (size_t i = 0; i < f->n; i++)
+        n += guest_poll(f, &f->guest[i]);
+    return n;
+}
+
+void cli_follow_end(struct cli_follow *f, const char *end)
+{
+    cli_follow_poll(f);
+    for (size_t i = 0; i < f->n; i++) {
+        if (f->guest[i].stage == WATCHED)
+            watch_end(f, &f->guest[i]);
+        if (f->guest[i].stage == RECORDED)
+            record_end(f, &f->guest[i], end);
+    }
+}
+
+/* Files of processes that are gone were read to the end: nobody else needs them. */
+static void shm_remove(const struct cli_follow *f, const struct guest *g)
+{
+    char path[4200];
+
+    snprintf(path, sizeof path, "%s/%d.shm", f->dir, g->pid);
+    if (g->stage == DONE && kill(g->pid, 0) != 0)
+        unlink(path);
+}
+
+void cli_follow_free(struct cli_follow *f)
+{
+    for (size_t i = 0; f && i < f->n; i++)
+        shm_remove(f, &f->guest[i]);
+    if (f)
+        free(f->guest);
+    free(f);
+}
+
+unsigned cli_follow_active(const struct cli_follow *f)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < f->n; i++)
+        n += f->guest[i].stage == RECORDED;
+    return n;
+}
+
+void cli_follow_result(const struct cli_follow *f, struct cli_follow_result *out)
+{
+    *out = f->result;
+}
+
+/* ---- progress ----------------------------------------------------------------------------------- */
+
+static const char *value(char *out, size_t n, struct mp_val v, const char *fmt, double scale)
+{
+    if (v.basis == MP_UNKNOWN)
+        return "–";
+    snprintf(out, n, fmt, v.v * scale);
+    return out;
+}
+
+static int status_line(const struct rp_status *st, char *out, size_t n)
+{
+    char step[32], mfu[32], tokens[32], who[24] = "";
+
+    if (st->rank >= 0)
+        snprintf(who, sizeof who, "rank %d: ", st->rank);
+    return snprintf(out, n, "%s%u steps | %s s/step | MFU %s | %s tokens/s | %llu dropped%s", who,
+                    st->n_step, value(step, sizeof step, st->step_s, "%.3f", 1),
+                    value(mfu, sizeof mfu, st->mfu, "%.1f %%", 100),
+                    value(tokens, sizeof tokens, st->tokens_s, "%.0f", 1),
+                    (unsigned long long)st->n_dropped,
+                    st->state == MP_GUEST_ASIDE ? " | stepped aside for another profiler" : "");
+}
+
+bool cli_follow_line(const struct cli_follow *f, char *out, size_t out_bytes)
+{
+    const struct guest *shown = NULL;
+    unsigned more = 0;
+    struct rp_status st;
+    int n;
+
+    for (size_t i = 0; i < f->n; i++) {
+        if (f->guest[i].stage != RECORDED)
+            continue;
+        if (shown)
+            more++;
+        else
+            shown = &f->guest[i];
+    }
+    if (!shown)
+        return false;
+    rp_recorder_status(shown->rec, &st);
+    n = status_line(&st, out, out_bytes);
+    if (more && n > 0 && (size_t)n < out_bytes)
+        snprintf(out + n, out_bytes - (size_t)n, " | and %u more process%s", more,
+                 more > 1 ? "es" : "");
+    return true;
+}

@@ -1,0 +1,10 @@
+/* The one array of subcommands, in the order in which --help shows them. */
+#include "profiler/cli/cmd.h"
+
+const struct cli_cmd cli_table[] = {
+    {"run", "[-o FILE] [--preload] -- CMD...", "start a job with the profiler in it and record it",
+     cmd_run_main},
+    {"top", "[PID...] [--replay FILE] [--once]", "look at running jobs, live", cmd_top_main},
+};
+
+const size_t cli_table_count = countof(cli_table);
