@@ -65,7 +65,15 @@ $(B)/%.o: %.c
 $(B)/gen/hook_py.h: injector/hook.py tests/tools/embed.sh
 	@mkdir -p $(@D)
 	$(call say,EMBED,$<)sh tests/tools/embed.sh hook_py $< > $@
+$(B)/gen/count_kernel_ptx.h: injector/count_kernel.ptx tests/tools/embed.sh
+	@mkdir -p $(@D)
+	$(call say,EMBED,$<)sh tests/tools/embed.sh count_kernel_ptx $< > $@
 $(call obj,injector/pybridge.c): | $(B)/gen/hook_py.h
+$(call obj,injector/count.c): | $(B)/gen/count_kernel_ptx.h
+# The guest's two GPU kernels, kept as PTX so that a build needs no CUDA toolkit. PTX 7.0: drivers from 11 on.
+ptx:
+	$(NVCC) -ptx -arch=compute_75 -O3 -o injector/count_kernel.ptx injector/count_kernel.cu
+	sed -i 's/^\.version .*/.version 7.0/; /^\/\/ C[ou]/d; /^\/\/ Based/d' injector/count_kernel.ptx
 
 # ---- tests ------------------------------------------------------------------------------------
 
@@ -74,7 +82,7 @@ $(B)/unit/%: $(B)/tests/unit/%.o $(call obj,$(core_src) $(report_src) $(dash_src
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lcmocka -lm -ldl -pthread
 
-.PHONY: all unit check check-gpu check-layers check-guest demo bench asan ubsan tsan fmt tidy install uninstall clean help
+.PHONY: all ptx unit check check-gpu check-layers check-guest demo bench asan ubsan tsan fmt tidy install uninstall clean help
 unit: $(unit_bin)
 	$(Q)for t in $(unit_bin); do $$t > $(B)/unit.log 2>&1 || { cat $(B)/unit.log; echo "failed: $$t"; exit 1; }; done; echo "  unit  $(words $(unit_bin)) programs passed"
 

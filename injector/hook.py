@@ -13,6 +13,7 @@ micro-batches, closed by the next training forward. A step that GradScaler skips
 becomes part of the next one.
 """
 import collections
+import collections.abc
 import contextlib
 import inspect
 import json
@@ -24,7 +25,8 @@ torch = sys.modules["torch"]
 guest = globals().get("_moeprof")
 
 MODELLED = 3  # enum mp_basis
-GIVE_UP_AFTER_STEPS = 8  # optimizer steps without a model that looks like one
+SEARCH_AFTER_STEPS = 3  # optimizer steps in a row without a call of the root: another model trains
+GIVE_UP_AFTER_STEPS = 16  # and nothing that looks like a model was called either
 GIVE_UP_AFTER_MOVES = 3  # steps in a row in which weights moved: they are not worth following
 
 WRAPPED = ("base_layer", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
@@ -32,15 +34,15 @@ WRAPPER_WORDS = frozenset(WRAPPED) | {"weight", "original", "parametrizations", 
 STACKED_CHILDREN = ("input_linear", "output_linear")
 ROUTER_WORDS = ("gate", "router", "wg", "gating")
 ATTENTION_WORDS = ("attn", "attention", "mamba", "rotary", "rope")
-INDEX_WORDS = ("top_k_index", "topk_ind", "top_k_ind", "router_ind", "selected_experts", "indices", "expert_ind",
-               "expert_ids", "topk_ids", "index")
+INDEX_WORDS = ("index", "indices", "selected_experts", "expert_ids", "topk_ids", "topk_idx")
+SIZE_WORDS = ("expert_size", "tokens_per_expert")  # rows of each expert as a list on the host: GraniteMoe in 4.x
 TOP_K_NAMES = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k",
                "n_activated_experts", "topk", "k")
 LAST_OF_CHAIN = ("o_proj", "out_proj", "wo", "dense", "c_proj", "down_proj", "w2", "fc2", "output_linear", "linear_2")
 SECOND_OF_CHAIN = ("q_b_proj", "kv_b_proj")
 
 Scope = collections.namedtuple("Scope", "module layer phase depth")
-Moe = collections.namedtuple("Moe", "layer block outer base members n top_k")
+Moe = collections.namedtuple("Moe", "layer block router outer base members n top_k")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -124,7 +126,8 @@ def is_stacked(module):
 
 
 def is_expert_list(name, module):
-    return is_list(module) and "expert" in name and len(module) > 0 and all(map(has_params, module.children()))
+    return (is_list(module) and "expert" in name and "shared" not in name and len(module) > 0
+            and all(map(has_params, module.children())))
 
 
 def is_experts(name, module):
@@ -149,8 +152,7 @@ def is_attention(name, module):
 
 
 def is_router(name):
-    return any(name == word or name.endswith("_" + word) or name.startswith(word + "_")
-               for word in ROUTER_WORDS) and "proj" not in name
+    return "proj" not in name and any(word in name.split("_") for word in ROUTER_WORDS)
 
 
 def phase_of(name, module):
@@ -162,9 +164,9 @@ def phase_of(name, module):
         return "norm"
     if is_router(name):
         return "router"
-    if not has_params(base) and "rotary" not in name:
-        return None
-    return "attention" if is_attention(name, base) else "dense_mlp"
+    if "rotary" in name or (is_attention(name, base) and has_params(base)):
+        return "attention"
+    return "dense_mlp" if any(hasattr(m, "in_features") for m in base.modules()) else None
 
 
 def children(module):
@@ -196,7 +198,7 @@ def stack_of(root):
             if size > weight:
                 best, weight = (name, module), size
         else:
-            pending += [(name + "." + key if name else key, kid) for key, kid in module._modules.items() if kid is not None]
+            pending += [((name + "." if name else "") + key, kid) for key, kid in module._modules.items() if kid is not None]
     return best
 
 
@@ -308,10 +310,9 @@ class Structure:
         stacked = next((p for p in own(base).values() if p.dim() == 3), None)
         router = next((unwrap(m) for n, m in block.named_children() if is_router(n)), None)
         n = len(members) or (stacked.shape[0] if stacked is not None else first_of(("num_experts",), base, router))
-        top_k = first_of(TOP_K_NAMES, block, router, base) or next(
-            (k for k in (per_layer(getattr(self.config, key, None), index) for key in TOP_K_NAMES) if isinstance(k, int)),
-            None)
-        self.moes.append(Moe(index, block, outer(first), base, members, n or 0, top_k))
+        declared = [per_layer(getattr(self.config, key, None), index) for key in TOP_K_NAMES]
+        top_k = first_of(TOP_K_NAMES, block, router, base) or next((k for k in declared if isinstance(k, int)), None)
+        self.moes.append(Moe(index, block, router, outer(first), base, members, n or 0, top_k))
 
     def phase_of_param(self, module, p):
         """(layer, phase) of a parameter; 3-D weights in a block that also routes are experts all the same."""
@@ -319,6 +320,27 @@ class Structure:
         if scope is None:
             return None
         return scope.layer, "expert" if p.dim() == 3 and scope.phase == "router" else scope.phase
+
+
+def routing_source(moe):
+    """Where the chosen experts are seen: (kind, position, name of the argument)."""
+    if moe.members:
+        return "members", -1, None  # counted on the host, one expert at a time
+    for kind, words in (("index", INDEX_WORDS), ("sizes", SIZE_WORDS)):
+        for position, name in enumerate(argument_names(moe.base)):
+            if any(word in name for word in words):
+                return kind, position, name
+    return "router", -1, None  # only the router may return them
+
+
+def argument_names(module):
+    """Names of forward's positional arguments; hidden ones (*args) end the list."""
+    names = []
+    for parameter in inspect.signature(module.forward).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            break
+        names.append(parameter.name)
+    return names
 
 
 def looks_like_model(module):
@@ -373,18 +395,21 @@ def build_spec(root, optimizer=None, seen=None):
     seen = seen or {}
     notes = []
     params = {id(p): p for p in root.parameters()}
-    expert_params = {id(p): moe for moe in structure.moes for m in [moe.base] + moe.members for p in m.parameters()}
     total = sum(p.numel() for p in params.values())
-    idle = sum(p.numel() * (1 - moe.top_k / moe.n) for key, p in params.items()
-               for moe in [expert_params.get(key)] if moe and moe.top_k and moe.n)
     first = next(iter(structure.moes), None)
     layers = [layer_spec(structure, index, notes) for index in range(len(structure.layers))]
     config = structure.config
     head = structure.head
-    dtype = str(next(iter(params.values())).dtype).replace("torch.", "")
-    compiled = is_compiled(root)
+    sizes = collections.Counter()
+    for p in params.values():
+        sizes[str(p.dtype).replace("torch.", "")] += p.numel()
+    compiled = any(map(is_compiled, root.modules()))
     if compiled:
-        notes.append("parts of the model are compiled: nothing is marked inside a compiled region")
+        notes.append("parts of the model are compiled: inside a compiled region modules are not told apart")
+    blind = [moe.layer for moe in structure.moes if routing_source(moe)[0] == "router"]
+    if blind:
+        notes.append("experts of %d layers are not told which tokens chose them: they may compute every token, "
+                     "and tokens per expert are known only if the router returns its choice" % len(blind))
     if first is None:
         notes.append("no experts found: a dense model; MFU holds, the views by expert stay empty")
     return {
@@ -394,9 +419,9 @@ def build_spec(root, optimizer=None, seen=None):
             "class": type(structure.core).__name__, "family": getattr(config, "model_type", None),
             "n_layers": len(structure.layers), "hidden": first_of(("hidden_size", "d_model", "n_embd", "dim"), config),
             "vocab": getattr(unwrap(head), "out_features", None) if head is not None else None,
-            "params_total": total, "params_active": int(round(total - idle)),
+            "params_total": total, "params_active": total - idle_params(structure),
             "params_trainable": sum(p.numel() for p in params.values() if p.requires_grad),
-            "tied_embeddings": is_tied(structure), "dtype": dtype, "autocast": seen.get("autocast"),
+            "tied_embeddings": is_tied(structure), "dtype": sizes.most_common(1)[0][0], "autocast": seen.get("autocast"),
             "checkpointing": checkpointing(root), "compiled": compiled,
             "attention": getattr(config, "_attn_implementation", None), "is_moe": first is not None},
         "experts": first and experts_spec(first),
@@ -405,8 +430,19 @@ def build_spec(root, optimizer=None, seen=None):
         "ops": ops_of(structure, notes),
         "optimizer": optimizer_spec(optimizer),
         "train": {"world_size": env_int("WORLD_SIZE", 1), "rank": env_int("RANK", 0),
-                  "grad_accum": seen.get("grad_accum"), "trainer": trainer_name()},
+                  "grad_accum": seen.get("grad_accum"), "trainer": seen.get("trainer")},
         "notes": notes}
+
+
+def idle_params(structure):
+    """Weights that one token does not pass through: those of the experts it is not routed to."""
+    sizes = collections.Counter()
+    for module in structure.root.modules():
+        for p in own(module).values():
+            layer, phase = structure.phase_of_param(module, p) or (-1, None)
+            if phase == "expert":
+                sizes[layer] += p.numel()
+    return sum(int(sizes[moe.layer] * (1 - moe.top_k / moe.n)) for moe in structure.moes if moe.top_k and moe.n)
 
 
 def environment():
@@ -421,14 +457,6 @@ def environment():
 def env_int(name, default):
     value = os.environ.get(name, "")
     return int(value) if value.isdigit() else default
-
-
-def trainer_name():
-    """The trainer class whose module has been used: a guess from what is imported is all that costs nothing."""
-    for module, name in (("trl.trainer.sft_trainer", "SFTTrainer"), ("transformers.trainer", "Trainer")):
-        if module in sys.modules:
-            return name
-    return None
 
 
 def optimizer_spec(optimizer):
@@ -448,7 +476,8 @@ def checkpointing(root):
     declared = None
     for module in root.modules():
         if type(module).__name__ == "CheckpointWrapper":
-            return "reentrant" if "REENTRANT" == getattr(getattr(module, "checkpoint_impl", None), "name", "") else "non-reentrant"
+            kind = getattr(getattr(module, "checkpoint_impl", None), "name", "")
+            return "reentrant" if kind == "REENTRANT" else "non-reentrant"
         flag = getattr(module, "gradient_checkpointing", None)
         if flag is False:
             declared = declared or "none"
@@ -458,12 +487,10 @@ def checkpointing(root):
     return declared
 
 
-def is_compiled(root):
-    def one(module):
-        forward = getattr(module, "forward", None)
-        return ("_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
-                or hasattr(forward, "_torchdynamo_orig_callable"))
-    return any(map(one, root.modules()))
+def is_compiled(module):
+    """Compiled as a whole: torch.compile(module), module.compile(), or a compiled forward."""
+    return ("_orig_mod" in module._modules or module.__dict__.get("_compiled_call_impl") is not None
+            or hasattr(module.forward, "_torchdynamo_orig_callable"))
 
 
 def lora_spec(root):
@@ -472,15 +499,14 @@ def lora_spec(root):
         if isinstance(config, dict) and config:
             adapter = next(iter(config))
             one = config[adapter]
-            targets = sorted(set(getattr(one, "target_modules", None) or []) | set(getattr(one, "target_parameters", None) or []))
+            targets = sorted(word for key in ("target_modules", "target_parameters") for word in getattr(one, key, None) or [])
             return {"r": getattr(one, "r", None), "targets": targets, "adapter": adapter}
     return None
 
 
-def backend_of(moe):
+def backend_of(base, block):
     """(name, basis) of the experts implementation that really runs."""
-    base = moe.base
-    for module in (base, moe.block):
+    for module in (base, block):
         patched = module.__dict__.get("forward")
         if patched is not None:
             function = getattr(patched, "__func__", patched)
@@ -517,7 +543,7 @@ def is_transposed(moe):
 
 
 def experts_spec(moe):
-    name, basis = backend_of(moe)
+    name, basis = backend_of(moe.base, moe.block)
     kind = moe.members[0] if moe.members else moe.base
     return {"backend": name, "backend_basis": basis, "class": type(unwrap(kind)).__name__,
             "module": type(unwrap(kind)).__module__, "layout": layout_of(moe), "n": moe.n, "top_k": moe.top_k}
@@ -547,12 +573,14 @@ def attention_spec(structure, index, notes):
     if not heads or not d_qk:
         notes.append("layer %d: attention heads not recognised; its core is left out of the FLOPs" % index)
         return None
+    if kind == "chunked_attention":
+        notes.append("layer %d: attention in chunks is counted as full causal attention (approximate)" % index)
     return {"heads": heads, "d_qk": d_qk, "d_v": first_of(("v_head_dim",), module, config) or d_qk,
             "window": window_of(config, module, kind), "causal": bool(getattr(module, "is_causal", True))}
 
 
 def window_of(config, module, kind):
-    if kind is not None and kind != "sliding_attention":
+    if kind not in (None, "sliding_attention"):
         return 0
     width = getattr(module, "sliding_window", None)
     if kind == "sliding_attention":
@@ -628,7 +656,7 @@ def stacked_ops(structure, scope, module):
 
 
 def leaf_of_stacked(moe, module):
-    return next((name for name, child in moe.block._modules.items() if child is not None and unwrap(child) is module), "weight")
+    return next((name for name, child in moe.block.named_children() if unwrap(child) is module), "weight")
 
 
 def lora_ops(structure, scope, path, wrapper):
@@ -742,27 +770,58 @@ def count_tokens(given, windows):
 # ---------------------------------------------------------------------------------------------------------
 # One training: from finding the model to the end of each step
 
+class Boundary:
+    """Stands in for what module.compile() made: the module's own hooks run inside the compiled region."""
+    __slots__ = ("module", "call", "before", "after")
+    is_compiling = Hook.is_compiling
+
+    def __init__(self, module, before, after):
+        self.module, self.call = weakref.ref(module), module._compiled_call_impl
+        self.before, self.after = before, after
+        module._compiled_call_impl = self
+
+    def __call__(self, *args, **kwargs):
+        if self.is_compiling():
+            return self.call(*args, **kwargs)
+        self.before(self.module(), args, kwargs)
+        try:
+            return self.call(*args, **kwargs)
+        finally:
+            self.after(self.module(), args, None)
+
+    def remove(self):
+        module = self.module()
+        if module is not None and module._compiled_call_impl is self:
+            module._compiled_call_impl = self.call
+
+
 class Session:
     def __init__(self):
-        self.handles = []
-        self.finder = None
+        self.handles, self.finder, self.finalizer = [], None, None
         self.forget()
-        register = sys.modules["torch.optim.optimizer"]
-        register.register_optimizer_step_pre_hook(Hook(self.before_update))
-        register.register_optimizer_step_post_hook(Hook(self.after_update))
+        optim = sys.modules["torch.optim.optimizer"]
+        self.updaters = [optim.register_optimizer_step_pre_hook(Hook(self.before_update)),
+                         optim.register_optimizer_step_post_hook(Hook(self.after_update))]
         self.search()
 
     def forget(self):
+        """As if no model had been found: every hook is gone from the old one."""
         for handle in self.handles:
             handle.remove()
-        self.handles = []
-        self.root = self.watched = None
-        self.samples = []
-        self.windows, self.names = [0], []
-        self.optimizer = None
+        if self.finalizer is not None:
+            self.finalizer.detach()
+        self.handles, self.samples, self.names, self.windows = [], [], [], [0]
+        self.root = self.watched = self.optimizer = self.finalizer = self.published = None
         self.updates = self.micros = self.blind_updates = self.moves = 0
         self.aside = False
-        self.published = None
+        self.seen = {}
+
+    def stop(self):
+        """Leave the process as it was."""
+        self.stop_search()
+        self.forget()
+        for handle in self.updaters:
+            handle.remove()
 
     # --- finding the root -------------------------------------------------------------------------------
 
@@ -770,12 +829,9 @@ class Session:
         """A hook on every module call, until the first call of a model in training. Off at once when found."""
         if self.finder is None:
             self.rejected = weakref.WeakSet()
-            # torch.compile warns about global hooks; this one never reaches a compiled region.
-            warnings = sys.modules.get("warnings")
-            if warnings is not None:
-                warnings.filterwarnings("ignore", message=r"Using `torch.compile\(module\)` when there are global hooks")
-            register = torch.nn.modules.module.register_module_forward_pre_hook
-            self.finder = register(Hook(self.consider))
+            # OptimizedModule warns about global hooks; this one is gone before its region is compiled.
+            sys.modules["warnings"].filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global")
+            self.finder = torch.nn.modules.module.register_module_forward_pre_hook(Hook(self.consider))
 
     def stop_search(self):
         if self.finder is not None:
@@ -789,53 +845,86 @@ class Session:
         if not looks_like_model(module):
             self.rejected.add(module)
             return
-        self.stop_search()
         self.adopt(module)
         # The hooks just installed come too late for the call that is under way.
         self.enter(module, args, calling_kwargs())
         self.begin_root(module, args)
 
+    def find_compiled_root(self):
+        """A model compiled in place calls no hook outside of its compiled region: look for it once."""
+        found = [m for m in sys.modules["gc"].get_objects()
+                 if issubclass(type(m), torch.nn.Module) and m.__dict__.get("_compiled_call_impl") is not None
+                 and m.training and looks_like_model(m)]
+        if found:
+            self.adopt(max(found, key=lambda m: sum(p.numel() for p in m.parameters())))
+
     def adopt(self, root):
+        self.stop_search()
+        if self.updates:
+            guest.step_end()
         self.forget()
         guest.wake()
         structure = Structure(root)
         self.root = weakref.ref(root)
-        weakref.finalize(root, self.gone)
+        self.finalizer = weakref.finalize(root, self.gone)
         self.names = argument_names(structure.core)
-        self.windows = sorted({spec["window"] for spec in (attention_spec(structure, i, []) for i in
-                                                           range(len(structure.layers))) if spec}) or [0]
+        self.windows = windows_of(structure)
+        self.seen["trainer"] = calling_trainer()
         self.install(structure)
         self.register_weights(structure)
         if structure.moes:
             self.watched = weakref.ref(structure.moes[0].base), weakref.ref(structure.moes[0].block)
         self.publish()
 
+    # --- hooks on the modules ---------------------------------------------------------------------------
+
     def install(self, structure):
         root = structure.root
         self.begin_root, end = guest.scope_hooks(-1, "other", 0)
-        self.handles += [root.register_forward_pre_hook(Hook(self.enter), with_kwargs=True),
-                         root.register_forward_pre_hook(Hook(self.begin_root)),
-                         root.register_forward_hook(Hook(end, self.leave), always_call=True)]
-        for module, layer, phase, depth in structure.scopes:
-            begin, end = guest.scope_hooks(layer, phase, depth)
-            moe, e = structure.member.get(id(unwrap(module)), (None, -1))
-            is_member = moe is not None and unwrap(moe.members[e]) is unwrap(module)
-            calls = (begin, guest.expert_hook(layer, e)) if is_member else (begin,)
-            self.handles += [module.register_forward_pre_hook(Hook(*calls)), module.register_forward_hook(Hook(end))]
+        if root.__dict__.get("_compiled_call_impl") is not None:
+            self.handles.append(Boundary(root, Hook(self.enter, self.begin_root), Hook(end, self.leave)))
+        else:
+            self.handles += [root.register_forward_pre_hook(Hook(self.enter), with_kwargs=True),
+                             root.register_forward_pre_hook(Hook(self.begin_root)),
+                             root.register_forward_hook(Hook(end, self.leave), always_call=True)]
+        for scope in structure.scopes:
+            if scope.module is not root:
+                self.mark(structure, scope)
         for moe in structure.moes:
             self.count_routing(moe)
+        self.probe = structure.layers[0].register_forward_pre_hook(Hook(self.look_inside))
+        self.handles.append(self.probe)
+
+    def mark(self, structure, scope):
+        module, layer, phase, depth = scope
+        begin, end = guest.scope_hooks(layer, phase, depth)
+        moe, e = structure.member.get(id(module), (None, -1))
+        is_member = moe is not None and moe.members[e] is module
+        calls = (begin, guest.expert_hook(layer, e)) if is_member else (begin,)
+        if module.__dict__.get("_compiled_call_impl") is not None:
+            self.handles.append(Boundary(module, Hook(*calls), Hook(end)))
+        else:
+            self.handles += [module.register_forward_pre_hook(Hook(*calls)), module.register_forward_hook(Hook(end))]
 
     def count_routing(self, moe):
-        """Where the chosen experts are seen: an argument of the experts, or an output of the router."""
-        if moe.members:
-            return  # counted on the host, expert by expert
-        position, name = index_argument(moe.base)
-        if name is not None and moe.outer is not moe.block:
-            hook = guest.routing_hook(moe.layer, moe.n, position, name)
-            self.handles.append(moe.outer.register_forward_pre_hook(Hook(hook), with_kwargs=True))
-        else:
-            guest.log(1, "layer %d: the model does not show which experts it chose; tokens per expert stay unknown"
-                      % moe.layer)
+        kind, position, name = routing_source(moe)
+        if kind == "index":
+            hook = Hook(guest.routing_hook(moe.layer, moe.n, position, name))
+            self.handles.append(moe.outer.register_forward_pre_hook(hook, with_kwargs=True))
+        elif kind == "sizes" and hasattr(guest, "routing_list_hook"):
+            hook = Hook(guest.routing_list_hook(moe.layer, moe.n, position, name))
+            self.handles.append(moe.outer.register_forward_pre_hook(hook, with_kwargs=True))
+        elif kind == "router" and moe.router is not None and moe.top_k:
+            watch = Watch(moe, self.handles)
+            watch.handle = moe.router.register_forward_hook(Hook(watch.look))
+            self.handles.append(watch.handle)
+        elif kind != "members":
+            unknown_routing(moe.layer)
+
+    def look_inside(self, *_):
+        """Once, within the first layer: what is only in force inside the root's forward."""
+        self.probe.remove()
+        self.seen["autocast"] = autocast_dtype(self.root())
 
     # --- a micro-batch ----------------------------------------------------------------------------------
 
@@ -853,7 +942,7 @@ class Session:
     @guarded("tokens")
     def tokens(self, args, kwargs):
         given = dict(zip(self.names or map(str, range(len(args))), args))
-        if len(args) == 1 and isinstance(args[0], dict):
+        if len(args) == 1 and isinstance(args[0], collections.abc.Mapping):
             given = dict(args[0])
         given.update(kwargs)
         count_tokens(given, self.windows)
@@ -874,27 +963,31 @@ class Session:
     def after_update(self, *_):
         guest.optimizer_end()
         self.updates += 1
-        if self.micros == 0:  # the model that trains is not the one we know
+        if self.micros == 0:
             self.blind_updates += 1
-            if self.blind_updates == 1:
+            if self.blind_updates == SEARCH_AFTER_STEPS:
                 self.search()
-            elif self.blind_updates > GIVE_UP_AFTER_STEPS:
+                self.find_compiled_root()
+            elif self.blind_updates == GIVE_UP_AFTER_STEPS and self.finder is not None:
                 self.stop_search()
+                guest.log(1, "optimizers step, but no model with decoder layers was called: nothing is told apart")
 
     def end_step(self):
         guest.step_end()
         micros, self.micros, self.updates, self.blind_updates = self.micros, 0, 0, 0
         if micros:
+            self.seen["grad_accum"] = max(micros, self.seen.get("grad_accum", 0))
             self.follow_weights()
-            self.publish(micros)
+            self.publish()
 
     @guarded("ranges")
     def follow_weights(self):
         """Weights that moved (.to, offload, sharding) are registered anew; looked at through a few of them."""
         root = self.root()
-        if root is None or self.moves > GIVE_UP_AFTER_MOVES or all(
-                ref() is not None and address(ref()) == where for ref, where in self.samples):
-            self.moves = self.moves if self.moves > GIVE_UP_AFTER_MOVES else 0
+        if root is None or self.moves > GIVE_UP_AFTER_MOVES:
+            return
+        if all(ref() is not None and address(ref()) == where for ref, where in self.samples):
+            self.moves = 0
             return
         self.moves += 1
         if self.moves > GIVE_UP_AFTER_MOVES:
@@ -908,17 +1001,14 @@ class Session:
         params = list(structure.root.parameters())
         self.samples = [(weakref.ref(p), address(p)) for p in params[::max(1, len(params) // 8)]]
 
-    def publish(self, micros=None):
-        """The spec, when it is new: a model found, the first optimizer step seen, another experts backend."""
+    def publish(self):
+        """The spec, when it is new: a model found, its first step done, another experts backend."""
         root, optimizer = self.root(), self.optimizer and self.optimizer()
-        watched = tuple(ref() for ref in self.watched or ())
-        backend = backend_of(Moe(0, watched[1], None, watched[0], [], 0, 0)) if all(watched) and watched else None
-        state = (backend, type(optimizer).__name__, micros)
-        if root is None or state == self.published:
-            return
-        self.published = state
-        seen = {"grad_accum": micros, "autocast": autocast_dtype(root)}
-        guest.set_spec(json.dumps(build_spec(root, optimizer, seen)))
+        base, block = (ref() for ref in self.watched) if self.watched else (None, None)
+        state = dict(self.seen, optimizer=type(optimizer).__name__, backend=base and backend_of(base, block))
+        if root is not None and state != self.published:
+            self.published = state
+            guest.set_spec(json.dumps(build_spec(root, optimizer, self.seen)))
 
     def gone(self):
         """The model was freed, or the interpreter ends: close the last step and forget its addresses."""
@@ -926,6 +1016,34 @@ class Session:
             guest.step_end()
         self.updates = 0
         guest.set_ranges([])
+
+
+class Watch:
+    """Looks once at what a router returns: integers of top_k columns are the chosen experts."""
+
+    def __init__(self, moe, handles):
+        self.layer, self.n, self.top_k, self.handles = moe.layer, moe.n, moe.top_k, handles
+
+    def look(self, router, args, output):
+        self.handle.remove()
+        parts = output if isinstance(output, (tuple, list)) else ()
+        for position, part in enumerate(parts):
+            if (isinstance(part, torch.Tensor) and part.dtype in (torch.int64, torch.int32) and part.dim() == 2
+                    and part.shape[-1] == self.top_k):
+                hook = Hook(guest.routing_out_hook(self.layer, self.n, position))
+                self.handles.append(router.register_forward_hook(hook))
+                hook(router, args, output)
+                return
+        unknown_routing(self.layer)
+
+
+def unknown_routing(layer):
+    guest.log(1, "layer %d: the model does not show which experts it chose; tokens per expert stay unknown" % layer)
+
+
+def windows_of(structure):
+    layers = [attention_spec(structure, index, []) for index in range(len(structure.layers))]
+    return sorted({layer["window"] for layer in layers if layer}) or [0]
 
 
 def calling_kwargs():
@@ -936,30 +1054,22 @@ def calling_kwargs():
     return (frame.f_locals.get("kwargs") if frame is not None else None) or {}
 
 
-def argument_names(module):
-    """Names of forward's positional arguments; hidden ones (*args) end the list."""
-    names = []
-    for parameter in inspect.signature(module.forward).parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            break
-        names.append(parameter.name)
-    return names
-
-
-def index_argument(module):
-    """(position, name) of forward's argument that holds the chosen experts; (-1, None): there is none."""
-    for position, name in enumerate(argument_names(module)):
-        if any(word in name for word in INDEX_WORDS):
-            return position, name
-    return -1, None
+def calling_trainer():
+    """The class whose training_step called the model, if one did."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "training_step":
+        frame = frame.f_back
+    return type(frame.f_locals["self"]).__name__ if frame is not None and "self" in frame.f_locals else None
 
 
 def autocast_dtype(root):
     kind = next((p.device.type for p in root.parameters()), "cpu")
-    if not torch.is_autocast_enabled(kind):
+    if not hasattr(torch, "get_autocast_dtype") or not torch.is_autocast_enabled(kind):
         return None
     return str(torch.get_autocast_dtype(kind)).replace("torch.", "")
 
 
+detach = None  # what the guest calls to leave the process; replaced below
 if guest is not None:
-    guarded("python")(Session)()
+    session = guarded("python")(Session)()
+    detach = session.stop if session is not None else None

@@ -1,0 +1,31 @@
+/* Activity buffers: a fixed pool that CUPTI fills and the agent empties.
+ *
+ * request and complete run on application threads and on CUPTI's worker; they take and give buffers
+ * with atomics alone. The records are read by the agent.
+ */
+#ifndef INJ_ACTIVITY_H
+#define INJ_ACTIVITY_H
+
+#include "injector/cupti_abi.h"
+#include "profiler/core/base.h"
+
+#define INJ_BUFFER_BYTES (512u << 10) /* 2.4k kernel records of 216 bytes */
+#define INJ_BUFFER_MAX 64             /* 32 MiB mapped, touched as used; one a launching thread at least */
+
+int inj_activity_init(void); /* MP_ENOMEM */
+
+void inj_activity_request(uint8_t **buffer, size_t *bytes, size_t *max_records);
+void inj_activity_complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t bytes,
+                           size_t valid_bytes);
+
+/* Agent: calls fn with each record of each full buffer, then gives the buffer back. */
+void inj_activity_drain(void (*fn)(void *arg, const uint8_t *record), void *arg);
+
+bool inj_activity_owns(const uint8_t *buffer);
+
+/* Buffers that were wanted while none was free; each costs the records CUPTI could not store. */
+uint64_t inj_activity_starved(void);
+/* Records that CUPTI reported as dropped. */
+uint64_t inj_activity_dropped(void);
+
+#endif

@@ -1,0 +1,492 @@
+/* See count.h. Two worlds meet here: the training thread fills, the agent collects; they share the
+ * slots, each of which has one owner at a time (state, release/acquire). */
+#include "injector/count.h"
+
+#include "count_kernel_ptx.h"
+#include "injector/cuda_api.h"
+#include "injector/thread.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOT_COUNT 4      /* steps whose counts may be under way at once */
+#define SUM_COUNT 8       /* useful, trainable, segments, longest, pairs of 4 windows */
+#define ROUTE_CHUNK 4096  /* indices a block of moeprof_route takes */
+#define MAX_COUNTS (1u << 17) /* layers x experts: 94 x 1024 fits */
+
+enum { SLOT_FREE = 0, SLOT_WAITING };
+
+struct sums {
+    uint64_t useful, trainable, segments, longest, pairs[4];
+};
+MP_STATIC_ASSERT(sizeof(struct sums) == SUM_COUNT * 8, "laid out as the kernel writes it");
+
+/* What the host knows of the micro-batches whose tokens are counted from tensors. */
+struct host_known {
+    uint64_t processed, batch, head_rows, segments, pairs_processed[4];
+    uint32_t window[4];
+    int n_window;
+    uint32_t n_micro;      /* counted in this step */
+    bool has_labels;
+    bool head_unknown;     /* some micro-batch did not say: as processed */
+    bool segments_unknown; /* some did not say: the count's answer holds */
+    bool measured;         /* a mask was there, or labels alone would do */
+};
+
+struct slot {
+    _Atomic int state;
+    uint32_t step;
+    void *event;
+    bool on_gpu;        /* count is being copied; event tells when it is there */
+    uint32_t *count;    /* (n_layer, n_expert), then struct sums; pinned when there is a GPU */
+    uint32_t *host;     /* the host's own counts, same shape */
+    struct host_known known;
+    bool routed;
+};
+
+static struct {
+    int n_layer, n_expert;
+    size_t n;            /* n_layer * n_expert */
+    bool gpu_ready, gpu_failed;
+    void *route_fn, *mask_fn;
+    uint64_t device;     /* counts, then sums */
+    bool device_used;    /* in this step */
+    bool routed;         /* any count in this step */
+    uint32_t *host;      /* the host's counts of the running step */
+    struct host_known known;
+    struct mp_micro open; /* of the running micro-batch, not yet published */
+    bool is_open;
+    struct slot slot[SLOT_COUNT];
+    unsigned next;       /* slot that the next step takes */
+    unsigned first;      /* agent: oldest slot not yet collected */
+} c;
+
+static size_t bytes_of(void)
+{
+    return (c.n * sizeof(uint32_t) + 7) / 8 * 8 + sizeof(struct sums);
+}
+
+static size_t sums_at(void)
+{
+    return (c.n * sizeof(uint32_t) + 7) / 8 * 8;
+}
+
+void inj_count_layer(int layer, int n_experts)
+{
+    if (c.n || layer < 0 || n_experts < 1) /* one model a process; a second one counts where it fits */
+        return;
+    c.n_layer = layer >= c.n_layer ? layer + 1 : c.n_layer;
+    c.n_expert = n_experts > c.n_expert ? n_experts : c.n_expert;
+}
+
+/* The tables, at the first count: by then every layer has been declared. Without experts there is
+ * one dummy count, so that tokens can be counted all the same. */
+static bool ready(void)
+{
+    size_t n = (size_t)(c.n_layer ? c.n_layer : 1) * (size_t)(c.n_expert ? c.n_expert : 1);
+
+    if (c.n || n > MAX_COUNTS)
+        return c.n;
+    c.host = calloc(n, sizeof *c.host);
+    c.n = c.host ? n : 0;
+    return c.n;
+}
+
+/* ---- GPU side, training thread --------------------------------------------------------------- */
+
+static bool gpu_setup(void)
+{
+    void *module;
+
+    if (c.gpu_ready || c.gpu_failed)
+        return c.gpu_ready;
+    c.gpu_failed = true;
+    if (!ready() || inj_cuda_find() || cuda.module_load_data(&module, count_kernel_ptx) ||
+        cuda.module_get_function(&c.route_fn, module, "moeprof_route") ||
+        cuda.module_get_function(&c.mask_fn, module, "moeprof_mask") ||
+        cuda.mem_alloc(&c.device, bytes_of()))
+        return false;
+    for (int i = 0; i < SLOT_COUNT; i++)
+        if (cuda.mem_host_alloc((void **)&c.slot[i].count, bytes_of(), 0) ||
+            cuda.event_create(&c.slot[i].event, 2 /* CU_EVENT_DISABLE_TIMING */))
+            return false;
+    c.gpu_failed = false;
+    c.gpu_ready = true;
+    return true;
+}
+
+/* Our own calls are marked, so that their launches are not taken for the job's. */
+static void own(bool on)
+{
+    struct inj_thread *t = inj_thread_self();
+
+    if (t)
+        t->own = on;
+}
+
+static int gpu_begin(void *stream)
+{
+    int capturing = 0;
+
+    own(true);
+    if (!gpu_setup())
+        return MP_ENOTSUP;
+    if (cuda.stream_capturing(stream, &capturing) || capturing)
+        return MP_ENOTSUP;
+    if (!c.device_used && cuda.memset_async(c.device, 0, bytes_of() / 4, stream))
+        return MP_ENOTSUP;
+    c.device_used = true;
+    return MP_OK;
+}
+
+static int gpu_route(int layer, const void *index, int index_bytes, size_t n, void *stream)
+{
+    uint64_t out = c.device + (size_t)layer * (size_t)c.n_expert * sizeof(uint32_t);
+    unsigned long long count = n;
+    void *params[] = {&index, &index_bytes, &count, &c.n_expert, &out};
+    unsigned blocks = (unsigned)((n + ROUTE_CHUNK - 1) / ROUTE_CHUNK);
+    int rc = gpu_begin(stream);
+
+    if (rc == MP_OK && n &&
+        cuda.launch(c.route_fn, blocks, 1, 1, 256, 1, 1, (unsigned)c.n_expert * 4, stream, params, NULL))
+        rc = MP_ENOTSUP;
+    own(false);
+    return rc;
+}
+
+static int gpu_mask(const struct inj_mask *m, void *stream)
+{
+    uint64_t sums = c.device + sums_at();
+    int is_float = m->mask_float;
+    uint32_t cols = m->cols;
+    void *params[] = {(void *)&m->mask, (void *)&m->mask_bytes, &is_float, (void *)&m->labels,
+                      (void *)&m->position_ids, &cols, (void *)&m->window[0], (void *)&m->window[1],
+                      (void *)&m->window[2], (void *)&m->window[3], (void *)&m->n_window, &sums};
+    int rc = gpu_begin(stream);
+
+    if (rc == MP_OK && m->rows &&
+        cuda.launch(c.mask_fn, m->rows, 1, 1, 256, 1, 1, 0, stream, params, NULL))
+        rc = MP_ENOTSUP;
+    own(false);
+    return rc;
+}
+
+/* ---- host side, training thread --------------------------------------------------------------- */
+
+static void host_route(int layer, const void *index, int index_bytes, size_t n)
+{
+    uint32_t *row = c.host + (size_t)layer * (size_t)c.n_expert;
+
+    for (size_t i = 0; i < n; i++) {
+        int64_t e = index_bytes == 8 ? ((const int64_t *)index)[i] : ((const int32_t *)index)[i];
+
+        if (e >= 0 && e < c.n_expert)
+            row[e]++;
+    }
+}
+
+int inj_count_route(int layer, const void *index, int index_bytes, size_t n, bool on_gpu, void *stream)
+{
+    int rc = MP_OK;
+
+    if (!ready() || layer < 0 || layer >= c.n_layer)
+        return MP_EINVAL;
+    if (on_gpu)
+        rc = gpu_route(layer, index, index_bytes, n, stream);
+    else
+        host_route(layer, index, index_bytes, n);
+    c.routed |= rc == MP_OK;
+    return rc;
+}
+
+void inj_count_expert(int layer, int expert, uint32_t n)
+{
+    if (!ready() || layer < 0 || layer >= c.n_layer || expert < 0 || expert >= c.n_expert)
+        return;
+    c.host[(size_t)layer * (size_t)c.n_expert + (size_t)expert] += n;
+    c.routed = true;
+}
+
+static bool element_on(const struct inj_mask *m, size_t i)
+{
+    switch (m->mask ? m->mask_bytes : 0) {
+    case 0:
+        return true;
+    case 8:
+        return ((const int64_t *)m->mask)[i] != 0;
+    case 4:
+        return m->mask_float ? ((const float *)m->mask)[i] != 0.0f : ((const int32_t *)m->mask)[i] != 0;
+    default:
+        return ((const uint8_t *)m->mask)[i] != 0;
+    }
+}
+
+static uint64_t pairs_of(uint64_t len, uint32_t window)
+{
+    uint64_t w = window && window < len ? window : len;
+
+    return len ? w * len - w * (w - 1) / 2 : 0;
+}
+
+static void host_row(const struct inj_mask *m, size_t row, struct sums *s)
+{
+    uint64_t useful = 0;
+
+    for (size_t i = row * m->cols; i < (row + 1) * m->cols; i++) {
+        uint64_t seen;
+
+        s->trainable += m->labels && ((const int64_t *)m->labels)[i] != -100;
+        if (!element_on(m, i))
+            continue;
+        useful++;
+        if (!m->position_ids)
+            continue;
+        seen = (uint64_t)((const int64_t *)m->position_ids)[i] + 1;
+        s->segments += seen == 1;
+        s->longest = seen > s->longest ? seen : s->longest;
+        for (int k = 0; k < m->n_window; k++)
+            s->pairs[k] += m->window[k] && seen > m->window[k] ? m->window[k] : seen;
+    }
+    s->useful += useful;
+    if (m->position_ids)
+        return;
+    s->segments += useful > 0;
+    s->longest = useful > s->longest ? useful : s->longest;
+    for (int k = 0; k < m->n_window; k++)
+        s->pairs[k] += pairs_of(useful, m->window[k]);
+}
+
+static void post(union mp_record *r)
+{
+    struct inj_thread *t = inj_thread_self();
+
+    r->head.step = atomic_load(&inj.step);
+    if (t)
+        inj_thread_post(t, r);
+}
+
+void inj_count_flush(void)
+{
+    union mp_record r = {.micro = c.open};
+
+    if (!c.is_open)
+        return;
+    c.is_open = false;
+    if (r.micro.useful == UINT32_MAX) { /* nobody could count it: every token is taken as useful */
+        r.micro.useful = r.micro.processed;
+        r.micro.basis = r.micro.processed ? MP_MODELLED : MP_UNKNOWN;
+    }
+    if (r.micro.n_segment == UINT16_MAX)
+        r.micro.n_segment = (uint16_t)r.micro.batch;
+    r.micro.kind = MP_MICRO;
+    post(&r);
+}
+
+void inj_count_micro(const struct mp_micro *micro)
+{
+    inj_count_flush();
+    c.open = *micro;
+    c.is_open = true;
+}
+
+void inj_count_pairs(const struct mp_pairs *pairs)
+{
+    union mp_record r = {.pairs = *pairs};
+
+    r.pairs.kind = MP_PAIRS;
+    post(&r);
+}
+
+static void known_add(struct host_known *k, const struct inj_mask *m)
+{
+    const struct mp_micro *open = c.is_open ? &c.open : NULL;
+
+    c.is_open = false;
+    k->processed += (uint64_t)m->rows * m->cols;
+    k->batch += m->rows;
+    k->n_micro++;
+    k->has_labels |= m->labels != NULL;
+    k->measured |= m->mask != NULL;
+    k->head_unknown |= !open || open->head_rows == UINT32_MAX;
+    k->head_rows += open ? open->head_rows : 0;
+    k->segments_unknown |= !open || open->n_segment == UINT16_MAX;
+    k->segments += open ? open->n_segment : 0;
+    if (m->n_window)
+        k->n_window = m->n_window;
+    for (int i = 0; i < m->n_window; i++) {
+        k->window[i] = m->window[i];
+        k->pairs_processed[i] += m->rows * pairs_of(m->cols, m->window[i]);
+    }
+}
+
+/* The records of counted tokens; where they go differs: outbox on this thread, ring on the agent's. */
+static void emit_tokens(const struct host_known *k, const struct sums *s, uint32_t step,
+                        void (*put)(void *arg, const union mp_record *record), void *arg)
+{
+    uint64_t segments = k->segments_unknown ? s->segments : k->segments;
+    union mp_record r = {.micro = {.processed = (uint32_t)k->processed,
+                                   .useful = (uint32_t)s->useful,
+                                   .trainable = k->has_labels ? (uint32_t)s->trainable : UINT32_MAX,
+                                   .head_rows = k->head_unknown ? UINT32_MAX : (uint32_t)k->head_rows,
+                                   .step = step,
+                                   .n_segment = (uint16_t)(segments < 65535 ? segments : 65535),
+                                   .kind = MP_MICRO,
+                                   .basis = k->measured ? MP_MEASURED : MP_MODELLED,
+                                   .batch = (uint32_t)k->batch}};
+
+    put(arg, &r);
+    for (int i = 0; i < k->n_window; i++) {
+        r = (union mp_record){.pairs = {.useful = s->pairs[i],
+                                        .processed = k->pairs_processed[i],
+                                        .step = step,
+                                        .window = k->window[i],
+                                        .kind = MP_PAIRS,
+                                        .basis = MP_MEASURED,
+                                        .max_len = (uint32_t)s->longest}};
+        put(arg, &r);
+    }
+}
+
+static void put_outbox(void *arg, const union mp_record *record)
+{
+    (void)arg;
+    inj_thread_post(inj_thread_self(), record);
+}
+
+int inj_count_mask(const struct inj_mask *m, bool on_gpu, void *stream)
+{
+    struct sums s = {0};
+    struct host_known k = {0};
+    int rc;
+
+    if (on_gpu) {
+        rc = gpu_mask(m, stream);
+        if (rc == MP_OK)
+            known_add(&c.known, m);
+        return rc;
+    }
+    for (size_t row = 0; row < m->rows; row++)
+        host_row(m, row, &s);
+    known_add(&k, m);
+    if (inj_thread_self())
+        emit_tokens(&k, &s, atomic_load(&inj.step), put_outbox, NULL);
+    return MP_OK;
+}
+
+/* ---- step's end, training thread ------------------------------------------------------------- */
+
+static bool slot_ready(struct slot *s)
+{
+    size_t n = c.n * sizeof(uint32_t);
+
+    if (!s->host)
+        s->host = calloc(1, n ? n : 4);
+    return s->host && atomic_load_explicit(&s->state, memory_order_acquire) == SLOT_FREE;
+}
+
+static bool copy_out(struct slot *s, void *stream)
+{
+    bool ok;
+
+    own(true);
+    ok = !cuda.copy_to_host(s->count, c.device, bytes_of(), stream) &&
+         !cuda.event_record(s->event, stream);
+    own(false);
+    return ok;
+}
+
+void inj_count_step(uint32_t step, void *stream)
+{
+    struct slot *s = &c.slot[c.next % SLOT_COUNT];
+    size_t n = c.n * sizeof(uint32_t);
+    bool used = c.device_used;
+
+    if (!c.n || (!c.routed && !c.known.n_micro) || !slot_ready(s))
+        goto clear;
+    s->step = step;
+    s->known = c.known;
+    s->routed = c.routed;
+    memcpy(s->host, c.host, n);
+    if (used && !copy_out(s, stream))
+        goto clear;
+    if (!used)
+        s->known.n_micro = 0;
+    s->on_gpu = used;
+    atomic_store_explicit(&s->state, SLOT_WAITING, memory_order_release);
+    c.next++;
+clear:
+    if (c.n)
+        memset(c.host, 0, n);
+    memset(&c.known, 0, sizeof c.known);
+    c.device_used = false; /* the next count clears the device buffer first */
+    c.routed = false;
+}
+
+/* ---- agent --------------------------------------------------------------------------------------- */
+
+static void emit_layer(const struct slot *s, int layer,
+                       void (*put)(void *arg, const union mp_record *record), void *arg)
+{
+    for (int e = 0; e < c.n_expert; e += 4) {
+        union mp_record r = {.routing = {.step = s->step,
+                                         .layer = (int16_t)layer,
+                                         .expert0 = (int16_t)e,
+                                         .kind = MP_ROUTING,
+                                         .basis = MP_MEASURED}};
+
+        for (int k = 0; k < 4 && e + k < c.n_expert; k++) {
+            size_t at = (size_t)layer * (size_t)c.n_expert + (size_t)(e + k);
+
+            r.routing.count[k] = s->host[at] + (s->on_gpu ? s->count[at] : 0);
+            r.routing.n++;
+        }
+        put(arg, &r);
+    }
+}
+
+static bool layer_counted(const struct slot *s, int layer)
+{
+    for (int e = 0; e < c.n_expert; e++) {
+        size_t at = (size_t)layer * (size_t)c.n_expert + (size_t)e;
+
+        if (s->host[at] || (s->on_gpu && s->count[at]))
+            return true;
+    }
+    return false;
+}
+
+static void emit_slot(const struct slot *s, void (*put)(void *arg, const union mp_record *record),
+                      void *arg)
+{
+    struct sums sums = {0};
+
+    if (s->on_gpu)
+        memcpy(&sums, (const char *)s->count + sums_at(), sizeof sums);
+    if (s->known.n_micro)
+        emit_tokens(&s->known, &sums, s->step, put, arg);
+    for (int layer = 0; s->routed && layer < c.n_layer; layer++)
+        if (layer_counted(s, layer))
+            emit_layer(s, layer, put, arg);
+}
+
+int inj_count_collect(void (*put)(void *arg, const union mp_record *record), void *arg,
+                      uint32_t *oldest)
+{
+    int waiting = 0;
+
+    for (unsigned i = 0; i < SLOT_COUNT; i++) {
+        struct slot *s = &c.slot[c.first % SLOT_COUNT];
+
+        if (atomic_load_explicit(&s->state, memory_order_acquire) != SLOT_WAITING)
+            break;
+        if (s->on_gpu && cuda.event_query(s->event)) {
+            waiting = 1;
+            *oldest = s->step;
+            break;
+        }
+        emit_slot(s, put, arg);
+        atomic_store_explicit(&s->state, SLOT_FREE, memory_order_release);
+        c.first++;
+    }
+    return waiting;
+}

@@ -1,0 +1,90 @@
+/* Start and end of the guest; the one place that knows the order.
+ *
+ * LD_PRELOAD maps the library into every process of a job: launchers, `ls`, data workers, ptxas. The
+ * constructor there only names us as CUDA's injection library, so that nothing else happens before a
+ * process initialises CUDA. One that does gets a thread that sleeps until torch is there and a model
+ * trains.
+ */
+#include "injector/inject.h"
+
+#include "injector/agent.h"
+#include "injector/guest.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+static void copy_value(char *out, size_t bytes, const char *value, size_t n)
+{
+    snprintf(out, bytes, "%.*s", (int)n, value);
+}
+
+/* "key=value,key=value"; unknown keys are skipped: a newer tool may know more. */
+static void parse_options(struct inj_opts *o, const char *text)
+{
+    while (text && *text) {
+        size_t n = strcspn(text, ","), key = strcspn(text, "=,");
+        const char *value = text + (key < n ? key + 1 : n);
+        size_t bytes = (size_t)(text + n - value);
+
+        if (strncmp(text, "dir=", 4) == 0)
+            copy_value(o->dir, sizeof o->dir, value, bytes);
+        else if (strncmp(text, "session=", 8) == 0)
+            copy_value(o->session, sizeof o->session, value, bytes);
+        else if (strncmp(text, "trace=", 6) == 0)
+            copy_value(o->trace, sizeof o->trace, value, bytes);
+        else if (strncmp(text, "cuda=none", 9) == 0)
+            o->no_cuda = true;
+        text += n + (text[n] == ',');
+    }
+}
+
+static void in_forked_child(void)
+{
+    atomic_store(&inj.life, INJ_DEAD);
+}
+
+static int start(const char *options)
+{
+    int unborn = INJ_UNBORN;
+
+    if (getauxval(AT_SECURE))
+        return MP_EPERM;
+    if (!atomic_compare_exchange_strong(&inj.life, &unborn, INJ_ALIVE))
+        return unborn == INJ_ALIVE ? MP_OK : MP_EGONE;
+    parse_options(&inj.opts, options);
+    pthread_atfork(NULL, NULL, in_forked_child);
+    return inj_agent_start();
+}
+
+EXPORT int InitializeInjection(void)
+{
+    start(secure_getenv("MOEPROF"));
+    return 1;
+}
+
+EXPORT int moeprof_attach(const char *options)
+{
+    return start(options ? options : secure_getenv("MOEPROF"));
+}
+
+__attribute__((constructor)) static void preloaded(void)
+{
+    const char *preload = secure_getenv("LD_PRELOAD");
+    Dl_info self;
+
+    if (preload && strstr(preload, "libmoeprof.so") && dladdr((void *)preloaded, &self) && self.dli_fname)
+        setenv("CUDA_INJECTION64_PATH", self.dli_fname, 0);
+}
+
+__attribute__((destructor)) static void ending(void)
+{
+    if (inj_alive())
+        inj_agent_stop();
+    atomic_store(&inj.life, INJ_DEAD);
+}

@@ -1,0 +1,280 @@
+/* See join.h. Stages 2 to 4 of the data path. */
+#include "injector/join.h"
+
+#include "injector/activity.h"
+#include "injector/count.h"
+#include "injector/decode.h"
+#include "profiler/core/attrib.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define STEP_LOG2 6          /* steps that may be open at once */
+#define STEP_CAP (1u << STEP_LOG2)
+#define GRACE_NS 2000000000u /* a launch without a record by then never gets one */
+
+struct pending { /* a step between its first launch and its mark */
+    uint32_t step;
+    bool used, ended;
+    uint32_t launches, records;
+    uint32_t flags;
+    uint64_t ended_ns;
+    struct mp_step_mark mark;
+};
+
+static struct mp_corr *corr;
+static struct pending pending[STEP_CAP];
+static uint32_t next_close;   /* oldest step without a mark */
+static bool any_step;
+static uint32_t last_step;    /* of the last record that had a launch */
+static uint64_t dropped_seen;
+static uint32_t mark_from = 1, mark_to, mark_flags; /* inj_join_mark_steps; empty when from > to */
+
+/* kernel name pointer → index; CUPTI keeps one pointer a kernel */
+#define NAME_LOG2 14
+static struct name_slot {
+    const char *ptr;
+    uint32_t index;
+    uint8_t kclass;
+} names[1u << NAME_LOG2];
+
+/* CUDA stream id → small index */
+static uint32_t streams[255];
+static unsigned n_stream;
+
+int inj_join_init(void)
+{
+    void *p;
+
+    if (corr)
+        return MP_OK;
+    p = mmap(NULL, sizeof *corr, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+             -1, 0);
+    if (p == MAP_FAILED)
+        return MP_ENOMEM;
+    corr = p;
+    return MP_OK;
+}
+
+static struct pending *step_of(uint32_t step)
+{
+    struct pending *p = &pending[step & (STEP_CAP - 1)];
+
+    if (p->used && p->step == step)
+        return p;
+    if (p->used && p->step > step)
+        return NULL; /* so late that its place is taken */
+    *p = (struct pending){.used = true, .step = step};
+    if (!any_step) {
+        next_close = step;
+        any_step = true;
+    }
+    return p;
+}
+
+static void take_launch(const struct inj_note *n)
+{
+    struct mp_launch l = {.time_ns = n->time_ns, .corr = n->corr, .step = n->step,
+                          .layer = n->layer, .expert = n->expert, .phase = n->phase,
+                          .pass = n->pass, .kclass = n->kclass, .flags = n->flags};
+    struct pending *p;
+
+    mp_corr_put(corr, &l);
+    if (n->counts && !(n->flags & MP_FLAG_OWN) && (p = step_of(n->step)))
+        p->launches++;
+}
+
+static void take_mark(const struct mp_step_mark *mark)
+{
+    struct pending *p = step_of(mark->step);
+
+    if (!p)
+        return;
+    p->ended = true;
+    p->ended_ns = mark->end_ns;
+    p->mark = *mark;
+}
+
+void inj_join_launches(struct mp_shm *shm)
+{
+    static union mp_record batch[512];
+    struct inj_thread *t;
+    size_t n;
+
+    for (unsigned i = 0; (t = inj_thread_at(i)); i++) {
+        while ((n = inj_thread_take(t, batch, countof(batch)))) {
+            for (size_t k = 0; k < n; k++) {
+                if (batch[k].head.kind == INJ_NOTE_LAUNCH)
+                    take_launch((const struct inj_note *)&batch[k]);
+                else if (batch[k].head.kind == MP_STEP)
+                    take_mark(&batch[k].mark);
+                else
+                    mp_shm_put(shm, &batch[k]);
+            }
+        }
+    }
+}
+
+static const struct name_slot *name_of(struct mp_shm *shm, const char *ptr)
+{
+    uint32_t at = (uint32_t)(((uintptr_t)ptr >> 3) * 2654435761u) >> (32 - NAME_LOG2);
+
+    while (names[at].ptr && names[at].ptr != ptr)
+        at = (at + 1) & ((1u << NAME_LOG2) - 1);
+    if (!names[at].ptr) {
+        names[at].index = mp_shm_name_add(shm, ptr ? ptr : "?");
+        names[at].kclass = (uint8_t)mp_kname_class(ptr);
+        names[at].ptr = ptr;
+    }
+    return &names[at];
+}
+
+static uint8_t stream_of(uint32_t stream)
+{
+    for (unsigned i = 0; i < n_stream; i++)
+        if (streams[i] == stream)
+            return (uint8_t)i;
+    if (n_stream == countof(streams))
+        return 255;
+    streams[n_stream] = stream;
+    return (uint8_t)n_stream++;
+}
+
+static void set_times(struct mp_event *e, const struct inj_activity *a)
+{
+    uint64_t ns = a->end_ns > a->start_ns ? a->end_ns - a->start_ns : 0;
+
+    e->start_ns = a->start_ns;
+    e->dur_ns = ns > UINT32_MAX ? UINT32_MAX : (uint32_t)ns;
+    if (ns > UINT32_MAX)
+        e->flags |= MP_FLAG_SATURATED;
+}
+
+static uint16_t lag_us(uint64_t launched_ns, uint64_t started_ns)
+{
+    uint64_t us;
+
+    if (!launched_ns || started_ns <= launched_ns)
+        return 0;
+    us = (started_ns - launched_ns) / 1000 + 1;
+    return us > UINT16_MAX ? UINT16_MAX : (uint16_t)us;
+}
+
+static void set_place(struct mp_event *e, const struct mp_launch *l, enum mp_kclass kclass)
+{
+    e->step = l->step;
+    e->layer = l->layer;
+    e->expert = l->expert;
+    e->pass = l->pass;
+    e->flags |= l->flags;
+    e->lag_us = lag_us(l->time_ns, e->start_ns);
+    e->phase = (uint8_t)mp_attrib_phase(l->phase, kclass, l->pass);
+    e->basis = e->layer >= 0 || e->phase != MP_PHASE_OTHER ? MP_MEASURED : MP_UNKNOWN;
+}
+
+/* Copies between host and GPU are a phase of their own wherever they happen; those inside the GPU and
+ * memsets belong to the code that makes them. */
+static void set_copy_phase(struct mp_event *e)
+{
+    if (e->kind == MP_KERNEL)
+        return;
+    if (e->flags & (MP_FLAG_HTOD | MP_FLAG_DTOH) || e->phase == MP_PHASE_OTHER)
+        e->phase = MP_PHASE_COPY;
+}
+
+void inj_join_activity(void *arg, const uint8_t *record)
+{
+    struct mp_shm *shm = arg;
+    struct inj_activity a;
+    union mp_record r = {0};
+    struct mp_event *e = &r.event;
+    const struct mp_launch *l;
+    enum mp_kclass kclass = MP_KC_COPY;
+    struct pending *p;
+
+    if (!inj_decode(&a, record))
+        return;
+    e->kind = a.kind;
+    e->flags = a.flags;
+    e->layer = e->expert = -1;
+    e->step = last_step;
+    set_times(e, &a);
+    if (a.kind == MP_OVERHEAD) {
+        mp_shm_put(shm, &r);
+        return;
+    }
+    e->stream = stream_of(a.stream);
+    e->name = (uint32_t)((a.bytes + 1023) / 1024);
+    if (a.kind == MP_KERNEL) {
+        const struct name_slot *name = name_of(shm, a.name);
+
+        e->name = name->index;
+        kclass = name->kclass;
+    }
+    l = mp_corr_get(corr, a.corr);
+    if (l) {
+        set_place(e, l, kclass);
+        last_step = l->step;
+    } else {
+        e->flags |= MP_FLAG_NO_LAUNCH;
+        e->phase = (uint8_t)mp_attrib_phase(MP_PHASE_OTHER, kclass, MP_PASS_FORWARD);
+        atomic_fetch_add_explicit(&shm->n_unmatched, 1, memory_order_relaxed);
+    }
+    set_copy_phase(e);
+    if (a.kind == MP_KERNEL && l && !(e->flags & (MP_FLAG_OWN | MP_FLAG_GRAPH)) &&
+        (p = step_of(e->step)))
+        p->records++;
+    atomic_fetch_add_explicit(&shm->n_record, 1, memory_order_relaxed);
+    mp_shm_put(shm, &r);
+}
+
+static void put_shm(void *shm, const union mp_record *record)
+{
+    mp_shm_put(shm, record);
+}
+
+static void close_step(struct mp_shm *shm, struct pending *p)
+{
+    union mp_record r = {.mark = p->mark};
+    uint64_t dropped = inj_activity_dropped();
+
+    r.mark.kind = MP_STEP;
+    r.mark.step = p->step;
+    r.mark.launches = p->launches;
+    r.mark.records = p->records;
+    r.mark.dropped = (uint32_t)(dropped - dropped_seen);
+    r.mark.flags = (uint16_t)p->flags;
+    if (p->records < p->launches)
+        r.mark.flags |= MP_STEP_INCOMPLETE;
+    if (p->step >= mark_from && p->step <= mark_to)
+        r.mark.flags |= (uint16_t)mark_flags;
+    dropped_seen = dropped;
+    mp_shm_put(shm, &r);
+    p->used = false;
+}
+
+void inj_join_mark_steps(uint32_t from, uint32_t to, unsigned flags)
+{
+    mark_from = from;
+    mark_to = to;
+    mark_flags = flags;
+}
+
+void inj_join_steps(struct mp_shm *shm, uint64_t now_ns, bool all)
+{
+    uint32_t oldest = 0;
+    int waiting = inj_count_collect(put_shm, shm, &oldest);
+
+    while (any_step) {
+        struct pending *p = &pending[next_close & (STEP_CAP - 1)];
+        bool late;
+
+        if (!p->used || p->step != next_close || !p->ended)
+            break;
+        late = now_ns > p->ended_ns + GRACE_NS;
+        if (!all && !late && (p->records < p->launches || (waiting && oldest <= p->step)))
+            break;
+        close_step(shm, p);
+        next_close++;
+    }
+}

@@ -1,0 +1,135 @@
+/* See scope.h. Stage 1, on application threads. */
+#include "injector/scope.h"
+
+#include "injector/torch_abi.h"
+#include "profiler/core/attrib.h"
+
+#include <string.h>
+
+static _Atomic uint32_t n_micro;   /* of the running step; owner: the thread that runs the root */
+static _Atomic bool in_micro;
+
+/* Tells the forward log that nodes made from now on belong to the running scope. In the backward
+ * proper no graph is built, so nothing is noted. */
+static void note(struct inj_thread *t)
+{
+    if (!inj_torch_trusted() || !inj_torch_grad_enabled())
+        return;
+    if (!t->known) {
+        t->torch_id = inj_torch_thread_id();
+        t->known = true;
+    }
+    mp_seqlog_put(&t->log, inj_torch_next_seq(), t->stack[t->depth ? t->depth - 1 : 0]);
+}
+
+void inj_scope_enter(int depth, int layer, int phase)
+{
+    struct inj_thread *t = inj_thread_self();
+
+    if (!t || depth < 0 || depth >= INJ_DEPTH_MAX)
+        return;
+    for (int i = t->depth; i < depth; i++) /* scopes between were not hooked */
+        t->stack[i] = (struct mp_ctx){.layer = -1, .expert = -1};
+    t->stack[depth] = (struct mp_ctx){.layer = (int16_t)layer, .expert = -1, .phase = (uint8_t)phase};
+    t->depth = depth + 1;
+    note(t);
+}
+
+void inj_scope_leave(int depth)
+{
+    struct inj_thread *t = inj_thread_self();
+    struct mp_ctx *left, *parent;
+
+    if (!t || depth < 0 || depth >= t->depth)
+        return;
+    left = &t->stack[depth];
+    t->depth = depth;
+    if (depth) {
+        parent = &t->stack[depth - 1];
+        parent->phase = (uint8_t)mp_attrib_after(left->phase, depth, left->layer);
+        parent->expert = -1;
+    }
+    note(t);
+}
+
+void inj_scope_expert(int layer, int expert)
+{
+    struct inj_thread *t = inj_thread_self();
+    struct mp_ctx *ctx;
+
+    if (!t || !t->depth)
+        return;
+    ctx = &t->stack[t->depth - 1];
+    ctx->layer = (int16_t)layer;
+    ctx->phase = MP_PHASE_EXPERT;
+    ctx->expert = (int16_t)expert;
+    note(t);
+}
+
+void inj_micro_begin(void)
+{
+    struct inj_thread *t = inj_thread_self();
+
+    atomic_fetch_add(&n_micro, 1);
+    atomic_store(&in_micro, true);
+    if (t) {
+        t->depth = 0;
+        t->root = true;
+    }
+    inj_scope_enter(0, -1, MP_PHASE_EMBED);
+}
+
+void inj_micro_end(void)
+{
+    struct inj_thread *t = inj_thread_self();
+
+    atomic_store(&in_micro, false);
+    atomic_store_explicit(&inj.stage, INJ_STAGE_LOSS, memory_order_relaxed);
+    if (!t)
+        return;
+    t->stack[0] = (struct mp_ctx){.layer = -1, .expert = -1, .phase = MP_PHASE_LOSS};
+    t->depth = 0;
+    note(t);
+}
+
+void inj_optimizer_begin(void)
+{
+    struct inj_thread *t = inj_thread_self();
+
+    if (t)
+        t->in_optimizer = true;
+}
+
+void inj_optimizer_end(void)
+{
+    struct inj_thread *t = inj_thread_self();
+
+    if (t)
+        t->in_optimizer = false;
+}
+
+void inj_step_end(void)
+{
+    struct inj_thread *t = inj_thread_self();
+    struct mp_step_mark mark = {.kind = MP_STEP, .end_ns = inj_now_ns()};
+
+    atomic_store_explicit(&inj.stage, INJ_STAGE_DATA, memory_order_relaxed);
+    mark.n_micro = (uint16_t)atomic_exchange(&n_micro, 0);
+    mark.step = atomic_fetch_add(&inj.step, 1);
+    if (t)
+        inj_thread_post(t, &mark);
+}
+
+bool inj_counting(void)
+{
+    struct inj_node node;
+
+    if (!atomic_load_explicit(&in_micro, memory_order_relaxed))
+        return false;
+    return !(inj_torch_trusted() && inj_torch_node(&node));
+}
+
+unsigned inj_micro_count(void)
+{
+    return atomic_load(&n_micro);
+}

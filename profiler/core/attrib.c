@@ -1,0 +1,40 @@
+/* See attrib.h. */
+#include "profiler/core/attrib.h"
+
+/* Inside the experts: class → phase, forward and recompute | backward. 0 (OTHER): as the scope. */
+static const uint8_t expert_phase[MP_KC_COUNT][2] = {
+    [MP_KC_GEMM] = {MP_PHASE_EXPERT, MP_PHASE_EXPERT},
+    [MP_KC_GROUPED] = {MP_PHASE_EXPERT, MP_PHASE_EXPERT},
+    [MP_KC_GATHER] = {MP_PHASE_DISPATCH, MP_PHASE_COMBINE},
+    [MP_KC_SCATTER] = {MP_PHASE_COMBINE, MP_PHASE_DISPATCH},
+    [MP_KC_INDEXING] = {MP_PHASE_DISPATCH, MP_PHASE_DISPATCH},
+    [MP_KC_REDUCE] = {MP_PHASE_COMBINE, MP_PHASE_COMBINE},
+};
+
+enum mp_phase mp_attrib_phase(enum mp_phase scope, enum mp_kclass kclass, enum mp_pass pass)
+{
+    enum mp_phase phase;
+
+    if (kclass == MP_KC_COMM)
+        return MP_PHASE_COMM;
+    if (scope == MP_PHASE_EXPERT) {
+        phase = expert_phase[kclass][pass == MP_PASS_BACKWARD];
+        return phase ? phase : scope;
+    }
+    if (scope == MP_PHASE_OTHER && kclass == MP_KC_ATTENTION)
+        return MP_PHASE_ATTENTION;
+    if (scope == MP_PHASE_OTHER && kclass == MP_KC_FOREACH)
+        return MP_PHASE_OPTIMIZER;
+    return scope;
+}
+
+enum mp_phase mp_attrib_after(enum mp_phase left, int depth, int layer)
+{
+    if (left == MP_PHASE_EXPERT)
+        return MP_PHASE_COMBINE;
+    if (left == MP_PHASE_LM_HEAD)
+        return MP_PHASE_LOSS;
+    if (left == MP_PHASE_NORM && depth == 1 && layer < 0) /* the model's final norm */
+        return MP_PHASE_LOSS;
+    return left;
+}
