@@ -393,7 +393,7 @@ def build_spec(root, optimizer=None, seen=None):
     """The spec of a model as a dict; `seen` holds what only a running job shows (grad_accum, autocast)."""
     structure = Structure(root)
     seen = seen or {}
-    notes = []
+    notes = collections.defaultdict(list)  # sentence -> the layers it is about
     params = {id(p): p for p in root.parameters()}
     total = sum(p.numel() for p in params.values())
     first = next(iter(structure.moes), None)
@@ -405,13 +405,13 @@ def build_spec(root, optimizer=None, seen=None):
         sizes[str(p.dtype).replace("torch.", "")] += p.numel()
     compiled = any(map(is_compiled, root.modules()))
     if compiled:
-        notes.append("parts of the model are compiled: inside a compiled region modules are not told apart")
-    blind = [moe.layer for moe in structure.moes if routing_source(moe)[0] == "router"]
-    if blind:
-        notes.append("experts of %d layers are not told which tokens chose them: they may compute every token, "
-                     "and tokens per expert are known only if the router returns its choice" % len(blind))
-    if first is None:
-        notes.append("no experts found: a dense model; MFU holds, the views by expert stay empty")
+        notes["parts of the model are compiled: inside a compiled region modules are not told apart"] = []
+    for moe in structure.moes:
+        if routing_source(moe)[0] == "router":
+            notes["experts are not told which tokens chose them and may compute every token; tokens per expert are "
+                  "known only if the router returns its choice"].append(moe.layer)
+    if not structure.moes:
+        notes["no experts found: a dense model; MFU holds, the views by expert stay empty"] = []
     return {
         "schema": 1,
         "env": environment(),
@@ -431,7 +431,11 @@ def build_spec(root, optimizer=None, seen=None):
         "optimizer": optimizer_spec(optimizer),
         "train": {"world_size": env_int("WORLD_SIZE", 1), "rank": env_int("RANK", 0),
                   "grad_accum": seen.get("grad_accum"), "trainer": seen.get("trainer")},
-        "notes": notes}
+        "notes": [sentence + about(layers) for sentence, layers in notes.items()]}
+
+
+def about(layers):
+    return " (layer%s %s)" % ("s" if len(layers) > 1 else "", ", ".join(map(str, layers))) if layers else ""
 
 
 def idle_params(structure):
@@ -563,7 +567,7 @@ def attention_spec(structure, index, notes):
                    if s.layer == index and s.phase == "attention" and s.depth == 2), None)
     kind = per_layer(getattr(config, "layer_types", None), index)
     if module is None or index in structure.linear_attention or kind == "linear_attention":
-        notes.append("layer %d: no softmax attention; its core is left out of the FLOPs (approximate)" % index)
+        notes["no softmax attention: its core is left out of the FLOPs (approximate)"].append(index)
         return None
     heads = first_of(("num_attention_heads", "num_heads", "n_heads", "n_head", "heads"), module, config)
     d_qk = first_of(("qk_head_dim", "head_dim", "d_head"), module, config)
@@ -571,10 +575,10 @@ def attention_spec(structure, index, notes):
         hidden = first_of(("hidden_size", "d_model", "n_embd", "dim", "embed_dim"), module, config)
         d_qk = hidden // heads if hidden else None
     if not heads or not d_qk:
-        notes.append("layer %d: attention heads not recognised; its core is left out of the FLOPs" % index)
+        notes["attention heads not recognised: its core is left out of the FLOPs"].append(index)
         return None
     if kind == "chunked_attention":
-        notes.append("layer %d: attention in chunks is counted as full causal attention (approximate)" % index)
+        notes["attention in chunks is counted as full causal attention (approximate)"].append(index)
     return {"heads": heads, "d_qk": d_qk, "d_v": first_of(("v_head_dim",), module, config) or d_qk,
             "window": window_of(config, module, kind), "causal": bool(getattr(module, "is_causal", True))}
 
@@ -639,7 +643,7 @@ def ops_of(structure, notes):
             weight = own(module).get("weight")
             ops.append(Op(scope, leaf_name(path), shape, per, weight is not None and weight.requires_grad, False))
     if unknown:
-        notes.append("%d linear layers outside of the decoder stack are not in the FLOPs" % unknown)
+        notes["%d linear layers outside of the decoder stack are not in the FLOPs" % unknown] = []
     mark_dgrad(structure, ops)
     return [op.row() for op in ops]
 
@@ -846,9 +850,7 @@ class Session:
             self.rejected.add(module)
             return
         self.adopt(module)
-        # The hooks just installed come too late for the call that is under way.
-        self.enter(module, args, calling_kwargs())
-        self.begin_root(module, args)
+        self.enter(module, args, calling_kwargs())  # its own hook comes too late for the call under way
 
     def find_compiled_root(self):
         """A model compiled in place calls no hook outside of its compiled region: look for it once."""
@@ -879,17 +881,14 @@ class Session:
     # --- hooks on the modules ---------------------------------------------------------------------------
 
     def install(self, structure):
-        root = structure.root
-        self.begin_root, end = guest.scope_hooks(-1, "other", 0)
+        root = structure.root  # its scope, depth 0, is what micro_begin opens
         if root.__dict__.get("_compiled_call_impl") is not None:
-            self.handles.append(Boundary(root, Hook(self.enter, self.begin_root), Hook(end, self.leave)))
+            self.handles.append(Boundary(root, Hook(self.enter), Hook(self.leave)))
         else:
             self.handles += [root.register_forward_pre_hook(Hook(self.enter), with_kwargs=True),
-                             root.register_forward_pre_hook(Hook(self.begin_root)),
-                             root.register_forward_hook(Hook(end, self.leave), always_call=True)]
+                             root.register_forward_hook(Hook(self.leave), always_call=True)]
         for scope in structure.scopes:
-            if scope.module is not root:
-                self.mark(structure, scope)
+            self.mark(structure, scope)
         for moe in structure.moes:
             self.count_routing(moe)
         self.probe = structure.layers[0].register_forward_pre_hook(Hook(self.look_inside))
@@ -1008,7 +1007,7 @@ class Session:
         state = dict(self.seen, optimizer=type(optimizer).__name__, backend=base and backend_of(base, block))
         if root is not None and state != self.published:
             self.published = state
-            guest.set_spec(json.dumps(build_spec(root, optimizer, self.seen)))
+            guest.set_spec(json.dumps(build_spec(root, optimizer, self.seen), separators=(",", ":")))
 
     def gone(self):
         """The model was freed, or the interpreter ends: close the last step and forget its addresses."""
@@ -1042,7 +1041,7 @@ def unknown_routing(layer):
 
 
 def windows_of(structure):
-    layers = [attention_spec(structure, index, []) for index in range(len(structure.layers))]
+    layers = [attention_spec(structure, index, collections.defaultdict(list)) for index in range(len(structure.layers))]
     return sorted({layer["window"] for layer in layers if layer}) or [0]
 
 
