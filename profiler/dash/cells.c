@@ -63,7 +63,8 @@ static void set_cell(struct dash_cells *c, struct dash_cell *at, enum dash_style
 }
 
 /* Draws one character if all of it fits; returns the columns it takes. */
-static int put_char(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style, uint32_t ch)
+static int put_char(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style,
+                    uint32_t ch)
 {
     int width = dash_char_width(ch);
     struct dash_cell *at, *second;
@@ -91,7 +92,8 @@ static int put_char(struct dash_cells *c, struct dash_rect r, int x, int y, enum
     return width;
 }
 
-int dash_put(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style, const char *text)
+int dash_put(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style,
+             const char *text)
 {
     uint32_t ch;
 
@@ -100,7 +102,8 @@ int dash_put(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_s
     return x;
 }
 
-int dash_putf(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style, const char *fmt, ...)
+int dash_putf(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style,
+              const char *fmt, ...)
 {
     char text[1024];
     va_list ap;
@@ -111,14 +114,16 @@ int dash_putf(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_
     return dash_put(c, r, x, y, style, text);
 }
 
-int dash_put_ch(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style, uint32_t ch, int n)
+int dash_put_ch(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style,
+                uint32_t ch, int n)
 {
     for (; n > 0 && x < r.w; n--)
         x += put_char(c, r, x, y, style, ch);
     return x;
 }
 
-int dash_put_to(struct dash_cells *c, struct dash_rect r, int end, int y, enum dash_style style, const char *text)
+int dash_put_to(struct dash_cells *c, struct dash_rect r, int end, int y, enum dash_style style,
+                const char *text)
 {
     int width = dash_text_width(text);
 
@@ -126,7 +131,8 @@ int dash_put_to(struct dash_cells *c, struct dash_rect r, int end, int y, enum d
     return end;
 }
 
-int dash_put_fit(struct dash_cells *c, struct dash_rect r, int x, int y, int w, enum dash_style style, const char *text)
+int dash_put_fit(struct dash_cells *c, struct dash_rect r, int x, int y, int w,
+                 enum dash_style style, const char *text)
 {
     struct dash_rect part = r;
 
@@ -141,7 +147,8 @@ int dash_put_fit(struct dash_cells *c, struct dash_rect r, int x, int y, int w, 
     return part.w;
 }
 
-int dash_put_wrap(struct dash_cells *c, struct dash_rect r, int y, enum dash_style style, const char *text)
+int dash_put_wrap(struct dash_cells *c, struct dash_rect r, int y, enum dash_style style,
+                  const char *text)
 {
     int x = 0;
     uint32_t ch;
@@ -156,7 +163,8 @@ int dash_put_wrap(struct dash_cells *c, struct dash_rect r, int y, enum dash_sty
     return x ? y + 1 : y;
 }
 
-void dash_restyle(struct dash_cells *c, struct dash_rect r, int x, int y, int n, enum dash_style style)
+void dash_restyle(struct dash_cells *c, struct dash_rect r, int x, int y, int n,
+                  enum dash_style style)
 {
     for (; n > 0; n--, x++) {
         struct dash_cell *at = cell_at(c, r, x, y);

@@ -31,8 +31,8 @@ enum dash_style {
     DASH_BAD,
     DASH_SELECTED,
     DASH_CHART,
-    DASH_HEAT,                                          /* + level */
-    DASH_PHASE = DASH_HEAT + DASH_HEAT_LEVELS,          /* + enum mp_phase */
+    DASH_HEAT,                                 /* + level */
+    DASH_PHASE = DASH_HEAT + DASH_HEAT_LEVELS, /* + enum mp_phase */
     DASH_IDLE = DASH_PHASE + MP_PHASE_COUNT,
     DASH_STYLE_COUNT
 };
@@ -44,8 +44,8 @@ struct dash_cell {
 
 struct dash_cells {
     int w, h;
-    bool ascii; /* no character above 0x7e */
-    bool mono;  /* no colours: what a colour would say is said by letters */
+    bool ascii;             /* no character above 0x7e */
+    bool mono;              /* no colours: what a colour would say is said by letters */
     struct dash_cell *cell; /* (h, w) */
 };
 
@@ -55,23 +55,29 @@ void dash_cells_release(struct dash_cells *c);
 void dash_cells_clear(struct dash_cells *c);
 
 /* Each returns the column after what it drew. */
-int dash_put(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style, const char *text);
-int dash_putf(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style, const char *fmt, ...)
-    __attribute__((format(printf, 6, 7)));
+int dash_put(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style,
+             const char *text);
+int dash_putf(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style,
+              const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 /* One character, n times. */
-int dash_put_ch(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style, uint32_t ch, int n);
+int dash_put_ch(struct dash_cells *c, struct dash_rect r, int x, int y, enum dash_style style,
+                uint32_t ch, int n);
 
 /* Ends before column `end`: figures align by columns, where printf would count bytes. Returns end. */
-int dash_put_to(struct dash_cells *c, struct dash_rect r, int end, int y, enum dash_style style, const char *text);
+int dash_put_to(struct dash_cells *c, struct dash_rect r, int end, int y, enum dash_style style,
+                const char *text);
 
 /* Puts text in at most w columns, with an ellipsis when it was longer. Returns the column after. */
-int dash_put_fit(struct dash_cells *c, struct dash_rect r, int x, int y, int w, enum dash_style style, const char *text);
+int dash_put_fit(struct dash_cells *c, struct dash_rect r, int x, int y, int w,
+                 enum dash_style style, const char *text);
 
 /* Text over several rows of r from row y on, broken at any column; returns the row after. */
-int dash_put_wrap(struct dash_cells *c, struct dash_rect r, int y, enum dash_style style, const char *text);
+int dash_put_wrap(struct dash_cells *c, struct dash_rect r, int y, enum dash_style style,
+                  const char *text);
 
 /* Restyles n cells of one row. */
-void dash_restyle(struct dash_cells *c, struct dash_rect r, int x, int y, int n, enum dash_style style);
+void dash_restyle(struct dash_cells *c, struct dash_rect r, int x, int y, int n,
+                  enum dash_style style);
 
 /* A section's first row: a rule with its title in it. */
 void dash_rule(struct dash_cells *c, struct dash_rect r, const char *title);

@@ -6,10 +6,10 @@
 #include <string.h>
 
 #define EXPERTS_BUDGET (16u << 20) /* bytes of history; 94 x 1024 experts keep 14 steps of it */
-#define WINDOW_MIN 8u
-#define WINDOW_MAX 120u
-#define LAYER_MAX 4096u
-#define EXPERT_MAX 8192u
+#define WINDOW_MIN     8u
+#define WINDOW_MAX     120u
+#define LAYER_MAX      4096u
+#define EXPERT_MAX     8192u
 
 static size_t cells(const struct dash_experts *e)
 {
@@ -30,9 +30,12 @@ void dash_experts_release(struct dash_experts *e)
 
 static int allocate(struct dash_experts *e)
 {
-    size_t n = cells(e), window = EXPERTS_BUDGET / (n * (sizeof *e->step_tokens + sizeof *e->step_ns));
+    size_t n = cells(e),
+           window = EXPERTS_BUDGET / (n * (sizeof *e->step_tokens + sizeof *e->step_ns));
 
-    e->window = (uint32_t)(window < WINDOW_MIN ? WINDOW_MIN : window > WINDOW_MAX ? WINDOW_MAX : window);
+    e->window = (uint32_t)(window < WINDOW_MIN   ? WINDOW_MIN
+                           : window > WINDOW_MAX ? WINDOW_MAX
+                                                 : window);
     e->layer = calloc(e->n_layer, sizeof *e->layer);
     e->width = calloc(e->n_layer, sizeof *e->width);
     e->basis = calloc(e->n_layer, sizeof *e->basis);
@@ -95,7 +98,8 @@ static uint32_t widths(const struct mp_step *step, uint16_t width[LAYER_MAX])
     for (uint32_t i = 0; i < step->n_cell; i++) {
         const struct mp_cell *c = &step->cell[i];
 
-        if (!is_expert_cell(c) || c->expert < 0 || (uint32_t)c->layer >= LAYER_MAX || c->expert >= (int)EXPERT_MAX)
+        if (!is_expert_cell(c) || c->expert < 0 || (uint32_t)c->layer >= LAYER_MAX ||
+            c->expert >= (int)EXPERT_MAX)
             continue;
         if (c->expert + 1 > width[c->layer])
             width[c->layer] = (uint16_t)(c->expert + 1);
@@ -195,7 +199,8 @@ static void add_routes(struct dash_experts *e, const struct mp_step *step, uint3
 }
 
 /* Time that belongs to all experts of the layer together. */
-static void share_cell(struct dash_experts *e, const struct mp_step *step, const struct mp_cell *c, int row, uint64_t *ns)
+static void share_cell(struct dash_experts *e, const struct mp_step *step, const struct mp_cell *c,
+                       int row, uint64_t *ns)
 {
     const struct mp_route *r = route_of(step, c->layer);
     uint64_t part[EXPERT_MAX];
@@ -260,14 +265,16 @@ uint32_t dash_experts_depth(const struct dash_experts *e)
     return e->n_step < e->window ? (uint32_t)e->n_step : e->window;
 }
 
-static const uint64_t *row_values(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row)
+static const uint64_t *row_values(const struct dash_experts *e, enum dash_expert_metric metric,
+                                  uint32_t row)
 {
     if (row >= e->n_layer || !(metric == DASH_LOAD ? e->has_tokens : e->has_time))
         return NULL;
     return (metric == DASH_LOAD ? e->tokens : e->time_ns) + (size_t)row * e->n_expert;
 }
 
-double dash_experts_value(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row, uint32_t expert)
+double dash_experts_value(const struct dash_experts *e, enum dash_expert_metric metric,
+                          uint32_t row, uint32_t expert)
 {
     const uint64_t *v = row_values(e, metric, row);
 
@@ -284,7 +291,8 @@ double dash_experts_mean(const struct dash_experts *e, enum dash_expert_metric m
     return v && sum > 0 ? sum / e->width[row] : NAN;
 }
 
-double dash_experts_maxvio(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row)
+double dash_experts_maxvio(const struct dash_experts *e, enum dash_expert_metric metric,
+                           uint32_t row)
 {
     const uint64_t *v = row_values(e, metric, row);
     uint64_t top = 0;
@@ -306,8 +314,8 @@ uint32_t dash_experts_dead(const struct dash_experts *e, uint32_t row)
     return dead;
 }
 
-size_t dash_experts_history(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row, uint32_t expert,
-                            double *out, size_t cap)
+size_t dash_experts_history(const struct dash_experts *e, enum dash_expert_metric metric,
+                            uint32_t row, uint32_t expert, double *out, size_t cap)
 {
     size_t depth = dash_experts_depth(e), n = depth < cap ? depth : cap;
 

@@ -37,19 +37,22 @@ int dash_experts_add(struct dash_experts *e, const struct mp_step *step);
 uint32_t dash_experts_depth(const struct dash_experts *e);
 
 /* Tokens or ns over the window; NAN when unknown or past the layer's width. */
-double dash_experts_value(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row, uint32_t expert);
+double dash_experts_value(const struct dash_experts *e, enum dash_expert_metric metric,
+                          uint32_t row, uint32_t expert);
 
 /* Mean over the layer's experts; NAN when unknown, or when none got anything. */
-double dash_experts_mean(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row);
+double dash_experts_mean(const struct dash_experts *e, enum dash_expert_metric metric,
+                         uint32_t row);
 
 /* max/mean - 1 of a layer; NAN when unknown. */
-double dash_experts_maxvio(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row);
+double dash_experts_maxvio(const struct dash_experts *e, enum dash_expert_metric metric,
+                           uint32_t row);
 
 /* Experts of a layer that got nothing over the window. */
 uint32_t dash_experts_dead(const struct dash_experts *e, uint32_t row);
 
 /* One expert's values, oldest first; returns how many. */
-size_t dash_experts_history(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row, uint32_t expert,
-                            double *out, size_t cap);
+size_t dash_experts_history(const struct dash_experts *e, enum dash_expert_metric metric,
+                            uint32_t row, uint32_t expert, double *out, size_t cap);
 
 #endif

@@ -22,7 +22,8 @@ static int decimals_for(double v)
     return size < 9.995 ? 2 : size < 99.95 ? 1 : 0;
 }
 
-static const char *scaled(char *out, struct mp_val v, double unit_size, const char *space, const char *unit)
+static const char *scaled(char *out, struct mp_val v, double unit_size, const char *space,
+                          const char *unit)
 {
     double x = v.v / unit_size;
 

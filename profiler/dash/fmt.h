@@ -7,7 +7,7 @@
 #include "profiler/core/base.h"
 
 #define DASH_FMT_BYTES 32
-#define DASH_UNKNOWN "\xe2\x80\x93"
+#define DASH_UNKNOWN   "\xe2\x80\x93"
 
 /* 0.179 → "17.9 %" */
 const char *dash_fmt_frac(char out[DASH_FMT_BYTES], struct mp_val frac);

@@ -7,18 +7,22 @@
 #include <string.h>
 
 static const struct dash_view *const view[DASH_SCREEN_COUNT] = {
-    [DASH_OVERVIEW] = &dash_view_overview, [DASH_EXPERTS] = &dash_view_experts, [DASH_KERNELS] = &dash_view_kernels,
-    [DASH_TIMELINE] = &dash_view_timeline, [DASH_LOG] = &dash_view_log,         [DASH_HELP] = &dash_view_help,
+    [DASH_OVERVIEW] = &dash_view_overview, [DASH_EXPERTS] = &dash_view_experts,
+    [DASH_KERNELS] = &dash_view_kernels,   [DASH_TIMELINE] = &dash_view_timeline,
+    [DASH_LOG] = &dash_view_log,           [DASH_HELP] = &dash_view_help,
 };
 
 static enum dash_style state_style(const struct dash_job *job)
 {
     if (job->replay)
         return DASH_BAR;
-    return dash_job_is_live(job) ? DASH_GOOD : job->state == MP_GUEST_OFF || !job->alive ? DASH_BAD : DASH_WARN;
+    return dash_job_is_live(job)                       ? DASH_GOOD
+           : job->state == MP_GUEST_OFF || !job->alive ? DASH_BAD
+                                                       : DASH_WARN;
 }
 
-static void draw_header(const struct dash_model *m, const struct dash_job *job, struct dash_rect r, struct dash_cells *c)
+static void draw_header(const struct dash_model *m, const struct dash_job *job, struct dash_rect r,
+                        struct dash_cells *c)
 {
     int index, n, x, state_w;
     char where[48] = "";
@@ -49,7 +53,8 @@ static void draw_tabs(const struct dash_model *m, struct dash_rect r, struct das
     for (int i = 0; i < DASH_SCREEN_COUNT; i++) {
         enum dash_style style = i == (int)m->ui.screen ? DASH_TAB : DASH_DIM;
 
-        x = dash_putf(c, r, x, 0, style, i == DASH_HELP ? "? %s" : "%2$d %1$s", view[i]->name, i + 1);
+        x = dash_putf(c, r, x, 0, style, i == DASH_HELP ? "? %s" : "%2$d %1$s", view[i]->name,
+                      i + 1);
         if (c->mono && style == DASH_TAB)
             dash_put_ch(c, r, x, 0, style, '<', 1);
         x += 2;
@@ -78,7 +83,8 @@ static void draw_footer(const struct dash_model *m, struct dash_rect r, struct d
 }
 
 /* The figures that matter most, a line each, as many as there are. */
-static void draw_compact(const struct dash_model *m, const struct dash_job *job, struct dash_rect r, struct dash_cells *c)
+static void draw_compact(const struct dash_model *m, const struct dash_job *job, struct dash_rect r,
+                         struct dash_cells *c)
 {
     char b[DASH_FMT_BYTES];
     int y = 0;
@@ -88,9 +94,12 @@ static void draw_compact(const struct dash_model *m, const struct dash_job *job,
         return;
     }
     dash_putf(c, r, 0, y++, DASH_BOLD, "MFU %s", dash_fmt_frac(b, job->figures.mfu));
-    dash_putf(c, r, 0, y++, DASH_NORMAL, "step %s", dash_fmt_ns(b, dash_job_value(job, DASH_M_STEP_NS)));
-    dash_putf(c, r, 0, y++, DASH_NORMAL, "%s useful", dash_fmt_si(b, dash_job_value(job, DASH_M_USEFUL_S), "tok/s"));
-    dash_putf(c, r, 0, y++, DASH_NORMAL, "PID %d %s%s", job->pid, dash_job_state(job), m->paused ? " PAUSED" : "");
+    dash_putf(c, r, 0, y++, DASH_NORMAL, "step %s",
+              dash_fmt_ns(b, dash_job_value(job, DASH_M_STEP_NS)));
+    dash_putf(c, r, 0, y++, DASH_NORMAL, "%s useful",
+              dash_fmt_si(b, dash_job_value(job, DASH_M_USEFUL_S), "tok/s"));
+    dash_putf(c, r, 0, y++, DASH_NORMAL, "PID %d %s%s", job->pid, dash_job_state(job),
+              m->paused ? " PAUSED" : "");
     if (r.w < DASH_COMPACT_W || r.h < DASH_COMPACT_H)
         return;
     dash_putf(c, r, 0, y++, DASH_DIM, "make it %dx%d for more", DASH_FULL_W, DASH_FULL_H);

@@ -46,16 +46,33 @@ struct dash_job *dash_job_dup(const struct dash_job *job)
     return NULL;
 }
 
+/* Kernels are counted when their step closes, so that a figure a step is one; until the first has
+ * closed there is only what was seen so far. */
 void dash_job_records(struct dash_job *job, const union mp_record *record, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const struct mp_event *e = &record[i].event;
+        uint8_t phase = e->phase < MP_PHASE_COUNT ? e->phase : MP_PHASE_OTHER;
 
-        if (e->kind < MP_KERNEL || e->kind > MP_GRAPH)
+        if (e->kind < MP_KERNEL || e->kind > MP_GRAPH || (e->flags & MP_FLAG_OWN))
             continue;
-        dash_kernels_add(&job->kernels, e);
-        dash_timeline_add(&job->timeline, e);
+        if ((!dash_timeline_add(&job->timeline, e) || job->kernels.n_step == 0) &&
+            e->kind == MP_KERNEL)
+            dash_kernels_add(&job->kernels, e->name, e->layer, phase, e->dur_ns);
     }
+}
+
+static void count_kernels(struct dash_job *job, uint32_t step)
+{
+    uint32_t n;
+    const struct dash_op *op = dash_timeline_ops(&job->timeline, step, &n);
+
+    if (job->kernels.n_step == 0)
+        dash_kernels_clear(&job->kernels);
+    for (uint32_t i = 0; i < n; i++)
+        if (op[i].name != DASH_NO_NAME)
+            dash_kernels_add(&job->kernels, op[i].name, op[i].layer, op[i].phase, op[i].dur_ns);
+    job->kernels.n_step++;
 }
 
 /* ---- a step closed -------------------------------------------------------------------------- */
@@ -134,11 +151,13 @@ static struct mp_val mean_mfu(const struct dash_job *job)
         work += mfu[i] * ns[i];
         time += ns[i];
     }
-    return time > 0 ? (struct mp_val){work / time, job->figures.mfu.basis ? job->figures.mfu.basis : MP_MEASURED}
+    return time > 0 ? (struct mp_val){work / time,
+                                      job->figures.mfu.basis ? job->figures.mfu.basis : MP_MEASURED}
                     : (struct mp_val){0, MP_UNKNOWN};
 }
 
-void dash_job_step(struct dash_job *job, const struct mp_step *step, const struct dash_figures *figures, uint64_t now_ns)
+void dash_job_step(struct dash_job *job, const struct mp_step *step,
+                   const struct dash_figures *figures, uint64_t now_ns)
 {
     if (step->flags & (MP_STEP_PARTIAL | MP_STEP_ASIDE)) {
         job->n_skipped++;
@@ -147,7 +166,7 @@ void dash_job_step(struct dash_job *job, const struct mp_step *step, const struc
     job->last_step_ns = now_ns;
     keep_step(&job->last, step);
     job->figures = *figures;
-    job->kernels.n_step++;
+    count_kernels(job, step->step);
     push_history(job);
     job->mfu_mean = mean_mfu(job);
     dash_experts_add(&job->experts, step);
@@ -202,8 +221,9 @@ struct mp_val dash_step_own(const struct dash_step *s)
 const char *dash_job_state(const struct dash_job *job)
 {
     static const char *const name[] = {
-        [MP_GUEST_ASLEEP] = "asleep", [MP_GUEST_RECORDING] = "recording", [MP_GUEST_ASIDE] = "stepped aside",
-        [MP_GUEST_OFF] = "off",       [MP_GUEST_ENDED] = "ended",
+        [MP_GUEST_ASLEEP] = "asleep",       [MP_GUEST_RECORDING] = "recording",
+        [MP_GUEST_ASIDE] = "stepped aside", [MP_GUEST_OFF] = "off",
+        [MP_GUEST_ENDED] = "ended",
     };
 
     if (job->replay)
@@ -221,9 +241,9 @@ bool dash_job_is_live(const struct dash_job *job)
 const char *dash_feature_name(enum mp_feature feature)
 {
     static const char *const name[MP_FEATURE_COUNT] = {
-        [MP_FEATURE_CUPTI] = "GPU activity",     [MP_FEATURE_LAUNCH] = "launches",
-        [MP_FEATURE_PYTHON] = "Python bridge",   [MP_FEATURE_AUTOGRAD] = "backward",
-        [MP_FEATURE_ROUTING] = "routing",        [MP_FEATURE_TOKENS] = "tokens",
+        [MP_FEATURE_CUPTI] = "GPU activity",    [MP_FEATURE_LAUNCH] = "launches",
+        [MP_FEATURE_PYTHON] = "Python bridge",  [MP_FEATURE_AUTOGRAD] = "backward",
+        [MP_FEATURE_ROUTING] = "routing",       [MP_FEATURE_TOKENS] = "tokens",
         [MP_FEATURE_NVML] = "clocks and power",
     };
 

@@ -33,9 +33,9 @@ enum dash_metric {
 struct dash_figures {
     struct mp_val mfu, hfu, amfu; /* fractions */
     struct mp_val model_flop;
-    struct mp_val peak_flops;     /* a second */
-    char convention[240];         /* what the MFU means; "" when there is none */
-    char why_not[160];            /* why there is no MFU; "" when there is one */
+    struct mp_val peak_flops; /* a second */
+    char convention[240];     /* what the MFU means; "" when there is none */
+    char why_not[160];        /* why there is no MFU; "" when there is one */
 };
 
 /* Newest values of the guest's gauges; unknown ones are UNKNOWN. */
@@ -97,8 +97,8 @@ struct dash_job {
     uint64_t n_log_ever;
     struct dash_fact fact[DASH_FACT_MAX]; /* environment and model, as the guest described them */
     uint32_t n_fact;
-    char model[96];    /* class of the model; "" unknown */
-    char backend[64];  /* experts implementation that really runs; "" unknown */
+    char model[96];   /* class of the model; "" unknown */
+    char backend[64]; /* experts implementation that really runs; "" unknown */
 
     struct dash_step last;
     struct dash_figures figures;
@@ -121,7 +121,8 @@ struct dash_job *dash_job_dup(const struct dash_job *job);
 void dash_job_records(struct dash_job *job, const union mp_record *record, size_t n);
 
 /* A closed step, with the figures computed from it; now_ns on the watcher's clock. */
-void dash_job_step(struct dash_job *job, const struct mp_step *step, const struct dash_figures *figures, uint64_t now_ns);
+void dash_job_step(struct dash_job *job, const struct mp_step *step,
+                   const struct dash_figures *figures, uint64_t now_ns);
 
 /* Gauges, about once a second. */
 void dash_job_gauges(struct dash_job *job, const struct dash_gauges *g);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define FIRST_CAP 1024u
-#define SEVERAL (-2)
+#define SEVERAL   (-2)
 
 void dash_kernels_release(struct dash_kernels *k)
 {
@@ -46,7 +46,8 @@ static uint32_t hash(uint32_t name, int layer, uint32_t phase)
     return (uint32_t)(x >> 32);
 }
 
-static struct dash_kernel *find(const struct dash_kernels *k, uint32_t name, int16_t layer, uint8_t phase)
+static struct dash_kernel *find(const struct dash_kernels *k, uint32_t name, int16_t layer,
+                                uint8_t phase)
 {
     uint32_t i = hash(name, layer, phase);
 
@@ -74,32 +75,38 @@ static bool grow(struct dash_kernels *k)
     return true;
 }
 
-void dash_kernels_add(struct dash_kernels *k, const struct mp_event *e)
+void dash_kernels_clear(struct dash_kernels *k)
 {
-    uint8_t phase = e->phase < MP_PHASE_COUNT ? e->phase : MP_PHASE_OTHER;
+    if (k->row)
+        memset(k->row, 0, k->cap * sizeof *k->row);
+    k->used = 0;
+    k->n = k->ns = k->n_over = k->n_step = 0;
+}
+
+void dash_kernels_add(struct dash_kernels *k, uint32_t name, int16_t layer, uint8_t phase,
+                      uint32_t ns)
+{
     struct dash_kernel *row;
 
-    if (e->kind != MP_KERNEL || (e->flags & MP_FLAG_OWN))
-        return;
     k->n++;
-    k->ns += e->dur_ns;
+    k->ns += ns;
     if (k->used * 2 >= k->cap && k->cap < DASH_KERNEL_CAP * 2)
         grow(k);
     if (k->cap == 0)
         return;
-    row = find(k, e->name, e->layer, phase);
+    row = find(k, name, layer, phase);
     if (!row->used && (k->used >= DASH_KERNEL_CAP || k->used + 1 >= k->cap)) {
         k->n_over++;
         return;
     }
     k->used += !row->used;
     row->used = true;
-    row->name = e->name;
-    row->layer = e->layer;
+    row->name = name;
+    row->layer = layer;
     row->phase = phase;
     row->n++;
-    row->ns += e->dur_ns;
-    row->max_ns = e->dur_ns > row->max_ns ? e->dur_ns : row->max_ns;
+    row->ns += ns;
+    row->max_ns = ns > row->max_ns ? ns : row->max_ns;
 }
 
 bool dash_kernels_wants_name(const struct dash_kernels *k, uint32_t i)
@@ -175,11 +182,15 @@ static void merge(struct dash_kernel_row *to, const struct dash_kernel *from)
 static uint64_t group_key(enum dash_group group, const struct dash_kernel *row)
 {
     switch (group) {
-    case DASH_BY_NAME: return row->name;
-    case DASH_BY_LAYER: return (uint64_t)(row->layer + 1);
-    case DASH_BY_PHASE: return row->phase;
+    case DASH_BY_NAME:
+        return row->name;
+    case DASH_BY_LAYER:
+        return (uint64_t)(row->layer + 1);
+    case DASH_BY_PHASE:
+        return row->phase;
     case DASH_BY_ALL:
-    case DASH_GROUP_COUNT: break;
+    case DASH_GROUP_COUNT:
+        break;
     }
     return (uint64_t)row->name << 32 | (uint64_t)(uint16_t)row->layer << 8 | row->phase;
 }
@@ -217,15 +228,21 @@ static int compare_u64(uint64_t a, uint64_t b)
 }
 
 /* Least first. */
-static int compare_by(const struct order *o, const struct dash_kernel_row *a, const struct dash_kernel_row *b)
+static int compare_by(const struct order *o, const struct dash_kernel_row *a,
+                      const struct dash_kernel_row *b)
 {
     switch (o->q->sort) {
-    case DASH_SORT_CALLS: return compare_u64(a->n, b->n);
-    case DASH_SORT_MEAN: return compare_u64(a->ns / a->n, b->ns / b->n);
-    case DASH_SORT_MAX: return compare_u64(a->max_ns, b->max_ns);
-    case DASH_SORT_NAME: return strcmp(dash_kernels_name(o->k, b->name), dash_kernels_name(o->k, a->name));
+    case DASH_SORT_CALLS:
+        return compare_u64(a->n, b->n);
+    case DASH_SORT_MEAN:
+        return compare_u64(a->ns / a->n, b->ns / b->n);
+    case DASH_SORT_MAX:
+        return compare_u64(a->max_ns, b->max_ns);
+    case DASH_SORT_NAME:
+        return strcmp(dash_kernels_name(o->k, b->name), dash_kernels_name(o->k, a->name));
     case DASH_SORT_TIME:
-    case DASH_SORT_COUNT: break;
+    case DASH_SORT_COUNT:
+        break;
     }
     return compare_u64(a->ns, b->ns);
 }
@@ -243,7 +260,8 @@ static int compare_rows(const void *pa, const void *pb, void *arg)
     return a->layer != b->layer ? a->layer - b->layer : a->phase - b->phase;
 }
 
-int dash_kernels_query(const struct dash_kernels *k, const struct dash_query *q, struct dash_kernel_row **out)
+int dash_kernels_query(const struct dash_kernels *k, const struct dash_query *q,
+                       struct dash_kernel_row **out)
 {
     struct dash_kernel_row *row = calloc(k->used + 1, sizeof *row);
     struct slot *slot = calloc(k->cap + 1, sizeof *slot);
@@ -267,7 +285,8 @@ int dash_kernels_query(const struct dash_kernels *k, const struct dash_query *q,
 
 const char *dash_group_name(enum dash_group group)
 {
-    static const char *const name[DASH_GROUP_COUNT] = {"name", "layer", "phase", "name, layer and phase"};
+    static const char *const name[DASH_GROUP_COUNT] = {"name", "layer", "phase",
+                                                       "name, layer and phase"};
 
     return name[(unsigned)group < DASH_GROUP_COUNT ? group : 0];
 }

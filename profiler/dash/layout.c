@@ -65,11 +65,11 @@ static void overview(struct dash_layout *l, struct dash_rect body, int n_job)
     grow(&mfu, 6, &spare);
     grow(&box, 6, &spare);
     grow(&step, 6, &spare);
-    if (n_job > 1)
+    if (n_job > 1 && spare >= 2) /* a title alone would say nothing */
         grow(&jobs, least(n_job, 8) + 1, &spare);
     grow(&mfu, 8, &spare);
     if (spare >= 8)
-        grow(&phases, 18, &spare);
+        grow(&phases, 14, &spare);
     grow(&step, 8, &spare);
     mfu += spare;
 
@@ -79,7 +79,7 @@ static void overview(struct dash_layout *l, struct dash_rect body, int n_job)
     row = cut_top(&body, box);
     l->slot[DASH_SLOT_GPU] = cut_left(&row, (row.w - GAP) / 2);
     l->slot[DASH_SLOT_GUEST] = row;
-    l->slot[DASH_SLOT_JOBS] = jobs > 1 ? body : (struct dash_rect){0, 0, 0, 0};
+    l->slot[DASH_SLOT_JOBS] = jobs ? body : (struct dash_rect){0, 0, 0, 0};
 }
 
 static void experts(struct dash_layout *l, struct dash_rect body)
@@ -120,7 +120,8 @@ static void log_screen(struct dash_layout *l, struct dash_rect body)
     l->slot[DASH_SLOT_LOG] = body;
 }
 
-void dash_layout(struct dash_layout *out, enum dash_screen screen, int w, int h, int n_job, bool expanded)
+void dash_layout(struct dash_layout *out, enum dash_screen screen, int w, int h, int n_job,
+                 bool expanded)
 {
     struct dash_rect body = {0, 0, w, h};
 
@@ -136,12 +137,24 @@ void dash_layout(struct dash_layout *out, enum dash_screen screen, int w, int h,
     out->slot[DASH_SLOT_TABS] = cut_top(&body, 1);
     out->slot[DASH_SLOT_FOOTER] = cut_bottom(&body, 1);
     switch (screen) {
-    case DASH_OVERVIEW: overview(out, body, n_job); break;
-    case DASH_EXPERTS: experts(out, body); break;
-    case DASH_KERNELS: kernels(out, body, expanded); break;
-    case DASH_TIMELINE: timeline(out, body); break;
-    case DASH_LOG: log_screen(out, body); break;
+    case DASH_OVERVIEW:
+        overview(out, body, n_job);
+        break;
+    case DASH_EXPERTS:
+        experts(out, body);
+        break;
+    case DASH_KERNELS:
+        kernels(out, body, expanded);
+        break;
+    case DASH_TIMELINE:
+        timeline(out, body);
+        break;
+    case DASH_LOG:
+        log_screen(out, body);
+        break;
     case DASH_HELP:
-    case DASH_SCREEN_COUNT: out->slot[DASH_SLOT_HELP] = body; break;
+    case DASH_SCREEN_COUNT:
+        out->slot[DASH_SLOT_HELP] = body;
+        break;
     }
 }

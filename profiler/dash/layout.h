@@ -43,8 +43,8 @@ enum dash_slot {
 
 enum dash_size { DASH_TINY = 0, DASH_COMPACT, DASH_FULL };
 
-#define DASH_FULL_W 60
-#define DASH_FULL_H 16
+#define DASH_FULL_W    60
+#define DASH_FULL_H    16
 #define DASH_COMPACT_W 20
 #define DASH_COMPACT_H 5
 
@@ -54,6 +54,7 @@ struct dash_layout {
     struct dash_rect slot[DASH_SLOT_COUNT]; /* w = h = 0: not on this screen */
 };
 
-void dash_layout(struct dash_layout *out, enum dash_screen screen, int w, int h, int n_job, bool expanded);
+void dash_layout(struct dash_layout *out, enum dash_screen screen, int w, int h, int n_job,
+                 bool expanded);
 
 #endif

@@ -8,7 +8,7 @@
 #include "profiler/dash/job.h"
 #include "profiler/dash/layout.h"
 
-#define DASH_JOB_MAX 64
+#define DASH_JOB_MAX      64
 #define DASH_FILTER_BYTES 64
 
 enum dash_theme { DASH_THEME_DARK = 0, DASH_THEME_LIGHT, DASH_THEME_MONO, DASH_THEME_COUNT };
@@ -17,10 +17,10 @@ enum dash_theme { DASH_THEME_DARK = 0, DASH_THEME_LIGHT, DASH_THEME_MONO, DASH_T
  * dash_model_fit. */
 struct dash_ui {
     enum dash_screen screen, before_help;
-    uint64_t job_key; /* 0: the first job */
+    uint64_t job_key;                                   /* 0: the first job */
     int row[DASH_SCREEN_COUNT], col[DASH_SCREEN_COUNT]; /* selection */
-    int top[DASH_SCREEN_COUNT]; /* first row shown */
-    int page;         /* rows of the list on screen: what PgUp and PgDn move */
+    int top[DASH_SCREEN_COUNT];                         /* first row shown */
+    int page; /* rows of the list on screen: what PgUp and PgDn move */
     enum dash_expert_metric expert_metric;
     enum dash_group group;
     enum dash_sort sort;

@@ -17,7 +17,8 @@ static uint32_t fill_char(const struct dash_cells *c, int eighths)
     return c->ascii ? (uint32_t)ascii[eighths - 1] : LOWER_BLOCK + (uint32_t)eighths;
 }
 
-static void plot_column(struct dash_cells *c, struct dash_rect r, int x, enum dash_style style, double frac)
+static void plot_column(struct dash_cells *c, struct dash_rect r, int x, enum dash_style style,
+                        double frac)
 {
     int eighths = (int)lround(fmin(fmax(frac, 0), 1) * 8 * r.h);
 
@@ -27,8 +28,8 @@ static void plot_column(struct dash_cells *c, struct dash_rect r, int x, enum da
         dash_put_ch(c, r, x, y, style, fill_char(c, eighths < 8 ? eighths : 8), 1);
 }
 
-void dash_plot_line(struct dash_cells *c, struct dash_rect r, enum dash_style style, const double *value, size_t n,
-                    double lo, double hi)
+void dash_plot_line(struct dash_cells *c, struct dash_rect r, enum dash_style style,
+                    const double *value, size_t n, double lo, double hi)
 {
     size_t shown = r.w < 0 ? 0 : n < (size_t)r.w ? n : (size_t)r.w;
 
@@ -89,9 +90,10 @@ static void put_segment(struct dash_cells *c, struct dash_rect r, const struct d
     }
 }
 
-void dash_plot_stack(struct dash_cells *c, struct dash_rect r, const struct dash_segment *segment, size_t n)
+void dash_plot_stack(struct dash_cells *c, struct dash_rect r, const struct dash_segment *segment,
+                     size_t n)
 {
-    uint64_t part[SEGMENT_MAX];
+    uint64_t part[SEGMENT_MAX] = {0};
     int column[SEGMENT_MAX], x = 0;
 
     n = n < SEGMENT_MAX ? n : SEGMENT_MAX;
@@ -136,8 +138,10 @@ void dash_plot_heat(struct dash_cells *c, struct dash_rect r, int x, int y, int 
 
 int dash_plot_heat_legend(struct dash_cells *c, struct dash_rect r, int x, int y)
 {
-    static const char *const text[DASH_HEAT_LEVELS] = {"none ", "<¼ ", "<½ ", "<.8 ", "even ", ">1¼ ", ">2 ", ">4×"};
-    static const char *const ascii[DASH_HEAT_LEVELS] = {"none ", "<.25 ", "<.5 ", "<.8 ", "even ", ">1.25 ", ">2 ", ">4x"};
+    static const char *const text[DASH_HEAT_LEVELS] = {"none ", "<¼ ",  "<½ ", "<.8 ",
+                                                       "even ", ">1¼ ", ">2 ", ">4×"};
+    static const char *const ascii[DASH_HEAT_LEVELS] = {"none ", "<.25 ",  "<.5 ", "<.8 ",
+                                                        "even ", ">1.25 ", ">2 ",  ">4x"};
 
     for (int i = 0; i < DASH_HEAT_LEVELS; i++) {
         dash_plot_heat(c, r, x, y, i);

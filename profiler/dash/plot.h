@@ -8,8 +8,8 @@
 
 /* Bars of value[0..n-1], newest last, at the right edge of r; scaled lo..hi over r.h rows.
  * NAN leaves a gap. More values than columns: the newest are shown. */
-void dash_plot_line(struct dash_cells *c, struct dash_rect r, enum dash_style style, const double *value, size_t n,
-                    double lo, double hi);
+void dash_plot_line(struct dash_cells *c, struct dash_rect r, enum dash_style style,
+                    const double *value, size_t n, double lo, double hi);
 
 /* Least and greatest finite value; false when there is none. */
 bool dash_plot_range(const double *value, size_t n, double *lo, double *hi);
@@ -26,7 +26,8 @@ struct dash_segment {
 };
 
 /* One stacked bar over the whole width of r, in its first `r.h` rows. */
-void dash_plot_stack(struct dash_cells *c, struct dash_rect r, const struct dash_segment *segment, size_t n);
+void dash_plot_stack(struct dash_cells *c, struct dash_rect r, const struct dash_segment *segment,
+                     size_t n);
 
 /* Level of a value relative to its mean: 0 for nothing, 4 around the mean, 7 from four times on;
  * -1 for NAN. */

@@ -17,12 +17,10 @@ void dash_timeline_copy(struct dash_timeline *out, const struct dash_timeline *t
     memset(out->pending, 0, sizeof out->pending);
 }
 
-void dash_timeline_add(struct dash_timeline *t, const struct mp_event *e)
+bool dash_timeline_add(struct dash_timeline *t, const struct mp_event *e)
 {
     uint32_t slot = e->step % DASH_PENDING;
 
-    if (e->kind == MP_OVERHEAD || (e->flags & MP_FLAG_OWN))
-        return;
     if (t->pending[slot].step != e->step) {
         t->pending[slot].step = e->step;
         t->pending[slot].n = 0;
@@ -30,11 +28,12 @@ void dash_timeline_add(struct dash_timeline *t, const struct mp_event *e)
     }
     if (t->pending[slot].n == t->pending[slot].cap) {
         uint32_t cap = t->pending[slot].cap ? t->pending[slot].cap * 2 : 4096;
-        struct dash_op *op = cap <= DASH_OP_MAX ? realloc(t->pending[slot].op, cap * sizeof *op) : NULL;
+        struct dash_op *op =
+            cap <= DASH_OP_MAX ? realloc(t->pending[slot].op, cap * sizeof *op) : NULL;
 
         if (!op) {
             t->pending[slot].n_cut++;
-            return;
+            return false;
         }
         t->pending[slot].op = op;
         t->pending[slot].cap = cap;
@@ -47,6 +46,15 @@ void dash_timeline_add(struct dash_timeline *t, const struct mp_event *e)
         .phase = e->phase < MP_PHASE_COUNT ? e->phase : MP_PHASE_OTHER,
         .pass = e->pass < MP_PASS_COUNT ? e->pass : MP_PASS_FORWARD,
     };
+    return true;
+}
+
+const struct dash_op *dash_timeline_ops(const struct dash_timeline *t, uint32_t step, uint32_t *n)
+{
+    uint32_t slot = step % DASH_PENDING;
+
+    *n = t->pending[slot].step == step ? t->pending[slot].n : 0;
+    return t->pending[slot].op;
 }
 
 uint64_t dash_timeline_bin_ns(const struct dash_timeline *t, uint32_t i)

@@ -10,9 +10,9 @@
 
 #include "profiler/core/step.h"
 
-#define DASH_BINS 512u
-#define DASH_PENDING 4u /* steps whose records can be in flight at once */
-#define DASH_OP_MAX (1u << 19) /* operations kept a step: 12 MiB; the rest is counted in n_cut */
+#define DASH_BINS    512u
+#define DASH_PENDING 4u         /* steps whose records can be in flight at once */
+#define DASH_OP_MAX  (1u << 19) /* operations kept a step: 12 MiB; the rest is counted in n_cut */
 
 struct dash_op {
     uint64_t start_ns;
@@ -53,7 +53,11 @@ void dash_timeline_release(struct dash_timeline *t);
 /* Copies what is shown; operations under way stay behind. */
 void dash_timeline_copy(struct dash_timeline *out, const struct dash_timeline *t);
 
-void dash_timeline_add(struct dash_timeline *t, const struct mp_event *e);
+/* Keeps an operation of the job until its step closes; false when there was no room for it. */
+bool dash_timeline_add(struct dash_timeline *t, const struct mp_event *e);
+
+/* Operations kept of a step under way, borrowed until the next add or close; *n how many. */
+const struct dash_op *dash_timeline_ops(const struct dash_timeline *t, uint32_t step, uint32_t *n);
 
 /* The step closed: its operations become the bins shown. */
 void dash_timeline_close(struct dash_timeline *t, const struct mp_step *step);

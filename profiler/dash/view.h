@@ -10,8 +10,10 @@ struct dash_view {
     const char *name; /* in the tab line */
     const char *hint; /* keys of this screen, in the footer */
     /* What the arrows move over; NULL: nothing. job may be NULL. */
-    struct dash_extent (*extent)(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l);
-    void (*draw)(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l, struct dash_cells *c);
+    struct dash_extent (*extent)(const struct dash_model *m, const struct dash_job *job,
+                                 const struct dash_layout *l);
+    void (*draw)(const struct dash_model *m, const struct dash_job *job,
+                 const struct dash_layout *l, struct dash_cells *c);
 };
 
 extern const struct dash_view dash_view_overview;

@@ -10,14 +10,15 @@
 #include <string.h>
 
 #define LABEL_W 6
-#define VIO_W 7
+#define VIO_W   7
 
 static bool is_shared(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row)
 {
     return metric == DASH_TIME && e->basis[row] == MP_APPORTIONED;
 }
 
-static struct mp_val with_mark(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row, double v)
+static struct mp_val with_mark(const struct dash_experts *e, enum dash_expert_metric metric,
+                               uint32_t row, double v)
 {
     struct mp_val val = dash_measured(v);
 
@@ -30,9 +31,9 @@ static struct mp_val with_mark(const struct dash_experts *e, enum dash_expert_me
 
 /* Experts share a column when there are more of them than columns; the fullest one shows. */
 struct scale {
-    int columns;     /* of the map */
-    int per_column;  /* experts */
-    int per_expert;  /* columns: 2 where there is room */
+    int columns;    /* of the map */
+    int per_column; /* experts */
+    int per_expert; /* columns: 2 where there is room */
 };
 
 static struct scale scale_for(const struct dash_experts *e, struct dash_rect r)
@@ -48,27 +49,32 @@ static struct scale scale_for(const struct dash_experts *e, struct dash_rect r)
     return s;
 }
 
-static void draw_row(const struct dash_model *m, const struct dash_experts *e, uint32_t row, int y, struct dash_rect r,
-                     struct dash_cells *c)
+static void draw_row(const struct dash_model *m, const struct dash_experts *e, uint32_t row, int y,
+                     struct dash_rect r, struct dash_cells *c)
 {
     enum dash_expert_metric metric = m->ui.expert_metric;
     struct scale s = scale_for(e, r);
     double mean = dash_experts_mean(e, metric, row);
     char b[DASH_FMT_BYTES];
 
-    dash_putf(c, r, 0, y, (int)row == m->ui.row[DASH_EXPERTS] ? DASH_SELECTED : DASH_DIM, "L%-4d", e->layer[row]);
+    dash_putf(c, r, 0, y, (int)row == m->ui.row[DASH_EXPERTS] ? DASH_SELECTED : DASH_DIM, "L%-4d",
+              e->layer[row]);
     for (int x = 0; x < s.columns; x++) {
         int first = x / s.per_expert * s.per_column;
         double top = NAN;
 
         for (int i = first; i < first + s.per_column; i++)
-            top = fmax(top, dash_experts_value(e, metric, row, (uint32_t)i)); /* fmax passes over NAN */
+            top = fmax(top,
+                       dash_experts_value(e, metric, row, (uint32_t)i)); /* fmax passes over NAN */
         dash_plot_heat(c, r, LABEL_W + x, y, dash_heat_level(top / mean));
     }
-    dash_put_to(c, r, r.w - 1, y, DASH_NORMAL, dash_fmt_num(b, with_mark(e, metric, row, dash_experts_maxvio(e, metric, row)), 2, ""));
+    dash_put_to(
+        c, r, r.w - 1, y, DASH_NORMAL,
+        dash_fmt_num(b, with_mark(e, metric, row, dash_experts_maxvio(e, metric, row)), 2, ""));
 }
 
-static void mark_selected(const struct dash_model *m, const struct dash_experts *e, struct dash_rect r, struct dash_cells *c)
+static void mark_selected(const struct dash_model *m, const struct dash_experts *e,
+                          struct dash_rect r, struct dash_cells *c)
 {
     const struct dash_ui *ui = &m->ui;
     struct scale s = scale_for(e, r);
@@ -79,7 +85,8 @@ static void mark_selected(const struct dash_model *m, const struct dash_experts 
         dash_restyle(c, r, LABEL_W + x, y, s.per_expert, DASH_SELECTED);
 }
 
-static void draw_map(const struct dash_model *m, const struct dash_experts *e, struct dash_rect r, struct dash_cells *c)
+static void draw_map(const struct dash_model *m, const struct dash_experts *e, struct dash_rect r,
+                     struct dash_cells *c)
 {
     struct scale s = scale_for(e, r);
     char title[120], shared[40] = "";
@@ -87,8 +94,9 @@ static void draw_map(const struct dash_model *m, const struct dash_experts *e, s
 
     if (s.per_column > 1)
         snprintf(shared, sizeof shared, ", fullest of %d a column", s.per_column);
-    snprintf(title, sizeof title, "%s by layer and expert, last %u step%s%s", m->ui.expert_metric == DASH_LOAD ? "Tokens" : "GPU time",
-             dash_experts_depth(e), dash_experts_depth(e) == 1 ? "" : "s", shared);
+    snprintf(title, sizeof title, "%s by layer and expert, last %u step%s%s",
+             m->ui.expert_metric == DASH_LOAD ? "Tokens" : "GPU time", dash_experts_depth(e),
+             dash_experts_depth(e) == 1 ? "" : "s", shared);
     dash_rule(c, r, title);
     for (int y = 1; y < last && top + y - 1 < (int)e->n_layer; y++)
         draw_row(m, e, (uint32_t)(top + y - 1), y, r, c);
@@ -121,7 +129,8 @@ static uint32_t fullest(const struct dash_experts *e, enum dash_expert_metric me
     return best;
 }
 
-static void draw_worst(const struct dash_model *m, const struct dash_experts *e, struct dash_rect r, struct dash_cells *c)
+static void draw_worst(const struct dash_model *m, const struct dash_experts *e, struct dash_rect r,
+                       struct dash_cells *c)
 {
     enum dash_expert_metric metric = m->ui.expert_metric;
     struct ranked *rank = calloc(e->n_layer + 1, sizeof *rank);
@@ -140,7 +149,8 @@ static void draw_worst(const struct dash_model *m, const struct dash_experts *e,
 
         dash_putf(c, r, 1, y, DASH_NORMAL, "L%d", e->layer[row]);
         dash_put(c, r, 7, y, DASH_DIM, "MaxVio");
-        dash_put_to(c, r, 20, y, DASH_NORMAL, dash_fmt_num(b, with_mark(e, metric, row, rank[y - 1].vio), 2, ""));
+        dash_put_to(c, r, 20, y, DASH_NORMAL,
+                    dash_fmt_num(b, with_mark(e, metric, row, rank[y - 1].vio), 2, ""));
         dash_putf(c, r, 22, y, DASH_NORMAL, "e%u", fullest(e, metric, row));
         if (dead)
             dash_putf(c, r, 28, y, DASH_WARN, "%u dead", dead);
@@ -148,24 +158,26 @@ static void draw_worst(const struct dash_model *m, const struct dash_experts *e,
     free(rank);
 }
 
-static void draw_value(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row, uint32_t expert, int y,
-                       struct dash_rect r, struct dash_cells *c)
+static void draw_value(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row,
+                       uint32_t expert, int y, struct dash_rect r, struct dash_cells *c)
 {
     double v = dash_experts_value(e, metric, row, expert), mean = dash_experts_mean(e, metric, row);
     struct mp_val a_step = with_mark(e, metric, row, v / dash_experts_depth(e));
     char b[DASH_FMT_BYTES];
 
     dash_put(c, r, 1, y, DASH_DIM, metric == DASH_LOAD ? "tokens" : "time");
-    dash_put_to(c, r, 20, y, DASH_NORMAL, metric == DASH_LOAD ? dash_fmt_si(b, a_step, "") : dash_fmt_ns(b, a_step));
+    dash_put_to(c, r, 20, y, DASH_NORMAL,
+                metric == DASH_LOAD ? dash_fmt_si(b, a_step, "") : dash_fmt_ns(b, a_step));
     dash_put(c, r, 21, y, DASH_DIM, "a step");
     if (isfinite(v / mean))
         dash_putf(c, r, 29, y, DASH_NORMAL, "%.1f×", v / mean);
 }
 
-static void draw_expert(const struct dash_model *m, const struct dash_experts *e, struct dash_rect r, struct dash_cells *c)
+static void draw_expert(const struct dash_model *m, const struct dash_experts *e,
+                        struct dash_rect r, struct dash_cells *c)
 {
     uint32_t row = (uint32_t)m->ui.row[DASH_EXPERTS], expert = (uint32_t)m->ui.col[DASH_EXPERTS];
-    struct dash_rect plot = {r.x + 1, r.y + 3, r.w - 2, r.h - 3};
+    struct dash_rect plot = {r.x + 1, r.y + 3, r.w - 2, r.h > 11 ? 8 : r.h - 3};
     double v[DASH_RING_CAP], lo = 0, hi = 0;
     char title[64];
     size_t n;
@@ -178,7 +190,8 @@ static void draw_expert(const struct dash_model *m, const struct dash_experts *e
     }
     draw_value(e, DASH_LOAD, row, expert, 1, r, c);
     draw_value(e, DASH_TIME, row, expert, 2, r, c);
-    n = dash_experts_history(e, m->ui.expert_metric, row, expert, v, plot.w > 0 ? (size_t)plot.w : 0);
+    n = dash_experts_history(e, m->ui.expert_metric, row, expert, v,
+                             plot.w > 0 ? (size_t)plot.w : 0);
     if (dash_plot_range(v, n, &lo, &hi))
         dash_plot_line(c, plot, DASH_CHART, v, n, 0, hi);
 }
@@ -194,18 +207,22 @@ static void draw_nothing(const struct dash_job *job, struct dash_rect r, struct 
         dash_put_wrap(c, r, 1, DASH_WARN, job->feature[MP_FEATURE_ROUTING].why);
     else
         dash_put_wrap(c, r, 1, DASH_DIM,
-                      "No routing was seen so far: either this model has no experts, or none of them ran in a complete step.");
+                      "No routing was seen so far: either this model has no experts, or none of "
+                      "them ran in a complete step.");
 }
 
-static struct dash_extent extent(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l)
+static struct dash_extent extent(const struct dash_model *m, const struct dash_job *job,
+                                 const struct dash_layout *l)
 {
     (void)m;
     if (!job)
         return (struct dash_extent){0, 0, 1};
-    return (struct dash_extent){(int)job->experts.n_layer, (int)job->experts.n_expert, l->slot[DASH_SLOT_MAP].h - 2};
+    return (struct dash_extent){(int)job->experts.n_layer, (int)job->experts.n_expert,
+                                l->slot[DASH_SLOT_MAP].h - 2};
 }
 
-static void draw(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l, struct dash_cells *c)
+static void draw(const struct dash_model *m, const struct dash_job *job,
+                 const struct dash_layout *l, struct dash_cells *c)
 {
     const struct dash_experts *e = &job->experts;
 

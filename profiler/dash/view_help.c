@@ -5,7 +5,8 @@
 #define KEYS_W 18
 
 static const char *const words[] = {
-    "MFU: FLOPs that the model's definition asks for on useful tokens, over time and the GPU's dense peak.",
+    "MFU: FLOPs that the model's definition asks for on useful tokens, over time and the GPU's "
+    "dense peak.",
     "HFU: FLOPs that were executed, recomputation and padding included. HFU is never below MFU.",
     "MaxVio: the fullest expert of a layer over the mean, less 1. 0 is even.",
     "~ before a figure: shared out by token counts, not measured one by one.  –: not known.",
@@ -20,7 +21,8 @@ static int n_lines(void)
     return (int)(n + countof(words)) + 1;
 }
 
-static struct dash_extent extent(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l)
+static struct dash_extent extent(const struct dash_model *m, const struct dash_job *job,
+                                 const struct dash_layout *l)
 {
     int h = l->slot[DASH_SLOT_HELP].h;
 
@@ -29,7 +31,8 @@ static struct dash_extent extent(const struct dash_model *m, const struct dash_j
     return (struct dash_extent){n_lines() > h ? n_lines() - h + 1 : 1, 0, h};
 }
 
-static void draw(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l, struct dash_cells *c)
+static void draw(const struct dash_model *m, const struct dash_job *job,
+                 const struct dash_layout *l, struct dash_cells *c)
 {
     struct dash_rect r = l->slot[DASH_SLOT_HELP];
     int y = -m->ui.row[DASH_HELP];
@@ -52,7 +55,7 @@ static void draw(const struct dash_model *m, const struct dash_job *job, const s
 
 const struct dash_view dash_view_help = {
     .name = "Help",
-    .hint = "Esc back",
+    .hint = "j k scroll  Esc back",
     .extent = extent,
     .draw = draw,
 };

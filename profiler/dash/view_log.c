@@ -24,7 +24,8 @@ static int rows_of(const char *text, int w)
     return w < 1 || width <= w ? 1 : (width + w - 1) / w;
 }
 
-static void put_line(struct page *p, enum dash_style label_style, const char *label, enum dash_style style, const char *text)
+static void put_line(struct page *p, enum dash_style label_style, const char *label,
+                     enum dash_style style, const char *text)
 {
     struct dash_rect value = {p->r.x + LABEL_W, p->r.y, p->r.w - LABEL_W, p->r.h};
     int y = p->y - p->skip, n = rows_of(text, value.w);
@@ -53,9 +54,13 @@ static void put_features(struct page *p, const struct dash_job *job)
         enum mp_feature_state s = job->feature[i].state;
         char text[200];
 
-        snprintf(text, sizeof text, "%s%s%s", state[s > MP_FEATURE_FAILED ? 0 : s], job->feature[i].why[0] ? ": " : "", job->feature[i].why);
+        snprintf(text, sizeof text, "%s%s%s", state[s > MP_FEATURE_FAILED ? 0 : s],
+                 job->feature[i].why[0] ? ": " : "", job->feature[i].why);
         put_line(p, DASH_DIM, dash_feature_name((enum mp_feature)i),
-                 s == MP_FEATURE_ON ? DASH_GOOD : s == MP_FEATURE_FAILED ? DASH_BAD : DASH_DIM, text);
+                 s == MP_FEATURE_ON       ? DASH_GOOD
+                 : s == MP_FEATURE_FAILED ? DASH_BAD
+                                          : DASH_DIM,
+                 text);
     }
 }
 
@@ -77,7 +82,8 @@ static void draw_log(const struct dash_job *job, struct dash_rect r, struct dash
 {
     static const enum dash_style style[] = {DASH_NORMAL, DASH_WARN, DASH_BAD};
     static const char mark[] = " !X";
-    uint32_t room = r.h > 1 ? (uint32_t)r.h - 1 : 0, first = job->n_log > room ? job->n_log - room : 0;
+    uint32_t room = r.h > 1 ? (uint32_t)r.h - 1 : 0,
+             first = job->n_log > room ? job->n_log - room : 0;
 
     dash_rule(c, r, "Log, newest last");
     if (job->n_log == 0)
@@ -91,14 +97,16 @@ static void draw_log(const struct dash_job *job, struct dash_rect r, struct dash
 
         localtime_r(&seconds, &when);
         strftime(clock, sizeof clock, "%H:%M:%S", &when);
-        snprintf(text, sizeof text, "%s %c %.*s", clock, mark[level], (int)sizeof row->text, row->text);
+        snprintf(text, sizeof text, "%s %c %.*s", clock, mark[level], (int)sizeof row->text,
+                 row->text);
         if (row->count > 1)
             snprintf(text + strlen(text), sizeof text - strlen(text), " (%u times)", row->count);
         dash_put_fit(c, r, 1, (int)(i - first) + 1, r.w - 2, style[level], text);
     }
 }
 
-static struct dash_extent extent(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l)
+static struct dash_extent extent(const struct dash_model *m, const struct dash_job *job,
+                                 const struct dash_layout *l)
 {
     struct page p = {NULL, l->slot[DASH_SLOT_ENV], 0, 0};
 
@@ -108,7 +116,8 @@ static struct dash_extent extent(const struct dash_model *m, const struct dash_j
     return (struct dash_extent){p.y > p.r.h ? p.y - p.r.h + 1 : 1, 0, p.r.h};
 }
 
-static void draw(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l, struct dash_cells *c)
+static void draw(const struct dash_model *m, const struct dash_job *job,
+                 const struct dash_layout *l, struct dash_cells *c)
 {
     struct page p = {c, l->slot[DASH_SLOT_ENV], 0, m->ui.row[DASH_LOG]};
 

@@ -1,7 +1,7 @@
 /* Overview: how well the GPU is used now, where the last step went, and whether to trust it. */
+#include "profiler/dash/view.h"
 #include "profiler/dash/fmt.h"
 #include "profiler/dash/plot.h"
-#include "profiler/dash/view.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -33,15 +33,21 @@ static const char *fmt_metric(char b[DASH_FMT_BYTES], enum dash_metric metric, d
 {
     struct mp_val val = dash_measured(v);
 
-    return metric == DASH_M_MFU ? dash_fmt_frac(b, val) : metric == DASH_M_STEP_NS ? dash_fmt_ns(b, val) : dash_fmt_si(b, val, "");
+    return metric == DASH_M_MFU       ? dash_fmt_frac(b, val)
+           : metric == DASH_M_STEP_NS ? dash_fmt_ns(b, val)
+                                      : dash_fmt_si(b, val, "");
 }
 
 /* A chart with its scale at the left. A range under a tenth of its top is widened: noise is no news. */
-static void draw_chart(const struct dash_job *job, enum dash_metric metric, struct dash_rect r, struct dash_cells *c)
+static void draw_chart(const struct dash_job *job, enum dash_metric metric, struct dash_rect r,
+                       struct dash_cells *c)
 {
     double v[DASH_RING_CAP], lo = 0, hi = 0;
     struct dash_rect plot = {r.x + LABEL_W, r.y, r.w - LABEL_W, r.h};
-    size_t n = dash_ring_copy(&job->ring[metric], v, plot.w < 0 ? 0 : (size_t)plot.w < DASH_RING_CAP ? (size_t)plot.w : DASH_RING_CAP);
+    size_t n = dash_ring_copy(&job->ring[metric], v,
+                              plot.w < 0                       ? 0
+                              : (size_t)plot.w < DASH_RING_CAP ? (size_t)plot.w
+                                                               : DASH_RING_CAP);
     char b[DASH_FMT_BYTES];
 
     if (r.h < 1 || !dash_plot_range(v, n, &lo, &hi))
@@ -60,18 +66,22 @@ static void draw_figures(const struct dash_job *job, struct dash_rect r, struct 
     char a[DASH_FMT_BYTES], b[DASH_FMT_BYTES];
     int x = dash_putf(c, r, 1, 1, DASH_BOLD, "MFU %s", dash_fmt_frac(a, f->mfu));
 
-    x = dash_putf(c, r, x + 3, 1, DASH_NORMAL, "mean %s over %llu steps", dash_fmt_frac(a, job->mfu_mean),
+    x = dash_putf(c, r, x + 3, 1, DASH_NORMAL, "mean %s over %llu steps",
+                  dash_fmt_frac(a, job->mfu_mean),
                   (unsigned long long)(job->n_step < DASH_RING_CAP ? job->n_step : DASH_RING_CAP));
     x = dash_putf(c, r, x + 3, 1, DASH_NORMAL, "HFU %s", dash_fmt_frac(a, f->hfu));
     if (f->amfu.basis != MP_UNKNOWN)
         dash_putf(c, r, x + 3, 1, DASH_NORMAL, "aMFU %s", dash_fmt_frac(a, f->amfu));
-    x = dash_putf(c, r, 1, 2, DASH_BOLD, "%s useful", dash_fmt_si(a, dash_job_value(job, DASH_M_USEFUL_S), "tok/s"));
+    x = dash_putf(c, r, 1, 2, DASH_BOLD, "%s useful",
+                  dash_fmt_si(a, dash_job_value(job, DASH_M_USEFUL_S), "tok/s"));
     x = dash_putf(c, r, x + 3, 2, DASH_NORMAL, "%s with padding",
                   dash_fmt_si(a, dash_job_value(job, DASH_M_PROCESSED_S), "tok/s"));
     if (f->model_flop.basis != MP_UNKNOWN && job->last.window_ns) {
-        struct mp_val rate = {f->model_flop.v * 1e9 / (double)job->last.window_ns, f->model_flop.basis};
+        struct mp_val rate = {f->model_flop.v * 1e9 / (double)job->last.window_ns,
+                              f->model_flop.basis};
 
-        dash_putf(c, r, x + 3, 2, DASH_NORMAL, "%s of %s", dash_fmt_si(a, rate, "FLOP/s"), dash_fmt_si(b, f->peak_flops, ""));
+        dash_putf(c, r, x + 3, 2, DASH_NORMAL, "%s of %s", dash_fmt_si(a, rate, "FLOP/s"),
+                  dash_fmt_si(b, f->peak_flops, "FLOP/s"));
     }
 }
 
@@ -94,9 +104,11 @@ static void draw_mfu(const struct dash_job *job, struct dash_rect r, struct dash
 
 /* The order of a training step, so that the bar reads from left to right. */
 static const int bar_order[] = {
-    MP_PHASE_EMBED,  MP_PHASE_ATTENTION,     MP_PHASE_NORM,      MP_PHASE_ROUTER,  MP_PHASE_DISPATCH, MP_PHASE_EXPERT,
-    MP_PHASE_COMBINE, MP_PHASE_SHARED_EXPERT, MP_PHASE_DENSE_MLP, MP_PHASE_LM_HEAD, MP_PHASE_LOSS,     MP_PHASE_GRADIENT,
-    MP_PHASE_OPTIMIZER, MP_PHASE_COMM,       MP_PHASE_COPY,      MP_PHASE_OTHER,   MP_PHASE_COUNT,
+    MP_PHASE_EMBED,     MP_PHASE_ATTENTION, MP_PHASE_NORM,    MP_PHASE_ROUTER,
+    MP_PHASE_DISPATCH,  MP_PHASE_EXPERT,    MP_PHASE_COMBINE, MP_PHASE_SHARED_EXPERT,
+    MP_PHASE_DENSE_MLP, MP_PHASE_LM_HEAD,   MP_PHASE_LOSS,    MP_PHASE_GRADIENT,
+    MP_PHASE_OPTIMIZER, MP_PHASE_COMM,      MP_PHASE_COPY,    MP_PHASE_OTHER,
+    MP_PHASE_COUNT,
 };
 MP_STATIC_ASSERT(countof(bar_order) == MP_PHASE_COUNT + 1, "every phase and idle are in the bar");
 
@@ -132,11 +144,14 @@ static void draw_legend(const struct dash_step *s, struct dash_rect r, struct da
     for (int i = 0; i < n; i++) {
         int x = i % columns * width + 1, y = i / columns;
 
-        dash_put_ch(c, r, x, y, dash_phase_style(part[i].phase), (uint32_t)dash_phase_letter(part[i].phase), 1);
+        dash_put_ch(c, r, x, y, dash_phase_style(part[i].phase),
+                    (uint32_t)dash_phase_letter(part[i].phase), 1);
         dash_put(c, r, x + 2, y, DASH_NORMAL, dash_phase_label(part[i].phase));
-        dash_putf(c, r, x + 16, y, DASH_NORMAL, "%6.1f %%", 100.0 * (double)part[i].ns / (double)s->window_ns);
+        dash_putf(c, r, x + 16, y, DASH_NORMAL, "%6.1f %%",
+                  100.0 * (double)part[i].ns / (double)s->window_ns);
         if (with_time)
-            dash_put_to(c, r, x + 33, y, DASH_DIM, dash_fmt_ns(b, dash_measured((double)part[i].ns)));
+            dash_put_to(c, r, x + 33, y, DASH_DIM,
+                        dash_fmt_ns(b, dash_measured((double)part[i].ns)));
     }
 }
 
@@ -153,13 +168,16 @@ static void draw_step(const struct dash_job *job, struct dash_rect r, struct das
         return;
     }
     snprintf(title, sizeof title, "Step %u: %s in %u micro-batch%s, %u kernels%s", s->step,
-             dash_fmt_ns(b, dash_measured((double)s->window_ns)), s->n_micro, s->n_micro == 1 ? "" : "es", s->n_kernel,
+             dash_fmt_ns(b, dash_measured((double)s->window_ns)), s->n_micro,
+             s->n_micro == 1 ? "" : "es", s->n_kernel,
              s->flags & MP_STEP_INCOMPLETE ? ", some records missing" : "");
     dash_rule(c, r, title);
     for (size_t i = 0; i < countof(bar_order); i++)
-        segment[i] = (struct dash_segment){part_ns(s, bar_order[i]), dash_phase_style(bar_order[i]),
-                                           dash_phase_letter(bar_order[i]), dash_phase_label(bar_order[i])};
-    dash_plot_stack(c, (struct dash_rect){r.x + 1, r.y + 1, r.w - 2, bar_h}, segment, countof(segment));
+        segment[i] =
+            (struct dash_segment){part_ns(s, bar_order[i]), dash_phase_style(bar_order[i]),
+                                  dash_phase_letter(bar_order[i]), dash_phase_label(bar_order[i])};
+    dash_plot_stack(c, (struct dash_rect){r.x + 1, r.y + 1, r.w - 2, bar_h}, segment,
+                    countof(segment));
     draw_legend(s, (struct dash_rect){r.x, r.y + 1 + bar_h, r.w, r.h - 1 - bar_h}, c);
 }
 
@@ -204,11 +222,11 @@ static int put_row(struct dash_cells *c, struct dash_rect r, int y, const char *
     return LABEL_W + 1;
 }
 
-static void put_gauge(const struct dash_job *job, struct dash_rect r, int y, const char *label, const char *text,
-                      enum dash_metric metric, struct dash_cells *c)
+static void put_gauge(const struct dash_job *job, struct dash_rect r, int y, const char *label,
+                      const char *text, enum dash_metric metric, struct dash_cells *c)
 {
     double v[DASH_RING_CAP], lo = 0, hi = 0;
-    struct dash_rect line = {r.x + 30, r.y + y, r.w - 31, 1};
+    struct dash_rect line = {r.x + 32, r.y + y, r.w - 33, 1};
     size_t n = dash_ring_copy(&job->ring[metric], v, line.w > 0 ? (size_t)line.w : 0);
 
     dash_put(c, r, put_row(c, r, y, label), y, DASH_NORMAL, text);
@@ -223,7 +241,8 @@ static const char *throttle_text(char out[64], uint32_t bits)
         uint32_t bit;
         const char *text;
     } reason[] = {
-        {0x4, "power cap"}, {0x20 | 0x40, "heat"}, {0x80, "power brake"}, {0x8, "hardware slowdown"}, {0x10, "sync boost"},
+        {0x4, "power cap"},         {0x20 | 0x40, "heat"}, {0x80, "power brake"},
+        {0x8, "hardware slowdown"}, {0x10, "sync boost"},
     };
     size_t at = 0;
 
@@ -244,7 +263,8 @@ static void draw_gpu(const struct dash_job *job, struct dash_rect r, struct dash
     put_gauge(job, r, 1, "clock", dash_fmt_num(b, g->sm_clock_mhz, 0, "MHz"), DASH_M_SM_CLOCK, c);
     put_gauge(job, r, 2, "power", dash_fmt_num(b, g->power_w, 0, "W"), DASH_M_POWER, c);
     snprintf(text, sizeof text, "%s of %s", dash_fmt_bytes(b, g->mem_bytes),
-             dash_fmt_bytes(total, (struct mp_val){(double)job->gpu_mem_bytes, job->gpu_mem_bytes ? MP_MEASURED : MP_UNKNOWN}));
+             dash_fmt_bytes(total, (struct mp_val){(double)job->gpu_mem_bytes,
+                                                   job->gpu_mem_bytes ? MP_MEASURED : MP_UNKNOWN}));
     put_gauge(job, r, 3, "memory", text, DASH_M_MEM, c);
     put_gauge(job, r, 4, "temp", dash_fmt_num(b, g->temp_c, 0, "°C"), DASH_M_TEMP, c);
     put_row(c, r, 5, "held by");
@@ -265,18 +285,20 @@ static void draw_agent(const struct dash_job *job, struct dash_rect r, struct da
     int x;
 
     dash_rule(c, r, "Agent");
-    x = dash_put(c, r, put_row(c, r, 1, "state"), 1, dash_job_is_live(job) || job->replay ? DASH_GOOD : DASH_WARN,
-                 dash_job_state(job));
+    x = dash_put(c, r, put_row(c, r, 1, "state"), 1,
+                 dash_job_is_live(job) || job->replay ? DASH_GOOD : DASH_WARN, dash_job_state(job));
     if (job->why[0])
         dash_put_fit(c, r, x + 1, 1, r.w - x - 1, DASH_DIM, job->why);
-    dash_put_fit(c, r, put_row(c, r, 2, "experts"), 2, r.w - LABEL_W - 1, DASH_BOLD, job->backend[0] ? job->backend : DASH_UNKNOWN);
+    dash_put_fit(c, r, put_row(c, r, 2, "experts"), 2, r.w - LABEL_W - 1, DASH_BOLD,
+                 job->backend[0] ? job->backend : DASH_UNKNOWN);
     dash_putf(c, r, put_row(c, r, 3, "coverage"), 3,
-              coverage.basis != MP_UNKNOWN && coverage.v < 0.99 ? DASH_WARN : DASH_NORMAL, "%s of GPU time has a phase",
-              dash_fmt_frac(a, coverage));
-    dash_putf(c, r, put_row(c, r, 4, "own cost"), 4, DASH_NORMAL, "%s of a core, %s of GPU", dash_fmt_frac(a, n->agent_frac),
-              dash_fmt_frac(b, dash_step_own(&job->last)));
+              coverage.basis != MP_UNKNOWN && coverage.v < 0.99 ? DASH_WARN : DASH_NORMAL,
+              "%s of GPU time", dash_fmt_frac(a, coverage));
+    dash_putf(c, r, put_row(c, r, 4, "own cost"), 4, DASH_NORMAL, "%s core, %s GPU",
+              dash_fmt_frac(a, n->agent_frac), dash_fmt_frac(b, dash_step_own(&job->last)));
     put_row(c, r, 5, "records");
-    dash_putf(c, r, LABEL_W + 1, 5, lossy, "%s, lost %llu", dash_fmt_si(a, dash_measured((double)n->n_record), ""),
+    dash_putf(c, r, LABEL_W + 1, 5, lossy, "%s, lost %llu",
+              dash_fmt_si(a, dash_measured((double)n->n_record), ""),
               (unsigned long long)(n->n_dropped + n->n_lost + n->n_lapped));
 }
 
@@ -299,16 +321,19 @@ static void draw_jobs(const struct dash_model *m, struct dash_rect r, struct das
         enum dash_style style = i == index ? DASH_SELECTED : DASH_NORMAL;
 
         dash_put_ch(c, r, 1, y, style, ' ', 67);
-        dash_putf(c, r, 1, y, style, "%c%8d  %s", i == index ? '>' : ' ', job[i]->pid, dash_job_state(job[i]));
+        dash_putf(c, r, 1, y, style, "%c%8d  %s", i == index ? '>' : ' ', job[i]->pid,
+                  dash_job_state(job[i]));
         dash_put(c, r, 26, y, style, "MFU");
         dash_put_to(c, r, 38, y, style, dash_fmt_frac(b, job[i]->figures.mfu));
         dash_put_to(c, r, 50, y, style, dash_fmt_ns(b, dash_job_value(job[i], DASH_M_STEP_NS)));
-        dash_put_to(c, r, 67, y, style, dash_fmt_si(b, dash_job_value(job[i], DASH_M_USEFUL_S), "tok/s"));
+        dash_put_to(c, r, 67, y, style,
+                    dash_fmt_si(b, dash_job_value(job[i], DASH_M_USEFUL_S), "tok/s"));
         dash_put_fit(c, r, 70, y, r.w - 71, DASH_DIM, job[i]->title);
     }
 }
 
-static void draw(const struct dash_model *m, const struct dash_job *job, const struct dash_layout *l, struct dash_cells *c)
+static void draw(const struct dash_model *m, const struct dash_job *job,
+                 const struct dash_layout *l, struct dash_cells *c)
 {
     draw_mfu(job, l->slot[DASH_SLOT_MFU], c);
     draw_step(job, l->slot[DASH_SLOT_STEP], c);
