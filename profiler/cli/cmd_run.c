@@ -106,6 +106,7 @@ static int signals_open(void)
 {
     sigset_t set;
 
+    signal(SIGPIPE, SIG_IGN); /* a progress line that nobody reads must not end a recording */
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);

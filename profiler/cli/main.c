@@ -86,7 +86,6 @@ int main(int argc, char **argv)
 
     setlocale(LC_CTYPE, "");
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error code like a full disk */
-    signal(SIGPIPE, SIG_IGN);
     if (argc < 2)
         return cli_usage("", "no command given");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||

@@ -5,6 +5,8 @@ const struct cli_cmd cli_table[] = {
     {"run", "[-o FILE] [--preload] -- CMD...", "start a job with the profiler in it and record it",
      cmd_run_main},
     {"top", "[PID...] [--replay FILE] [--once]", "look at running jobs, live", cmd_top_main},
+    {"report", "FILE... [--json] [--peak TFLOPS]", "what a recorded run did with its time",
+     cmd_report_main},
 };
 
 const size_t cli_table_count = countof(cli_table);

@@ -1,0 +1,335 @@
+/* The walk over the steps and what follows from their sums. Three sums are kept at a time, one a
+ * block, because which block the report speaks of is known only at the end. */
+#include "report/analyze.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/analyze_part.h"
+#include "report/sums.h"
+
+struct walk {
+    struct rp_acc acc[RP_BLOCK_COUNT];
+    uint32_t n_step, n_whole, n_aside;
+    struct mp_err *err;
+};
+
+void rp_note(struct rp_report *r, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (r->n_note == RP_NOTES)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(r->note[r->n_note++], sizeof r->note[0], fmt, ap);
+    va_end(ap);
+}
+
+struct mp_val rp_max_vio(const uint64_t *tokens, size_t n)
+{
+    uint64_t sum = 0, max = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        sum += tokens[i];
+        max = tokens[i] > max ? tokens[i] : max;
+    }
+    if (sum == 0)
+        return (struct mp_val){0, MP_UNKNOWN};
+    return (struct mp_val){(double)max * (double)n / (double)sum - 1, MP_MEASURED};
+}
+
+/* ---- sums --------------------------------------------------------------------------------------- */
+
+static void add_known(uint64_t *sum, bool *known, uint64_t v)
+{
+    if (v == UINT64_MAX)
+        *known = false;
+    else
+        *sum += v;
+}
+
+static void add_routes(struct rp_acc *a, const struct mp_step *step)
+{
+    for (uint32_t i = 0; i < step->n_route; i++) {
+        const struct mp_route *r = &step->route[i];
+        uint64_t sum = 0, max = 0;
+
+        for (unsigned e = 0; e < r->n_expert; e++) {
+            sum += r->count[e];
+            max = r->count[e] > max ? r->count[e] : max;
+        }
+        if (sum == 0 || r->layer < 0 || r->layer >= RP_ACC_LAYERS)
+            continue;
+        a->vio_sum[r->layer] += (double)max * r->n_expert / (double)sum - 1;
+        a->vio_n[r->layer]++;
+    }
+}
+
+static int add_seconds(struct rp_acc *a, double seconds)
+{
+    if (a->n == a->cap) {
+        size_t cap = a->cap ? a->cap * 2 : 64;
+        double *grown = realloc(a->seconds, cap * sizeof *grown);
+
+        if (!grown)
+            return MP_ENOMEM;
+        a->seconds = grown;
+        a->cap = cap;
+    }
+    a->seconds[a->n] = seconds;
+    return MP_OK;
+}
+
+static int add_step(struct rp_acc *a, const struct mp_step *s)
+{
+    if (add_seconds(a, (double)s->window_ns * 1e-9))
+        return MP_ENOMEM;
+    if (a->n == 0) {
+        a->useful_known = a->processed_known = a->trainable_known = true;
+        a->useful_basis = s->useful_basis;
+        a->first = s->step;
+    }
+    a->n++;
+    a->last = s->step;
+    a->incomplete += (s->flags & MP_STEP_INCOMPLETE) != 0;
+    a->window_ns += s->window_ns;
+    a->idle_ns += s->idle_ns;
+    a->kernel_ns += s->kernel_ns;
+    a->own_ns += s->own_ns;
+    add_known(&a->useful, &a->useful_known, s->useful);
+    add_known(&a->processed, &a->processed_known, s->processed);
+    add_known(&a->trainable, &a->trainable_known, s->trainable);
+    if (s->useful_basis > a->useful_basis) /* the weaker one speaks for the sum */
+        a->useful_basis = s->useful_basis;
+    for (uint32_t i = 0; i < s->n_cell; i++) {
+        a->booked_ns[s->cell[i].phase][s->cell[i].pass] += s->cell[i].booked_ns;
+        a->ops[s->cell[i].phase][s->cell[i].pass] += s->cell[i].n;
+    }
+    add_routes(a, s);
+    return MP_OK;
+}
+
+static int on_step(void *arg, const struct mp_step *step)
+{
+    struct walk *w = arg;
+    int block = RP_BLOCK_PARTIAL;
+
+    w->n_step++;
+    w->n_aside += (step->flags & MP_STEP_ASIDE) != 0;
+    if (rp_step_is_whole(step))
+        block = w->n_whole++ < RP_WARMUP_STEPS ? RP_BLOCK_WARMUP : RP_BLOCK_STEADY;
+    if (add_step(&w->acc[block], step))
+        return mp_fail(w->err, MP_ENOMEM, "no memory for %u steps", w->n_step);
+    return MP_OK;
+}
+
+/* ---- figures of the chosen block ------------------------------------------------------------------ */
+
+static struct mp_val measured(double v)
+{
+    return (struct mp_val){v, MP_MEASURED};
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static int fill_steps(struct rp_report *r, struct rp_acc *a, uint32_t recorded)
+{
+    double *sorted;
+
+    r->step = (struct rp_step_stat){.count = a->n,
+                                    .first = a->first,
+                                    .last = a->last,
+                                    .recorded = recorded,
+                                    .incomplete = a->incomplete,
+                                    .seconds = a->seconds,
+                                    .window_s = (double)a->window_ns * 1e-9};
+    a->seconds = NULL; /* the report's now */
+    if (a->n == 0)
+        return MP_OK;
+    sorted = malloc(a->n * sizeof *sorted);
+    if (!sorted)
+        return MP_ENOMEM;
+    memcpy(sorted, r->step.seconds, a->n * sizeof *sorted);
+    qsort(sorted, a->n, sizeof *sorted, by_value);
+    r->step.median_s = measured((sorted[(a->n - 1) / 2] + sorted[a->n / 2]) / 2);
+    r->step.min_s = measured(sorted[0]);
+    r->step.max_s = measured(sorted[a->n - 1]);
+    r->step.mean_s = measured(r->step.window_s / a->n);
+    free(sorted);
+    return MP_OK;
+}
+
+static void fill_rate(struct mp_val *sum, struct mp_val *rate, bool known, uint64_t v,
+                      enum mp_basis basis, double s)
+{
+    if (!known || s <= 0)
+        return;
+    *sum = (struct mp_val){(double)v, basis};
+    *rate = (struct mp_val){(double)v / s, basis};
+}
+
+static void fill_tokens(struct rp_report *r, const struct rp_acc *a)
+{
+    struct rp_tokens *t = &r->tokens;
+    double s = r->step.window_s;
+
+    fill_rate(&t->useful, &t->useful_s, a->useful_known && a->useful_basis != MP_UNKNOWN, a->useful,
+              a->useful_basis, s);
+    fill_rate(&t->processed, &t->processed_s, a->processed_known, a->processed, MP_MEASURED, s);
+    fill_rate(&t->trainable, &t->trainable_s, a->trainable_known, a->trainable, MP_MEASURED, s);
+}
+
+static int by_booked(const void *a, const void *b)
+{
+    const struct rp_phase *x = a, *y = b;
+
+    if (x->booked_ns != y->booked_ns)
+        return x->booked_ns < y->booked_ns ? 1 : -1;
+    return x->phase != y->phase ? (int)x->phase - (int)y->phase : (int)x->pass - (int)y->pass;
+}
+
+static int fill_phases(struct rp_report *r, const struct rp_acc *a)
+{
+    r->phase = calloc(MP_PHASE_COUNT * MP_PASS_COUNT, sizeof *r->phase);
+    if (!r->phase)
+        return MP_ENOMEM;
+    if (a->window_ns == 0)
+        return MP_OK;
+    for (int phase = 0; phase < MP_PHASE_COUNT; phase++)
+        for (int pass = 0; pass < MP_PASS_COUNT; pass++) {
+            uint64_t ns = a->booked_ns[phase][pass];
+            struct rp_phase *row = &r->phase[r->n_phase];
+
+            if (a->ops[phase][pass] == 0 && ns == 0)
+                continue;
+            *row = (struct rp_phase){.phase = (enum mp_phase)phase,
+                                     .pass = (enum mp_pass)pass,
+                                     .booked_ns = ns,
+                                     .n = a->ops[phase][pass]};
+            row->seconds = measured((double)ns * 1e-9);
+            row->step_s = measured((double)ns * 1e-9 / a->n);
+            row->ratio = measured((double)ns / (double)a->window_ns);
+            r->n_phase++;
+        }
+    qsort(r->phase, r->n_phase, sizeof *r->phase, by_booked);
+    r->idle_s = measured((double)a->idle_ns * 1e-9);
+    r->idle_ratio = measured((double)a->idle_ns / (double)a->window_ns);
+    return MP_OK;
+}
+
+static void fill_coverage(struct rp_report *r, const struct rp_acc *a, struct rp_profile *p)
+{
+    int64_t agent = rp_get_meta_int(p, "agent_cpu_ns", 0);
+    int64_t life = rp_get_meta_int(p, "updated_ns", 0) - rp_get_meta_int(p, "created_ns", 0);
+    static const char *const lost[] = {"n_dropped", "n_lost", "n_lapped"};
+
+    r->coverage.own_s = (double)a->own_ns * 1e-9;
+    for (size_t i = 0; i < countof(lost); i++)
+        r->coverage.dropped += (uint64_t)rp_get_meta_int(p, lost[i], 0);
+    r->coverage.unmatched = (uint64_t)rp_get_meta_int(p, "n_unmatched", 0);
+    if (agent > 0 && life > 0)
+        r->coverage.agent_ratio = measured((double)agent / (double)life);
+}
+
+static int choose_block(struct rp_report *r, const struct walk *w)
+{
+    if (w->acc[RP_BLOCK_STEADY].n)
+        return RP_BLOCK_STEADY;
+    if (w->acc[RP_BLOCK_WARMUP].n) {
+        rp_note(r, "only %u whole step(s): figures are those of the warm-up",
+                w->acc[RP_BLOCK_WARMUP].n);
+        return RP_BLOCK_WARMUP;
+    }
+    if (w->acc[RP_BLOCK_PARTIAL].n)
+        rp_note(r, "no whole step was recorded: times are those of the part that was");
+    else
+        rp_note(r, "no step was recorded: the job ended, or the recording did, before the first "
+                   "optimizer step");
+    return RP_BLOCK_PARTIAL;
+}
+
+static void notes_add(struct rp_report *r, const struct walk *w)
+{
+    if (!r->run.is_complete)
+        rp_note(r, "the recorder was cut short: the last second or so is missing");
+    if (strcmp(r->run.end, "killed") == 0)
+        rp_note(r, "the training process was killed: its last step is recorded in part");
+    if (w->n_aside)
+        rp_note(r, "moeprof stepped aside for another profiler in %u step(s): they are not counted",
+                w->n_aside);
+    if (r->coverage.dropped)
+        rp_note(r,
+                "%llu records were lost: kernel times of the %u steps concerned are lower bounds",
+                (unsigned long long)r->coverage.dropped, r->step.incomplete);
+}
+
+static int fill(struct rp_report *r, struct rp_profile *p, struct walk *w, const char *spec,
+                struct mp_err *err)
+{
+    int block = choose_block(r, w), rc;
+    struct rp_acc *a = &w->acc[block];
+
+    if (fill_steps(r, a, w->n_step) || fill_phases(r, a))
+        return mp_fail(err, MP_ENOMEM, "no memory for the report");
+    fill_tokens(r, a);
+    fill_coverage(r, a, p);
+    if ((rc = rp_analyze_run(r, p, spec, err)) || (rc = rp_analyze_kernels(r, p, block, err)) ||
+        (rc = rp_analyze_experts(r, p, block, a, err)))
+        return rc;
+    notes_add(r, w);
+    return MP_OK;
+}
+
+int rp_analyze(struct rp_report **out, struct rp_profile *p, const char *file,
+               const struct rp_options *o, struct mp_err *err)
+{
+    struct walk *w = calloc(1, sizeof *w);
+    struct rp_report *r = calloc(1, sizeof *r);
+    char *spec = NULL;
+    int rc;
+
+    (void)o;
+    if (!w || !r) {
+        rc = mp_fail(err, MP_ENOMEM, "no memory for the report");
+        goto out;
+    }
+    w->err = err;
+    snprintf(r->run.file, sizeof r->run.file, "%s", file);
+    rc = rp_get_spec(p, &spec, err);
+    if (rc == MP_OK)
+        rc = rp_each_step(p, on_step, w, err);
+    if (rc == MP_OK)
+        rc = fill(r, p, w, spec, err);
+out:
+    for (int b = 0; w && b < RP_BLOCK_COUNT; b++)
+        free(w->acc[b].seconds);
+    free(w);
+    free(spec);
+    if (rc) {
+        rp_report_free(r);
+        r = NULL;
+    }
+    *out = r;
+    return rc;
+}
+
+void rp_report_free(struct rp_report *r)
+{
+    if (!r)
+        return;
+    for (size_t i = 0; i < r->n_kernel; i++)
+        free(r->kernel[i].name);
+    free(r->kernel);
+    free(r->phase);
+    free(r->layer);
+    free(r->expert);
+    free(r->step.seconds);
+    free(r);
+}

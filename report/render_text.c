@@ -1,0 +1,417 @@
+/* The report for people: the verdict, what ran, where the step's time went, layers, experts, kernels,
+ * what the reader must know. Fits 100 columns. Times in tables are per step, so that they add up to
+ * the step time above them. */
+#include "report/render.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/format.h"
+
+#define WIDTH       100
+#define LAYER_ROWS  16
+#define EXPERT_ROWS 8
+#define KERNEL_ROWS 12
+
+/* ---- layout ------------------------------------------------------------------------------------- */
+
+static void right(FILE *f, int width, const char *text)
+{
+    fprintf(f, "%*s%s", width - (int)rp_columns(text) > 0 ? width - (int)rp_columns(text) : 0, "",
+            text);
+}
+
+static void left(FILE *f, int width, const char *text)
+{
+    char cut[256];
+
+    rp_cut(cut, sizeof cut, text, (size_t)width);
+    fprintf(f, "%s%*s", cut, width - (int)rp_columns(cut), "");
+}
+
+/* Words of text over lines, each line but the first indented. */
+static void wrap(FILE *f, const char *text, int indent, int column)
+{
+    while (*text) {
+        size_t n = strcspn(text, " ");
+        char word[256];
+
+        snprintf(word, sizeof word, "%.*s", (int)n, text);
+        if (column > indent && column + 1 + (int)rp_columns(word) > WIDTH) {
+            fprintf(f, "\n%*s", indent, "");
+            column = indent;
+        } else if (column > indent) {
+            fputc(' ', f);
+            column++;
+        }
+        fputs(word, f);
+        column += (int)rp_columns(word);
+        text += n + strspn(text + n, " ");
+    }
+    fputc('\n', f);
+}
+
+#define LABEL 10
+
+static void line(FILE *f, const char *label, const char *text)
+{
+    left(f, LABEL, label);
+    wrap(f, text, LABEL, LABEL);
+}
+
+static struct mp_val per_step(const struct rp_report *r, double seconds)
+{
+    return (struct mp_val){r->step.count ? seconds / r->step.count : 0,
+                           r->step.count ? MP_MEASURED : MP_UNKNOWN};
+}
+
+static const char *known(const char *text)
+{
+    return *text ? text : RP_DASH;
+}
+
+/* ---- verdict and facts -------------------------------------------------------------------------- */
+
+static void verdict(FILE *f, const struct rp_report *r)
+{
+    char mfu[RP_FIG], tokens[RP_FIG], step[RP_FIG], text[400];
+    const char *backend = r->run.experts_backend;
+
+    snprintf(text, sizeof text, "MFU %s, %s useful tokens/s, %s a step%s%s",
+             rp_fmt_percent(mfu, r->mfu.mfu), rp_fmt_count(tokens, r->tokens.useful_s),
+             rp_fmt_seconds(step, r->step.median_s), *backend ? "; experts run as " : "", backend);
+    wrap(f, text, 0, 0);
+    if (r->mfu.mfu.basis != MP_UNKNOWN)
+        snprintf(text, sizeof text, "%s", r->mfu.convention);
+    else
+        snprintf(text, sizeof text, "no MFU: %s",
+                 *r->mfu.why_not ? r->mfu.why_not : "nothing is known to divide by");
+    fputs("  ", f);
+    wrap(f, text, 2, 2);
+    fputc('\n', f);
+}
+
+static void model_line(FILE *f, const struct rp_run *run)
+{
+    char text[512], total[RP_FIG], active[RP_FIG];
+    int n;
+
+    if (!*run->model_class) {
+        line(f, "model", RP_DASH);
+        return;
+    }
+    n = snprintf(text, sizeof text, "%s (%s), %s parameters, %s active, %d layers",
+                 run->model_class, known(run->family), rp_fmt_si(total, run->params_total),
+                 rp_fmt_si(active, run->params_active), run->n_layer);
+    if (run->n_expert)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", %d experts, top %d", run->n_expert,
+                      run->top_k);
+    if (run->lora_r)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", LoRA r=%d", run->lora_r);
+    snprintf(text + n, sizeof text - (size_t)n, ", %s, attention %s, checkpointing %s",
+             known(run->dtype), known(run->attention), known(run->checkpointing));
+    line(f, "model", text);
+}
+
+static void software_line(FILE *f, const struct rp_run *run)
+{
+    const struct {
+        const char *name, *version;
+    } part[] = {{"torch", run->torch},
+                {"CUDA", run->cuda},
+                {"transformers", run->transformers},
+                {"Python", run->python},
+                {"moeprof", run->moeprof}};
+    char text[256] = "";
+    size_t n = 0;
+
+    for (size_t i = 0; i < countof(part); i++)
+        if (*part[i].version)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s", n ? ", " : "", part[i].name,
+                                  part[i].version);
+    line(f, "software", known(text));
+}
+
+static void step_line(FILE *f, const struct rp_report *r)
+{
+    char text[256], a[RP_FIG], b[RP_FIG], c[RP_FIG];
+
+    if (r->step.count == 0) {
+        line(f, "steps", "none");
+        return;
+    }
+    snprintf(text, sizeof text, "%u counted of %u recorded (step %u to %u): median %s, %s to %s",
+             r->step.count, r->step.recorded, r->step.first, r->step.last,
+             rp_fmt_seconds(a, r->step.median_s), rp_fmt_seconds(b, r->step.min_s),
+             rp_fmt_seconds(c, r->step.max_s));
+    line(f, "steps", text);
+}
+
+static void tokens_line(FILE *f, const struct rp_tokens *t)
+{
+    char text[200], a[RP_FIG], b[RP_FIG], c[RP_FIG];
+
+    snprintf(text, sizeof text, "%s/s useful, %s/s processed (padding included), %s/s with a label",
+             rp_fmt_count(a, t->useful_s), rp_fmt_count(b, t->processed_s),
+             rp_fmt_count(c, t->trainable_s));
+    line(f, "tokens", text);
+}
+
+static void coverage_line(FILE *f, const struct rp_report *r)
+{
+    const struct rp_coverage *c = &r->coverage;
+    char text[256], a[RP_FIG], b[RP_FIG];
+    struct mp_val own = {c->kernel_s > 0 ? c->own_s / c->kernel_s : 0,
+                         c->kernel_s > 0 ? MP_MEASURED : MP_UNKNOWN};
+
+    snprintf(text, sizeof text,
+             "%s of GPU kernel time is on a phase; %llu records lost; moeprof's own kernels: %s",
+             rp_fmt_percent(a, c->attributed), (unsigned long long)c->dropped,
+             rp_fmt_percent(b, own));
+    line(f, "coverage", text);
+}
+
+static void flops_line(FILE *f, const struct rp_report *r)
+{
+    char text[256], hfu[RP_FIG], model[RP_FIG], peak[RP_FIG];
+    struct mp_val flop = r->mfu.model_flop;
+
+    if (flop.basis == MP_UNKNOWN || r->step.count == 0)
+        return;
+    flop.v /= r->step.count;
+    snprintf(text, sizeof text, "%sFLOP of the model a step, HFU %s, peak %sFLOP/s",
+             rp_fmt_si(model, flop), rp_fmt_percent(hfu, r->mfu.hfu),
+             rp_fmt_si(peak, r->mfu.peak_flops));
+    line(f, "work", text);
+}
+
+static void facts(FILE *f, const struct rp_report *r)
+{
+    char text[400], rank[40] = "";
+
+    if (r->run.world > 1)
+        snprintf(rank, sizeof rank, ", rank %d of %d", r->run.rank, r->run.world);
+    snprintf(text, sizeof text, "%s on %s%s", known(r->run.command), known(r->run.gpu), rank);
+    line(f, "run", text);
+    model_line(f, &r->run);
+    software_line(f, &r->run);
+    step_line(f, r);
+    tokens_line(f, &r->tokens);
+    flops_line(f, r);
+    coverage_line(f, r);
+}
+
+/* ---- phases ------------------------------------------------------------------------------------- */
+
+static const struct rp_phase *phase_find(const struct rp_report *r, enum mp_phase phase,
+                                         enum mp_pass pass)
+{
+    for (size_t i = 0; i < r->n_phase; i++)
+        if (r->phase[i].phase == phase && r->phase[i].pass == pass)
+            return &r->phase[i];
+    return NULL;
+}
+
+static void phase_row(FILE *f, const struct rp_report *r, enum mp_phase phase)
+{
+    char fig[RP_FIG];
+    double sum = 0;
+
+    fputs("  ", f);
+    left(f, 16, mp_phase_name(phase));
+    for (int pass = 0; pass < MP_PASS_COUNT; pass++) {
+        const struct rp_phase *row = phase_find(r, phase, (enum mp_pass)pass);
+
+        sum += row ? row->seconds.v : 0;
+        right(f, 12, row ? rp_fmt_seconds(fig, row->step_s) : "");
+    }
+    right(f, 12, rp_fmt_seconds(fig, per_step(r, sum)));
+    right(f, 10, rp_fmt_percent(fig, (struct mp_val){sum / r->step.window_s, MP_MEASURED}));
+    fputc('\n', f);
+}
+
+static void total_row(FILE *f, const char *name, struct mp_val step_s, struct mp_val ratio)
+{
+    char fig[RP_FIG];
+
+    fputs("  ", f);
+    left(f, 16, name);
+    right(f, 12 * (MP_PASS_COUNT + 1), rp_fmt_seconds(fig, step_s));
+    right(f, 10, rp_fmt_percent(fig, ratio));
+    fputc('\n', f);
+}
+
+static void phases(FILE *f, const struct rp_report *r)
+{
+    bool done[MP_PHASE_COUNT] = {false};
+
+    if (r->n_phase == 0)
+        return;
+    fputs("\nWhere a step's time goes (mean)\n", f);
+    left(f, 18, "");
+    for (int pass = 0; pass < MP_PASS_COUNT; pass++)
+        right(f, 12, mp_pass_name((enum mp_pass)pass));
+    right(f, 12, "all");
+    right(f, 10, "share");
+    fputc('\n', f);
+    for (size_t i = 0; i < r->n_phase;
+         i++) /* sorted by cell: a phase stands where its largest pass does */
+        if (!done[r->phase[i].phase]) {
+            done[r->phase[i].phase] = true;
+            phase_row(f, r, r->phase[i].phase);
+        }
+    total_row(f, "GPU idle", per_step(r, r->idle_s.v), r->idle_ratio);
+    total_row(f, "step", r->step.mean_s, (struct mp_val){1, MP_MEASURED});
+}
+
+/* ---- layers and experts ------------------------------------------------------------------------- */
+
+static int by_seconds(const void *a, const void *b)
+{
+    const struct rp_layer *x = *(const struct rp_layer *const *)a,
+                          *y = *(const struct rp_layer *const *)b;
+
+    if (x->total_s != y->total_s)
+        return x->total_s < y->total_s ? 1 : -1;
+    return x->layer - y->layer;
+}
+
+static void layer_row(FILE *f, const struct rp_report *r, const struct rp_layer *l)
+{
+    char fig[RP_FIG], dead[16];
+    const double *s = l->seconds;
+    double around = s[MP_PHASE_ROUTER] + s[MP_PHASE_DISPATCH] + s[MP_PHASE_COMBINE];
+
+    fprintf(f, "  %-5d", l->layer);
+    right(f, 12, rp_fmt_seconds(fig, per_step(r, l->total_s)));
+    right(f, 12, rp_fmt_seconds(fig, per_step(r, s[MP_PHASE_ATTENTION])));
+    right(f, 12, rp_fmt_seconds(fig, per_step(r, s[MP_PHASE_EXPERT])));
+    right(f, 22, rp_fmt_seconds(fig, per_step(r, around)));
+    if (l->max_vio_step.basis != MP_UNKNOWN)
+        snprintf(fig, sizeof fig, "%.2f", l->max_vio_step.v);
+    right(f, 10, l->max_vio_step.basis != MP_UNKNOWN ? fig : RP_DASH);
+    snprintf(dead, sizeof dead, "%d", l->n_dead);
+    right(f, 14, l->n_expert ? dead : RP_DASH);
+    fputc('\n', f);
+}
+
+static void layers(FILE *f, const struct rp_report *r)
+{
+    const struct rp_layer **sorted = calloc(r->n_layer + 1, sizeof *sorted);
+    size_t n = r->n_layer < LAYER_ROWS ? r->n_layer : LAYER_ROWS;
+
+    if (n == 0 || !sorted) {
+        free(sorted);
+        return;
+    }
+    for (size_t i = 0; i < r->n_layer; i++)
+        sorted[i] = &r->layer[i];
+    if (n < r->n_layer)
+        qsort(sorted, r->n_layer, sizeof *sorted, by_seconds);
+    fprintf(f, "\nLayers%s\n", n < r->n_layer ? ", the slowest first" : "");
+    fputs("  layer     a step   attention     experts   router+dispatch+comb.    MaxVio  idle "
+          "experts\n",
+          f);
+    for (size_t i = 0; i < n; i++)
+        layer_row(f, r, sorted[i]);
+    if (n < r->n_layer)
+        fprintf(f, "  ... and %zu more; --json has them all\n", r->n_layer - n);
+    fputs("  MaxVio: by how much the busiest expert exceeds the mean, within a step; idle: no "
+          "token at all\n",
+          f);
+    free(sorted);
+}
+
+static int by_expert_seconds(const void *a, const void *b)
+{
+    const struct rp_expert *x = *(const struct rp_expert *const *)a,
+                           *y = *(const struct rp_expert *const *)b;
+
+    if ((x->seconds.basis == MP_UNKNOWN) != (y->seconds.basis == MP_UNKNOWN))
+        return x->seconds.basis == MP_UNKNOWN ? 1 : -1;
+    if (x->seconds.v != y->seconds.v)
+        return x->seconds.v < y->seconds.v ? 1 : -1;
+    return x->layer != y->layer ? x->layer - y->layer : x->expert - y->expert;
+}
+
+static void expert_row(FILE *f, const struct rp_report *r, const struct rp_expert *e)
+{
+    char fig[RP_FIG];
+    struct mp_val tokens = e->tokens, own = e->seconds, shared = e->shared_seconds;
+
+    tokens.v /= r->step.count;
+    own.v /= r->step.count;
+    shared.v /= r->step.count;
+    fprintf(f, "  %-5d  %-6d", e->layer, e->expert);
+    right(f, 14, rp_fmt_count(fig, tokens));
+    right(f, 16, rp_fmt_seconds(fig, own));
+    right(f, 26, rp_fmt_seconds(fig, shared));
+    fprintf(f, "   %s\n", mp_basis_name(e->seconds.basis));
+}
+
+static void experts(FILE *f, const struct rp_report *r)
+{
+    const struct rp_expert **sorted = calloc(r->n_expert + 1, sizeof *sorted);
+    size_t n = r->n_expert < EXPERT_ROWS ? r->n_expert : EXPERT_ROWS;
+
+    if (n == 0 || !sorted || r->step.count == 0) {
+        free(sorted);
+        return;
+    }
+    for (size_t i = 0; i < r->n_expert; i++)
+        sorted[i] = &r->expert[i];
+    qsort(sorted, r->n_expert, sizeof *sorted, by_expert_seconds);
+    fprintf(f, "\nThe %zu busiest of %zu experts (a step)\n", n, r->n_expert);
+    fputs("  layer  expert        tokens  expert kernels   share of dispatch+comb.   time is\n", f);
+    for (size_t i = 0; i < n; i++)
+        expert_row(f, r, sorted[i]);
+    free(sorted);
+}
+
+/* ---- kernels and notes -------------------------------------------------------------------------- */
+
+static void kernels(FILE *f, const struct rp_report *r)
+{
+    size_t n = r->n_kernel < KERNEL_ROWS ? r->n_kernel : KERNEL_ROWS;
+    char fig[RP_FIG], name[256];
+
+    if (n == 0 || r->step.count == 0)
+        return;
+    fputs("\nKernels with most time\n", f);
+    fputs("    a step   share   calls      mean  phase          name\n", f);
+    for (size_t i = 0; i < n; i++) {
+        const struct rp_top_kernel *k = &r->kernel[i];
+
+        right(f, 10, rp_fmt_seconds(fig, per_step(r, k->seconds)));
+        right(f, 8, rp_fmt_percent(fig, (struct mp_val){k->ratio, MP_MEASURED}));
+        right(f, 8, rp_fmt_count(fig, (struct mp_val){(double)k->n / r->step.count, MP_MEASURED}));
+        right(f, 10, rp_fmt_seconds(fig, (struct mp_val){k->mean_s, MP_MEASURED}));
+        fputs("  ", f);
+        left(f, 15, mp_phase_name(k->phase));
+        fprintf(f, "%s\n", rp_cut(name, sizeof name, k->name, WIDTH - 53));
+    }
+}
+
+static void notes(FILE *f, const struct rp_report *r)
+{
+    if (r->n_note)
+        fputs("\nTo know\n", f);
+    for (size_t i = 0; i < r->n_note; i++) {
+        fputs("  ", f);
+        wrap(f, r->note[i], 2, 2);
+    }
+}
+
+int rp_render_text(FILE *f, const struct rp_report *r, struct mp_err *err)
+{
+    verdict(f, r);
+    facts(f, r);
+    phases(f, r);
+    layers(f, r);
+    experts(f, r);
+    kernels(f, r);
+    notes(f, r);
+    if (ferror(f))
+        return mp_fail(err, MP_EIO, "cannot write the report");
+    return MP_OK;
+}
