@@ -120,6 +120,10 @@ def has_params(module):
     return next(module.parameters(), None) is not None
 
 
+def router_of(module):
+    return next((unwrap(child) for name, child in module.named_children() if is_router(name)), None)
+
+
 def is_stacked(module):
     """Experts in 3-D parameters of their own. Convolutions have those too, and a kernel_size."""
     return not hasattr(module, "kernel_size") and any(p.dim() == 3 for p in own(module).values())
@@ -132,7 +136,7 @@ def is_expert_list(name, module):
 
 def is_experts(name, module):
     base = unwrap(module)
-    return is_expert_list(name, base) or is_stacked(base) or ("experts" in name and "shared" not in name
+    return is_expert_list(name, base) or (is_stacked(base) and router_of(base) is None) or ("experts" in name and "shared" not in name
                                                               and has_params(base))
 
 
@@ -252,7 +256,7 @@ class Structure:
                 self._add(module, -1, "embed", 1)
             elif "rotary" in name or "rope" in name:
                 self._add(module, -1, "attention", 1)
-            elif path.rsplit(".", 1)[0] == self.stack_name.rsplit(".", 1)[0] and is_norm(name, module):
+            elif path.rpartition(".")[0] == self.stack_name.rpartition(".")[0] and is_norm(name, module):
                 self._add(module, -1, "norm", 1)
         if self.head is not None:
             self._add(self.head, -1, "lm_head", 1)
@@ -308,7 +312,7 @@ class Structure:
             for _, module in found if not members else [(name, member) for member in members]:
                 self._add(module, index, "expert", depth)
         stacked = next((p for p in own(base).values() if p.dim() == 3), None)
-        router = next((unwrap(m) for n, m in block.named_children() if is_router(n)), None)
+        router = router_of(block)
         n = len(members) or (stacked.shape[0] if stacked is not None else first_of(("num_experts",), base, router))
         declared = [per_layer(getattr(self.config, key, None), index) for key in TOP_K_NAMES]
         top_k = first_of(TOP_K_NAMES, block, router, base) or next((k for k in declared if isinstance(k, int)), None)
@@ -390,7 +394,7 @@ def slices_of(structure, layer, p):
 # The description of the model (profiler/core/SPEC.md)
 
 def build_spec(root, optimizer=None, seen=None):
-    """The spec of a model as a dict; `seen` holds what only a running job shows (grad_accum, autocast)."""
+    """The spec of a model as a dict; `seen` holds what only a running job shows."""
     structure = Structure(root)
     seen = seen or {}
     notes = collections.defaultdict(list)  # sentence -> the layers it is about
@@ -428,7 +432,7 @@ def build_spec(root, optimizer=None, seen=None):
         "lora": lora_spec(root),
         "layers": layers,
         "ops": ops_of(structure, notes),
-        "optimizer": optimizer_spec(optimizer),
+        "optimizer": optimizer_spec(optimizer) or seen.get("optimizer"),
         "train": {"world_size": env_int("WORLD_SIZE", 1), "rank": env_int("RANK", 0),
                   "grad_accum": seen.get("grad_accum"), "trainer": seen.get("trainer")},
         "notes": [sentence + about(layers) for sentence, layers in notes.items()]}
@@ -815,8 +819,9 @@ class Session:
         if self.finalizer is not None:
             self.finalizer.detach()
         self.handles, self.samples, self.names, self.windows = [], [], [], [0]
-        self.root = self.watched = self.optimizer = self.finalizer = self.published = None
-        self.updates = self.micros = self.blind_updates = self.moves = 0
+        self.root = self.watched = self.finalizer = self.published = None
+        self.updates = self.micros = self.moves = 0
+        self.blind = collections.Counter()
         self.aside = False
         self.seen = {}
 
@@ -934,6 +939,7 @@ class Session:
             self.end_step()
             self.aside = not training
         if training:
+            self.blind.clear()
             self.micros += 1
             guest.micro_begin()
             self.tokens(args, kwargs)
@@ -956,24 +962,24 @@ class Session:
     @guarded("python")
     def before_update(self, optimizer, *_):
         guest.optimizer_begin()
-        self.optimizer = self.optimizer or weakref.ref(optimizer)
+        if "optimizer" not in self.seen:
+            self.seen["optimizer"] = optimizer_spec(optimizer)
 
     @guarded("python")
-    def after_update(self, *_):
+    def after_update(self, optimizer, *_):
         guest.optimizer_end()
         self.updates += 1
-        if self.micros == 0:
-            self.blind_updates += 1
-            if self.blind_updates == SEARCH_AFTER_STEPS:
-                self.search()
-                self.find_compiled_root()
-            elif self.blind_updates == GIVE_UP_AFTER_STEPS and self.finder is not None:
-                self.stop_search()
-                guest.log(1, "optimizers step, but no model with decoder layers was called: nothing is told apart")
+        self.blind[id(optimizer)] += 1  # since the root was last called in training
+        if self.blind[id(optimizer)] == SEARCH_AFTER_STEPS:
+            self.search()
+            self.find_compiled_root()
+        elif self.blind[id(optimizer)] == GIVE_UP_AFTER_STEPS and self.finder is not None:
+            self.stop_search()
+            guest.log(1, "optimizers step, but no model with decoder layers was called: nothing is told apart")
 
     def end_step(self):
         guest.step_end()
-        micros, self.micros, self.updates, self.blind_updates = self.micros, 0, 0, 0
+        micros, self.micros, self.updates = self.micros, 0, 0
         if micros:
             self.seen["grad_accum"] = max(micros, self.seen.get("grad_accum", 0))
             self.follow_weights()
@@ -1002,12 +1008,12 @@ class Session:
 
     def publish(self):
         """The spec, when it is new: a model found, its first step done, another experts backend."""
-        root, optimizer = self.root(), self.optimizer and self.optimizer()
+        root = self.root()
         base, block = (ref() for ref in self.watched) if self.watched else (None, None)
-        state = dict(self.seen, optimizer=type(optimizer).__name__, backend=base and backend_of(base, block))
+        state = dict(self.seen, backend=base and backend_of(base, block))
         if root is not None and state != self.published:
             self.published = state
-            guest.set_spec(json.dumps(build_spec(root, optimizer, self.seen), separators=(",", ":")))
+            guest.set_spec(json.dumps(build_spec(root, seen=self.seen), separators=(",", ":")))
 
     def gone(self):
         """The model was freed, or the interpreter ends: close the last step and forget its addresses."""

@@ -171,7 +171,8 @@ class Routing:
     def count_indices(self, name, experts):
         def hook(module, args, kwargs):
             if not self.replaying():
-                index = args[1] if len(args) > 1 else kwargs["top_k_index"]
+                given = [*args, *kwargs.values()]
+                index = next(tensor for tensor in given if tensor.dtype in (self.torch.int64, self.torch.int32))
                 self.add(name, self.torch.zeros(experts, dtype=self.torch.int64, device=index.device).scatter_add_(
                     0, index.flatten().long(), self.torch.ones(index.numel(), dtype=self.torch.int64, device=index.device)))
         return hook
