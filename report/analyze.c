@@ -270,8 +270,7 @@ static void notes_add(struct rp_report *r, const struct walk *w)
                 (unsigned long long)r->coverage.dropped, r->step.incomplete);
 }
 
-static int fill(struct rp_report *r, struct rp_profile *p, struct walk *w, const char *spec,
-                struct mp_err *err)
+static int fill(struct rp_report *r, struct rp_profile *p, struct walk *w, struct mp_err *err)
 {
     int block = choose_block(r, w), rc;
     struct rp_acc *a = &w->acc[block];
@@ -280,7 +279,7 @@ static int fill(struct rp_report *r, struct rp_profile *p, struct walk *w, const
         return mp_fail(err, MP_ENOMEM, "no memory for the report");
     fill_tokens(r, a);
     fill_coverage(r, a, p);
-    if ((rc = rp_analyze_run(r, p, spec, err)) || (rc = rp_analyze_kernels(r, p, block, err)) ||
+    if ((rc = rp_analyze_kernels(r, p, block, err)) ||
         (rc = rp_analyze_experts(r, p, block, a, err)))
         return rc;
     notes_add(r, w);
@@ -292,7 +291,6 @@ int rp_analyze(struct rp_report **out, struct rp_profile *p, const char *file,
 {
     struct walk *w = calloc(1, sizeof *w);
     struct rp_report *r = calloc(1, sizeof *r);
-    char *spec = NULL;
     int rc;
 
     (void)o;
@@ -302,16 +300,15 @@ int rp_analyze(struct rp_report **out, struct rp_profile *p, const char *file,
     }
     w->err = err;
     snprintf(r->run.file, sizeof r->run.file, "%s", file);
-    rc = rp_get_spec(p, &spec, err);
+    rc = rp_analyze_run(r, p, err);
     if (rc == MP_OK)
         rc = rp_each_step(p, on_step, w, err);
     if (rc == MP_OK)
-        rc = fill(r, p, w, spec, err);
+        rc = fill(r, p, w, err);
 out:
     for (int b = 0; w && b < RP_BLOCK_COUNT; b++)
         free(w->acc[b].seconds);
     free(w);
-    free(spec);
     if (rc) {
         rp_report_free(r);
         r = NULL;
@@ -331,5 +328,6 @@ void rp_report_free(struct rp_report *r)
     free(r->layer);
     free(r->expert);
     free(r->step.seconds);
+    rp_spec_release(&r->spec);
     free(r);
 }

@@ -9,6 +9,7 @@
 #include "report/profile_file.h"
 
 #include "profiler/core/phase.h"
+#include "report/spec.h"
 
 #define RP_TEXT        96
 #define RP_NOTES       16
@@ -17,14 +18,10 @@
 struct rp_run {
     char file[256];
     char gpu[RP_TEXT], gpu_uuid[RP_TEXT], hostname[RP_TEXT], command[RP_TEXT];
-    char moeprof[24], python[24], torch[24], cuda[24], transformers[24], trainer[24];
-    char model_class[RP_TEXT], family[40], dtype[24], attention[40], checkpointing[24];
-    char experts_backend[40], backend_basis[24];
-    int rank, world, n_layer, n_expert, top_k,
-        lora_r;               /* 0: none or unknown; rank -1: not distributed */
-    bool is_moe, is_complete; /* complete: the recorder came to its end */
-    char end[24];             /* "exit", "killed", "stopped", "" */
-    struct mp_val params_total, params_active, params_trainable;
+    char moeprof[24];
+    int rank, world;             /* rank -1: not distributed */
+    bool is_complete;            /* the recorder came to its end */
+    char end[24];                /* "exit", "killed", "stopped", "" */
     uint64_t began_ns, ended_ns; /* CLOCK_REALTIME; 0 unknown */
 };
 
@@ -94,6 +91,8 @@ struct rp_coverage {
 
 struct rp_report {
     struct rp_run run;
+    struct rp_spec spec; /* of the model; empty when has_spec is false */
+    bool has_spec;
     struct rp_step_stat step;
     struct rp_tokens tokens;
     struct rp_mfu mfu;

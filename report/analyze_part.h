@@ -23,7 +23,7 @@ struct rp_acc {
 void rp_note(struct rp_report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Facts from meta and the model description. */
-int rp_analyze_run(struct rp_report *r, struct rp_profile *p, const char *spec, struct mp_err *err);
+int rp_analyze_run(struct rp_report *r, struct rp_profile *p, struct mp_err *err);
 /* Layers, experts and imbalance of a block. */
 int rp_analyze_experts(struct rp_report *r, struct rp_profile *p, int block,
                        const struct rp_acc *acc, struct mp_err *err);

@@ -23,33 +23,72 @@ static json_t *count(struct mp_val v)
     return v.basis == MP_UNKNOWN ? json_null() : json_integer((json_int_t)v.v);
 }
 
-static json_t *time_ns(uint64_t ns)
+static json_t *number(uint64_t v)
 {
-    return ns ? json_integer((json_int_t)ns) : json_null();
+    return v ? json_integer((json_int_t)v) : json_null();
 }
 
-static json_t *run_object(const struct rp_run *r)
+static void set(json_t *object, const char *key, json_t *v)
 {
-    return json_pack(
-        "{so so so so so so so so so so so so so so so sb si si so so so si so so so sb so}",
-        "file", text(r->file), "gpu", text(r->gpu), "gpu_uuid", text(r->gpu_uuid), "hostname",
-        text(r->hostname), "command", text(r->command), "moeprof", text(r->moeprof), "python",
-        text(r->python), "torch", text(r->torch), "cuda", text(r->cuda), "transformers",
-        text(r->transformers), "model", text(r->model_class), "family", text(r->family), "dtype",
-        text(r->dtype), "attention", text(r->attention), "checkpointing", text(r->checkpointing),
-        "is_moe", r->is_moe, "n_layers", r->n_layer, "n_experts", r->n_expert, "params_total",
-        count(r->params_total), "params_active", count(r->params_active), "params_trainable",
-        count(r->params_trainable), "top_k", r->top_k, "lora_r",
-        r->lora_r ? json_integer(r->lora_r) : json_null(), "experts_backend",
-        text(r->experts_backend), "experts_backend_basis", text(r->backend_basis), "is_complete",
-        r->is_complete, "end", text(r->end));
+    json_object_set_new(object, key, v);
 }
 
-static json_t *place_object(const struct rp_run *r)
+static void set_place(json_t *o, const struct rp_run *r)
 {
-    return json_pack("{so si so so}", "rank", r->rank >= 0 ? json_integer(r->rank) : json_null(),
-                     "world_size", r->world, "began_ns", time_ns(r->began_ns), "ended_ns",
-                     time_ns(r->ended_ns));
+    set(o, "file", text(r->file));
+    set(o, "gpu", text(r->gpu));
+    set(o, "gpu_uuid", text(r->gpu_uuid));
+    set(o, "hostname", text(r->hostname));
+    set(o, "command", text(r->command));
+    set(o, "moeprof", text(r->moeprof));
+    set(o, "rank", r->rank >= 0 ? json_integer(r->rank) : json_null());
+    set(o, "world_size", json_integer(r->world));
+    set(o, "began_ns", number(r->began_ns));
+    set(o, "ended_ns", number(r->ended_ns));
+    set(o, "is_complete", json_boolean(r->is_complete));
+    set(o, "end", text(r->end));
+}
+
+static void set_model(json_t *o, const struct rp_spec *s, bool has_spec)
+{
+    const struct rp_spec_text *t = &s->text;
+    const struct {
+        const char *key, *value;
+    } fact[] = {
+        {"experts_backend", t->backend},
+        {"experts_backend_basis", t->backend_basis},
+        {"experts_class", t->experts_class},
+        {"experts_layout", t->layout},
+        {"model", t->class},
+        {"family", t->family},
+        {"dtype", t->dtype},
+        {"autocast", t->autocast},
+        {"attention", t->attention},
+        {"checkpointing", t->checkpointing},
+        {"optimizer", t->optimizer},
+        {"trainer", t->trainer},
+        {"argv", t->argv},
+        {"python", t->python},
+        {"torch", t->torch},
+        {"cuda", t->cuda},
+        {"transformers", t->transformers},
+        {"peft", t->peft},
+        {"trl", t->trl},
+        {"accelerate", t->accelerate},
+        {"unsloth", t->unsloth},
+        {"axolotl", t->axolotl},
+    };
+
+    for (size_t i = 0; i < countof(fact); i++)
+        set(o, fact[i].key, text(fact[i].value));
+    set(o, "is_moe", has_spec ? json_boolean(s->is_moe) : json_null());
+    set(o, "n_layers", number(s->n_layers));
+    set(o, "n_experts", number(s->n_experts));
+    set(o, "top_k", number(s->top_k));
+    set(o, "lora_r", number(s->lora_r));
+    set(o, "params_total", number(s->model.params_total));
+    set(o, "params_active", number(s->params_active));
+    set(o, "params_trainable", number(s->params_trainable));
 }
 
 static json_t *mfu_object(const struct rp_mfu *m)
@@ -173,11 +212,12 @@ static json_t *kernels_array(const struct rp_report *r)
 
 static json_t *report_object(const struct rp_report *r)
 {
-    json_t *notes = json_array(), *run = run_object(&r->run), *all;
+    json_t *notes = json_array(), *run = json_object(), *all;
 
     for (size_t i = 0; i < r->n_note; i++)
         json_array_append_new(notes, text(r->note[i]));
-    json_object_update_new(run, place_object(&r->run));
+    set_place(run, &r->run);
+    set_model(run, &r->spec, r->has_spec);
     all = json_pack("{si so so so so so so so s{so so} so so so so}", "schema_version",
                     RP_REPORT_SCHEMA, "run", run, "mfu", mfu_object(&r->mfu), "hfu",
                     hfu_object(&r->mfu), "step", step_object(&r->step), "tokens",

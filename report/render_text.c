@@ -75,7 +75,7 @@ static const char *known(const char *text)
 static void verdict(FILE *f, const struct rp_report *r)
 {
     char mfu[RP_FIG], tokens[RP_FIG], step[RP_FIG], text[400];
-    const char *backend = r->run.experts_backend;
+    const char *backend = r->spec.text.backend;
 
     snprintf(text, sizeof text, "MFU %s, %s useful tokens/s, %s a step%s%s",
              rp_fmt_percent(mfu, r->mfu.mfu), rp_fmt_count(tokens, r->tokens.useful_s),
@@ -91,42 +91,46 @@ static void verdict(FILE *f, const struct rp_report *r)
     fputc('\n', f);
 }
 
-static void model_line(FILE *f, const struct rp_run *run)
+static struct mp_val or_unknown(uint64_t v)
 {
-    char text[512], total[RP_FIG], active[RP_FIG];
+    return (struct mp_val){(double)v, v ? MP_MEASURED : MP_UNKNOWN};
+}
+
+static void model_line(FILE *f, const struct rp_spec *s)
+{
+    const struct rp_spec_text *t = &s->text;
+    char text[768], total[RP_FIG], active[RP_FIG];
     int n;
 
-    if (!*run->model_class) {
-        line(f, "model", RP_DASH);
-        return;
-    }
-    n = snprintf(text, sizeof text, "%s (%s), %s parameters, %s active, %d layers",
-                 run->model_class, known(run->family), rp_fmt_si(total, run->params_total),
-                 rp_fmt_si(active, run->params_active), run->n_layer);
-    if (run->n_expert)
-        n += snprintf(text + n, sizeof text - (size_t)n, ", %d experts, top %d", run->n_expert,
-                      run->top_k);
-    if (run->lora_r)
-        n += snprintf(text + n, sizeof text - (size_t)n, ", LoRA r=%d", run->lora_r);
-    snprintf(text + n, sizeof text - (size_t)n, ", %s, attention %s, checkpointing %s",
-             known(run->dtype), known(run->attention), known(run->checkpointing));
+    n = snprintf(text, sizeof text, "%s (%s), %s parameters, %s active, %u layers", known(t->class),
+                 known(t->family), rp_fmt_si(total, or_unknown(s->model.params_total)),
+                 rp_fmt_si(active, or_unknown(s->params_active)), s->n_layers);
+    if (s->n_experts)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", %u experts, top %u", s->n_experts,
+                      s->top_k);
+    if (s->has_lora)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", LoRA r=%u", s->lora_r);
+    snprintf(text + n, sizeof text - (size_t)n, ", %s, attention %s, checkpointing %s%s",
+             known(t->dtype), known(t->attention), known(t->checkpointing),
+             s->compiled ? ", compiled" : "");
     line(f, "model", text);
 }
 
-static void software_line(FILE *f, const struct rp_run *run)
+static void software_line(FILE *f, const struct rp_report *r)
 {
+    const struct rp_spec_text *t = &r->spec.text;
     const struct {
         const char *name, *version;
-    } part[] = {{"torch", run->torch},
-                {"CUDA", run->cuda},
-                {"transformers", run->transformers},
-                {"Python", run->python},
-                {"moeprof", run->moeprof}};
-    char text[256] = "";
+    } part[] = {
+        {"torch", t->torch},        {"CUDA", t->cuda},       {"transformers", t->transformers},
+        {"peft", t->peft},          {"trl", t->trl},         {"accelerate", t->accelerate},
+        {"unsloth", t->unsloth},    {"axolotl", t->axolotl}, {"Python", t->python},
+        {"moeprof", r->run.moeprof}};
+    char text[512] = "";
     size_t n = 0;
 
     for (size_t i = 0; i < countof(part); i++)
-        if (*part[i].version)
+        if (*part[i].version && n + RP_SPEC_TEXT < sizeof text)
             n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s", n ? ", " : "", part[i].name,
                                   part[i].version);
     line(f, "software", known(text));
@@ -191,10 +195,15 @@ static void facts(FILE *f, const struct rp_report *r)
 
     if (r->run.world > 1)
         snprintf(rank, sizeof rank, ", rank %d of %d", r->run.rank, r->run.world);
-    snprintf(text, sizeof text, "%s on %s%s", known(r->run.command), known(r->run.gpu), rank);
+    snprintf(text, sizeof text, "%s on %s%s",
+             known(*r->spec.text.argv ? r->spec.text.argv : r->run.command), known(r->run.gpu),
+             rank);
     line(f, "run", text);
-    model_line(f, &r->run);
-    software_line(f, &r->run);
+    if (r->has_spec)
+        model_line(f, &r->spec);
+    else
+        line(f, "model", RP_DASH);
+    software_line(f, r);
     step_line(f, r);
     tokens_line(f, &r->tokens);
     flops_line(f, r);
