@@ -75,6 +75,9 @@ ptx:
 	$(NVCC) -ptx -arch=compute_75 -O3 -o injector/count_kernel.ptx injector/count_kernel.cu
 	sed -i 's/^\.version .*/.version 7.0/; /^\/\/ C[ou]/d; /^\/\/ Based/d' injector/count_kernel.ptx
 
+$(B)/dump_shm: $(B)/tests/tools/dump_shm.o $(call obj,$(core_src))
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -ldl -pthread
+
 # ---- tests ------------------------------------------------------------------------------------
 
 unit_bin := $(patsubst tests/unit/%.c,$(B)/unit/%,$(unit_src))

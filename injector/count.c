@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOT_COUNT 4      /* steps whose counts may be under way at once */
+#define SLOT_COUNT 16     /* steps whose counts may be under way: the agent comes 5 times a second */
 #define SUM_COUNT 8       /* useful, trainable, segments, longest, pairs of 4 windows */
 #define ROUTE_CHUNK 4096  /* indices a block of moeprof_route takes */
 #define MAX_COUNTS (1u << 17) /* layers x experts: 94 x 1024 fits */
@@ -141,11 +141,11 @@ static int gpu_begin(void *stream)
 
 static int gpu_route(int layer, const void *index, int index_bytes, size_t n, void *stream)
 {
+    int rc = gpu_begin(stream); /* before the buffer's address is read: it is made at the first count */
     uint64_t out = c.device + (size_t)layer * (size_t)c.n_expert * sizeof(uint32_t);
     unsigned long long count = n;
     void *params[] = {&index, &index_bytes, &count, &c.n_expert, &out};
     unsigned blocks = (unsigned)((n + ROUTE_CHUNK - 1) / ROUTE_CHUNK);
-    int rc = gpu_begin(stream);
 
     if (rc == MP_OK && n &&
         cuda.launch(c.route_fn, blocks, 1, 1, 256, 1, 1, (unsigned)c.n_expert * 4, stream, params, NULL))
@@ -156,13 +156,13 @@ static int gpu_route(int layer, const void *index, int index_bytes, size_t n, vo
 
 static int gpu_mask(const struct inj_mask *m, void *stream)
 {
+    int rc = gpu_begin(stream);
     uint64_t sums = c.device + sums_at();
     int is_float = m->mask_float;
     uint32_t cols = m->cols;
     void *params[] = {(void *)&m->mask, (void *)&m->mask_bytes, &is_float, (void *)&m->labels,
                       (void *)&m->position_ids, &cols, (void *)&m->window[0], (void *)&m->window[1],
                       (void *)&m->window[2], (void *)&m->window[3], (void *)&m->n_window, &sums};
-    int rc = gpu_begin(stream);
 
     if (rc == MP_OK && m->rows &&
         cuda.launch(c.mask_fn, m->rows, 1, 1, 256, 1, 1, 0, stream, params, NULL))
@@ -401,8 +401,12 @@ void inj_count_step(uint32_t step, void *stream)
     size_t n = c.n * sizeof(uint32_t);
     bool used = c.device_used;
 
-    if (!c.n || (!c.routed && !c.known.n_micro) || !slot_ready(s))
+    if (!c.n || (!c.routed && !c.known.n_micro))
         goto clear;
+    if (!slot_ready(s)) {
+        inj_log(1, "steps end faster than their counts are collected: some have no tokens and no routing");
+        goto clear;
+    }
     s->step = step;
     s->known = c.known;
     s->routed = c.routed;

@@ -1,0 +1,14 @@
+# The checks that need a GPU, as a table. PAIRS=n: with/without pairs of the overhead check (default 10).
+# OUT=DIR keeps everything there.
+set -u
+B=${B:-build}
+if ! nvidia-smi -L >/dev/null 2>&1; then
+    echo "no NVIDIA GPU here: make check-gpu needs one" >&2
+    exit 1
+fi
+folder=${OUT_DIR:-$(mktemp -d)}
+export B
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+${PYTHON:-python3} tests/gpu/plan.py "$folder" "${PAIRS:-10}"
+"$B/moeprof" run -o "$folder/p.moeprof" -- ${PYTHON:-python3} tests/gpu/serve.py "$folder" "$folder/jobs.json" >"$folder/run.log" 2>&1
+${PYTHON:-python3} tests/gpu/evaluate.py "$folder"

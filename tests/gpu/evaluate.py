@@ -1,0 +1,190 @@
+"""Judges what tests/gpu/plan.py's jobs left behind; prints one table. evaluate.py FOLDER"""
+import glob
+import json
+import os
+import re
+import sqlite3
+import statistics
+import sys
+
+FOLDER = sys.argv[1]
+rows = []
+
+
+def say(check, value, bar, ok):
+    rows.append((check, value, bar, "ok" if ok else "FAILED" if ok is not None else "-"))
+
+
+def profiles():
+    """pid -> open profile."""
+    found = {}
+    for path in glob.glob(os.path.join(FOLDER, "*.moeprof*")):
+        if path.endswith(("-wal", "-shm")):
+            continue
+        db = sqlite3.connect(path)
+        found[int(db.execute("select value from meta where key='pid'").fetchone()[0])] = (path, db)
+    return found
+
+
+def one(db, sql, *args):
+    return db.execute(sql, args).fetchone()[0]
+
+
+def seconds_of(name):
+    text = open(os.path.join(FOLDER, name + ".log")).read()
+    return [float(x) for x in re.findall(r"loss \S+  (\S+) s", text)]
+
+
+def loss_file(name):
+    return json.load(open(os.path.join(FOLDER, name + ".json")))["losses"]
+
+
+def coverage(db):
+    total = one(db, "select sum(raw_ns) from step_cell join step using(step) where flags=0")
+    # the guest's own kernels are booked on `other` too; they are not the job's
+    own = one(db, "select sum(own_ns) from step where flags=0") or 0
+    other = one(db, "select coalesce(sum(raw_ns),0) from step_cell join step using(step) where flags=0 and phase=0") or 0
+    return 1 - max(0, other - own) / (total - own), total
+
+
+def steps_flawless(db):
+    return one(db, "select count(*) from step where flags=0 and launches=records and dropped=0")
+
+
+def check_coverage(name, db):
+    ratio, _ = coverage(db)
+    bad = one(db, "select count(*) from step where (flags & 4) != 0")
+    say("GPU time on a phase, " + name[6:], "%.3f %%  (%d whole steps)" % (100 * ratio, steps_flawless(db)), ">= 99 %",
+        ratio >= 0.99 and bad == 0)
+
+
+def check_routing(by_name):
+    """Tokens per expert, block of steps by block, against what the model's own indices say."""
+    compared = wrong = jobs = 0
+    for name, db in by_name.items():
+        path = os.path.join(FOLDER, name + ".routing.json")
+        if not os.path.exists(path):
+            continue
+        jobs += 1
+        theirs = json.load(open(path))
+        for block, first, last in db.execute("select block, first_step, last_step from block").fetchall():
+            steps = [s for (s,) in db.execute("select step from step where flags=0 and step between ? and ?", (first, last))]
+            for layer, expert, tokens in db.execute("select layer, expert, tokens from expert where block=?", (block,)):
+                compared += 1
+                wrong += tokens != sum(theirs[s][str(layer)][expert] for s in steps)
+    say("tokens per expert against the model's own top-k, %d trainings" % jobs, "%d of %d differ" % (wrong, compared),
+        "equal", compared > 0 and wrong == 0)
+
+
+def check_pairs(name, bar):
+    ratios = []
+    skip = 4
+    for path in sorted(glob.glob(os.path.join(FOLDER, name + "-with-*.log"))):
+        other = os.path.basename(path).replace("-with-", "-without-")[:-4]
+        a, b = seconds_of(os.path.basename(path)[:-4])[skip:], seconds_of(other)[skip:]
+        if a and b:
+            ratios.append(statistics.median(a) / statistics.median(b) - 1)
+    if not ratios:
+        return say("step time with / without, " + name, "no runs", "", False)
+    ratios.sort()
+    q = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    say("step time with / without, " + name, "median %+.2f %%, quartiles %+.2f %+.2f, n %d pairs" %
+        (100 * statistics.median(ratios), 100 * q[0], 100 * q[2], len(ratios)), "<= %+.1f %%" % (100 * bar),
+        statistics.median(ratios) <= bar)
+
+
+def check_torch_profiler(kind, by_name):
+    alone = json.load(open(os.path.join(FOLDER, "torch-%s-alone.json" % kind)))
+    under = json.load(open(os.path.join(FOLDER, "torch-%s-with.json" % kind)))
+    say("torch.profiler's kernels under moeprof / alone, " + kind, "%d / %d" % (under["kernels"], alone["kernels"]), "equal",
+        under["kernels"] == alone["kernels"])
+    db = by_name.get("torch-%s-with" % kind)
+    after = one(db, "select count(*) from step where flags=0 and step>7") if db else 0
+    say("moeprof records again after torch.profiler, " + kind, "%d whole steps" % after, ">= 1", after >= 1)
+    first, n = alone["from_step"], alone["steps"]
+    ours = by_name.get(kind + "-with-0")
+    if ours:
+        count, ns = ours.execute("select sum(n_kernel), sum(kernel_ns) from step where step>=? and step<?",
+                                 (first, first + n)).fetchone()
+        dc, dt = count / alone["kernels"] - 1, ns / 1e3 / alone["microseconds"] - 1
+        say("kernels against torch.profiler, " + kind, "count %d / %d (%+.3f %%), time %+.2f %%" %
+            (count, alone["kernels"], 100 * dc, 100 * dt), "<= 0.5 %", abs(dc) <= 0.005 and abs(dt) <= 0.005)
+    plain = [s for i in range(3) for s in seconds_or_none(kind + "-without-%d" % i)[4:]]
+    steps = seconds_of("torch-%s-alone" % kind)[first + 1:first + n - 1] or [0]
+    size = os.path.getsize(os.path.join(FOLDER, "torch-%s-alone.trace.json" % kind))
+    path = by_path.get(kind + "-with-0")
+    say("torch.profiler beside it, " + kind, "step %+.1f %%, %.1f MB for %d steps; moeprof %.2f MB for %d steps" %
+        (100 * (statistics.median(steps) / statistics.median(plain) - 1), size / 1e6, n,
+         os.path.getsize(path) / 1e6 if path else 0, one(ours, "select count(*) from step") if ours else 0), "reported", None)
+
+
+def seconds_or_none(name):
+    try:
+        return seconds_of(name)
+    except OSError:
+        return []
+
+
+LINE = re.compile(r"ev (\d) (\d+) step (\d+) (\w+)/(\w+) L(-?\d+) E(-?\d+) dur (\d+) lag \d+ fl (\d+) s\d+ (.*)")
+PRODUCT = re.compile(r"nvjet|[gG]emm|gemv|splitK|dot_kernel")
+BASE_KIB, EXPERTS = 16, 128
+
+
+def check_truth(path):
+    events = sorted((int(m[2]), m) for m in map(LINE.match, open(path)) if m)
+    marker, right, layer_right, total = None, {}, {}, {}
+    for _, m in events:
+        step, direction, name = int(m[3]), m[4], m[10]
+        if m[1] == "2" and name.endswith("KiB") and int(name.split()[0]) >= BASE_KIB and int(m[9]) & 64:
+            marker = divmod(int(name.split()[0]) - BASE_KIB, EXPERTS)
+            continue
+        if m[1] != "1" or not PRODUCT.search(name) or marker is None or step < 1:
+            continue
+        if m[5] in ("attention", "router", "lm_head", "loss", "optimizer"):
+            marker = None if m[5] != "router" else marker
+            continue
+        key = direction
+        total[key] = total.get(key, 0) + int(m[8])
+        layer_right[key] = layer_right.get(key, 0) + int(m[8]) * (int(m[6]) == marker[0])
+        right[key] = right.get(key, 0) + int(m[8]) * ((int(m[6]), int(m[7])) == marker)
+    for key in ("forward", "backward"):
+        if not total.get(key):
+            say("expert products on the right expert, eager " + key, "none seen", ">= 99 %", False)
+            continue
+        a, b = layer_right[key] / total[key], right[key] / total[key]
+        say("expert products on the right layer / expert, eager " + key, "%.3f / %.3f %% of %.1f ms" %
+            (100 * a, 100 * b, total[key] / 1e6), ">= 99 / 99 %", a >= 0.99 and b >= 0.99)
+
+
+def main():
+    jobs = [json.loads(line) for line in open(os.path.join(FOLDER, "jobs.jsonl"))]
+    found = profiles()
+    by_name = {job["name"]: found[job["pid"]][1] for job in jobs if job["pid"] in found}
+    global by_path
+    by_path = {job["name"]: found[job["pid"]][0] for job in jobs if job["pid"] in found}
+    failed = [job["name"] for job in jobs if job["status"] != 0]
+    say("trainings that ended well", "%d of %d%s" % (len(jobs) - len(failed), len(jobs), " not: " + " ".join(failed) if failed else ""),
+        "all", not failed)
+    expected = {job["name"] for job in json.load(open(os.path.join(FOLDER, "jobs.json"))) if job["guest"]}
+    missing = sorted(expected - set(by_name))
+    say("trainings recorded", "%d of %d %s" % (len(expected) - len(missing), len(expected), " ".join(missing)), "all", not missing)
+    for name, db in by_name.items():
+        if name.startswith("cover-"):
+            check_coverage(name, db)
+    check_routing(by_name)
+    if os.path.exists(os.path.join(FOLDER, "truth.txt")):
+        check_truth(os.path.join(FOLDER, "truth.txt"))
+    for kind in ("grouped", "eager"):
+        check_torch_profiler(kind, by_name)
+    for experts in ("eager", "grouped_mm"):
+        a, b = loss_file("same-%s-without" % experts), loss_file("same-%s-with" % experts)
+        say("losses of %d steps with and without, %s" % (len(a), experts), "identical" if a == b else "differ", "bit-identical", a == b)
+    check_pairs("grouped", 0.005)
+    check_pairs("eager", 0.02)
+    width = max(len(r[0]) for r in rows)
+    for check, value, bar, verdict in rows:
+        print("%-*s  %-8s %-14s %s" % (width, check, verdict, bar, value))
+    sys.exit(any(r[3] == "FAILED" for r in rows))
+
+
+main()

@@ -1,0 +1,70 @@
+"""Writes the list of trainings that make up the GPU check: plan.py FOLDER [PAIRS]"""
+import json
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+QWEN = ["--model", "qwen3-30b"]
+GROUPED = QWEN + ["--experts", "grouped_mm", "--layers", "8"]
+EAGER = QWEN + ["--experts", "eager", "--layers", "2"]
+SMALL = ["--vocab", "32768"]
+
+
+def pairs(name, argv, n):
+    """Interleaved, the order turned round every time, so that drift hits both sides alike."""
+    jobs = []
+    for i in range(n):
+        two = [{"name": "%s-%s-%d" % (name, side, i), "argv": argv, "guest": side == "with"} for side in ("without", "with")]
+        jobs += two if i % 2 == 0 else two[::-1]
+    return jobs
+
+
+def coverage(folder):
+    jobs = []
+    for experts, layers in (("eager", "2"), ("grouped_mm", "4")):
+        for checkpointing in ("none", "reentrant", "non-reentrant"):
+            for lora in (False, True):
+                name = "cover-%s-%s-%s" % (experts, checkpointing, "lora" if lora else "full")
+                argv = QWEN + SMALL + ["--experts", experts, "--layers", layers, "--checkpointing", checkpointing, "--steps", "6",
+                                       "--routing", os.path.join(folder, name + ".routing.json")]
+                jobs.append({"name": name, "argv": argv + (["--lora"] if lora else []), "guest": True})
+    jobs.append({"name": "cover-deepseek", "guest": True,
+                 "argv": ["--model", "deepseek-v3", "--layers", "2", "--steps", "6", "--tokens", "2048",
+                          "--routing", os.path.join(folder, "cover-deepseek.routing.json")]})
+    jobs.append({"name": "cover-packed", "guest": True,
+                 "argv": QWEN + SMALL + ["--layers", "4", "--steps", "6", "--data", "packed", "--accum", "2"]})
+    jobs.append({"name": "cover-padded", "guest": True,
+                 "argv": QWEN + SMALL + ["--layers", "4", "--steps", "6", "--data", "padded", "--batch", "4", "--tokens", "1024"]})
+    return jobs
+
+
+def against_torch_profiler(folder):
+    jobs = []
+    for name, argv in (("grouped", GROUPED + ["--steps", "12"]), ("eager", EAGER + ["--steps", "10"])):
+        for guest in (False, True):
+            job = "torch-%s-%s" % (name, "with" if guest else "alone")
+            extra = ["--torch-profiler", os.path.join(folder, job + ".json"), "--profile-from", "4", "--profile-steps", "3"]
+            if not guest:
+                extra += ["--torch-trace", os.path.join(folder, job + ".trace.json")]
+            jobs.append({"name": job, "argv": argv + extra, "guest": guest})
+    return jobs
+
+
+def identical(folder):
+    argv = QWEN + SMALL + ["--layers", "2", "--steps", "20", "--deterministic", "--tokens", "1024"]
+    return [{"name": "same-%s-%s" % (experts, side), "guest": side == "with",
+             "argv": argv + ["--experts", experts, "--print-losses", os.path.join(folder, "same-%s-%s.json" % (experts, side))]}
+            for experts in ("eager", "grouped_mm") for side in ("without", "with")]
+
+
+def main():
+    folder, n = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    truth = {"name": "truth", "guest": True, "script": os.path.join(ROOT, "tests", "gpu", "truth_eager.py"),
+             "argv": [os.path.join(folder, "truth.txt"), os.path.join(os.environ.get("B", "build"), "dump_shm"), "2"]}
+    jobs = coverage(folder) + [truth] + against_torch_profiler(folder) + identical(folder)
+    jobs += pairs("grouped", GROUPED + ["--steps", "14"], n) + pairs("eager", EAGER + ["--steps", "10"], n)
+    json.dump(jobs, open(os.path.join(folder, "jobs.json"), "w"), indent=1)
+
+
+if __name__ == "__main__":
+    main()
