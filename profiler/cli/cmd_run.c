@@ -192,14 +192,11 @@ static void say_nothing_trained(const struct cli_follow_result *res)
 {
     if (res->why[0])
         cli_say("nothing was recorded: %s", res->why);
-    else if (res->n_sleeping)
-        cli_say(
-            "nothing was recorded: %u process%s of the job used CUDA, none trained a PyTorch model",
-            res->n_sleeping, res->n_sleeping > 1 ? "es" : "");
     else
-        cli_say("nothing was recorded: no process of the job initialised CUDA; 'moeprof doctor' "
-                "checks the "
-                "machine, --preload enters a job that clears its environment");
+        cli_say("nothing was recorded: no process of the job trained a PyTorch model on a GPU that "
+                "moeprof "
+                "could enter; 'moeprof doctor' checks the machine, --preload enters a job that "
+                "clears its environment");
 }
 
 static int exit_code(const struct run *r)

@@ -145,7 +145,6 @@ static void take_reason(struct cli_follow *f, const struct mp_reader *r)
 static void watch_end(struct cli_follow *f, struct guest *g)
 {
     take_reason(f, &g->reader);
-    f->result.n_sleeping++;
     mp_reader_close(&g->reader);
     g->stage = DONE;
 }

@@ -22,10 +22,9 @@ void cli_follow_free(struct cli_follow *f);
 unsigned cli_follow_active(const struct cli_follow *f);
 
 struct cli_follow_result {
-    unsigned n_profile;  /* written and closed well */
-    unsigned n_failed;   /* recordings that failed: each has been said on stderr */
-    unsigned n_sleeping; /* guests that came up and never trained */
-    char why[256];       /* the first reason a guest gave for not recording, or "" */
+    unsigned n_profile; /* written and closed well */
+    unsigned n_failed;  /* recordings that failed: each has been said on stderr */
+    char why[256];      /* the first reason a guest gave for not recording, or "" */
 };
 
 void cli_follow_result(const struct cli_follow *f, struct cli_follow_result *out);
