@@ -191,7 +191,7 @@ static void flops_line(FILE *f, const struct rp_report *r)
 
 static void facts(FILE *f, const struct rp_report *r)
 {
-    char text[400], rank[40] = "";
+    char text[700], rank[40] = "";
 
     if (r->run.world > 1)
         snprintf(rank, sizeof rank, ", rank %d of %d", r->run.rank, r->run.world);

@@ -2,11 +2,12 @@
  * outside can do harm (deterministic mutations of real chunks, checked by asan and ubsan builds). */
 #include "report/chunk.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "profiler/core/phase.h"
 
