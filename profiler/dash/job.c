@@ -156,11 +156,23 @@ static struct mp_val mean_mfu(const struct dash_job *job)
                     : (struct mp_val){0, MP_UNKNOWN};
 }
 
+/* A step that is not for statistics is shown until there is a whole one: a run of one step has no
+ * other. */
+static void keep_for_want_of_better(struct dash_job *job, const struct mp_step *step)
+{
+    job->n_skipped++;
+    if (job->n_step > 0 || step->window_ns == 0)
+        return;
+    keep_step(&job->last, step);
+    dash_timeline_close(&job->timeline, step);
+    snprintf(job->figures.why_not, sizeof job->figures.why_not, "no MFU: no whole step yet");
+}
+
 void dash_job_step(struct dash_job *job, const struct mp_step *step,
                    const struct dash_figures *figures, uint64_t now_ns)
 {
     if (step->flags & (MP_STEP_PARTIAL | MP_STEP_ASIDE)) {
-        job->n_skipped++;
+        keep_for_want_of_better(job, step);
         return;
     }
     job->last_step_ns = now_ns;

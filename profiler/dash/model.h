@@ -44,7 +44,7 @@ struct dash_model {
     struct dash_ui ui;
     struct dash_kernel_row *kernel; /* rows of the Kernels screen, by dash_model_query */
     int n_kernel;
-    char notice[160]; /* shown where there is no job */
+    char notice[200]; /* shown where there is no job */
 };
 
 void dash_model_init(struct dash_model *m);

@@ -170,7 +170,9 @@ static void draw_step(const struct dash_job *job, struct dash_rect r, struct das
     snprintf(title, sizeof title, "Step %u: %s in %u micro-batch%s, %u kernels%s", s->step,
              dash_fmt_ns(b, dash_measured((double)s->window_ns)), s->n_micro,
              s->n_micro == 1 ? "" : "es", s->n_kernel,
-             s->flags & MP_STEP_INCOMPLETE ? ", some records missing" : "");
+             s->flags & MP_STEP_PARTIAL      ? ", not a whole step"
+             : s->flags & MP_STEP_INCOMPLETE ? ", some records missing"
+                                             : "");
     dash_rule(c, r, title);
     for (size_t i = 0; i < countof(bar_order); i++)
         segment[i] =

@@ -1,0 +1,20 @@
+/* `moeprof top` itself: the loop that feeds, draws and listens; or one look and out.
+ */
+#ifndef DASH_APP_H
+#define DASH_APP_H
+
+#include "profiler/core/base.h"
+
+struct dash_options {
+    const int *pid; /* (n_pid); none: every job of this user */
+    size_t n_pid;
+    const char *replay; /* a profile; NULL: live */
+    double speed;       /* of a replay */
+    double interval_s;  /* between drawings */
+    bool once, json, ascii, no_color;
+};
+
+/* MP_OK, or a code with its sentence; MP_EGONE: a process that was asked for is gone. */
+int dash_app(const struct dash_options *o, struct mp_err *err);
+
+#endif

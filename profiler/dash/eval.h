@@ -1,0 +1,25 @@
+/* From a step to its figures, by the model's description and the GPU's peak: where the dashboard meets
+ * core/flops, core/mfu and report/spec. One a job, owned by whoever feeds the job.
+ */
+#ifndef DASH_EVAL_H
+#define DASH_EVAL_H
+
+#include "profiler/dash/job.h"
+#include "report/spec.h"
+
+struct dash_eval {
+    struct rp_spec spec;
+    bool has_spec;
+    char gpu_name[96];
+    int gpu_cc, gpu_sm_count, gpu_clock_mhz; /* 0 unknown */
+};
+
+void dash_eval_release(struct dash_eval *e);
+
+/* A new description, which is also told to the job as facts for people. */
+void dash_eval_describe(struct dash_eval *e, struct dash_job *job, const char *json, size_t bytes);
+
+void dash_eval_step(const struct dash_eval *e, const struct mp_step *step,
+                    struct dash_figures *out);
+
+#endif
