@@ -67,6 +67,9 @@ def guarded(feature):
     return wrap
 
 
+is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
+
+
 class Hook:
     """What hangs on a module: calls into C, and three things a bare C function cannot do.
 
@@ -76,7 +79,7 @@ class Hook:
     the model is another model and may be loaded where there is no guest.
     """
     __slots__ = ("calls",)
-    is_compiling = staticmethod(getattr(getattr(torch, "compiler", None), "is_compiling", bool))
+    is_compiling = staticmethod(is_compiling)
 
     def __init__(self, *calls):
         self.calls = calls
@@ -369,8 +372,8 @@ def ranges_of(structure):
     tied = structure.head is not None and any(
         p is q for p in structure.head.parameters() for s in structure.scopes if s.phase == "embed"
         for q in s.module.parameters())
-    for module in structure.root.modules():
-        for name, p in own(module).items():
+    for path, module in structure.root.named_modules():
+        for p in own(module).values():
             place, where = structure.phase_of_param(module, p), address(p)
             if place is None or where is None or where[0] in seen:
                 continue
@@ -378,16 +381,16 @@ def ranges_of(structure):
                 continue  # one weight, two uses: only the scope can tell them apart
             seen.add(where[0])
             moe, e = structure.member.get(id(module), (None, -1))
-            stacked = moe is None and place[1] == "expert" and slices_of(structure, place[0], p)
-            item = where + place + (stacked or 1, 0)
+            stacked = moe is None and place[1] == "expert" and ".lora_B" not in path
+            item = where + place + (slices_of(structure, place[0], p) if stacked else 1, 0)
             result.append(item + (e,) if moe is not None else item)
     return result
 
 
 def slices_of(structure, layer, p):
-    """Experts in one stacked parameter: the first dimension counts them (or counts r rows for each: lora_A)."""
+    """Experts in one stacked parameter, expert-major: (E, ..), or r rows for each in PEFT's lora_A."""
     n = next((moe.n for moe in structure.moes if moe.layer == layer), 0)
-    return n if n and p.dim() >= 2 and p.shape[0] % n == 0 and (p.dim() == 3 or p.shape[0] >= n) else 1
+    return n if n and p.dim() >= 2 and p.shape[0] % n == 0 else 1
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -781,7 +784,7 @@ def count_tokens(given, windows):
 class Boundary:
     """Stands in for what module.compile() made: the module's own hooks run inside the compiled region."""
     __slots__ = ("module", "call", "before", "after")
-    is_compiling = Hook.is_compiling
+    is_compiling = staticmethod(is_compiling)
 
     def __init__(self, module, before, after):
         self.module, self.call = weakref.ref(module), module._compiled_call_impl
@@ -857,13 +860,15 @@ class Session:
         self.adopt(module)
         self.enter(module, args, calling_kwargs())  # its own hook comes too late for the call under way
 
-    def find_compiled_root(self):
-        """A model compiled in place calls no hook outside of its compiled region: look for it once."""
-        found = [m for m in sys.modules["gc"].get_objects()
-                 if issubclass(type(m), torch.nn.Module) and m.__dict__.get("_compiled_call_impl") is not None
-                 and m.training and looks_like_model(m)]
-        if found:
-            self.adopt(max(found, key=lambda m: sum(p.numel() for p in m.parameters())))
+    def find_compiled_root(self, optimizer):
+        """A model compiled in place calls no hook outside of its compiled region: look once for what is optimized.
+        Dynamo saw the searching hook in the region and compiles it once more without."""
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for module in sys.modules["gc"].get_objects():
+            if (issubclass(type(module), torch.nn.Module) and module.__dict__.get("_compiled_call_impl") is not None
+                    and any(id(p) in trained for p in module.parameters()) and looks_like_model(module)):
+                self.adopt(module)
+                return
 
     def adopt(self, root):
         self.stop_search()
@@ -972,7 +977,7 @@ class Session:
         self.blind[id(optimizer)] += 1  # since the root was last called in training
         if self.blind[id(optimizer)] == SEARCH_AFTER_STEPS:
             self.search()
-            self.find_compiled_root()
+            self.find_compiled_root(optimizer)
         elif self.blind[id(optimizer)] == GIVE_UP_AFTER_STEPS and self.finder is not None:
             self.stop_search()
             guest.log(1, "optimizers step, but no model with decoder layers was called: nothing is told apart")

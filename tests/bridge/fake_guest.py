@@ -56,12 +56,12 @@ class FakeGuest:
     def scope_hooks(self, layer, phase, depth):
         assert isinstance(layer, int) and phase in PHASES and depth in (1, 2, 3)
 
-        def enter(module, args):
+        def enter(*args):
             del self.stack[depth:]
             self.stack += [None] * (depth - len(self.stack)) + [(layer, phase)]
             self.note("enter", layer, phase, depth)
 
-        def leave(module, args, output):
+        def leave(*args):
             del self.stack[depth:]
             self.note("leave", layer, phase, depth)
         return enter, leave
@@ -79,7 +79,7 @@ class FakeGuest:
         return table.setdefault(self.step, {}).setdefault(layer, [0] * n)
 
     def expert_hook(self, layer, expert):
-        def hook(module, args):
+        def hook(module, args, *_):
             if self.in_micro and not self.replaying():
                 row = self.expert_rows.setdefault(self.step, {}).setdefault(layer, {})
                 row[expert] = row.get(expert, 0) + args[0].numel() // args[0].shape[-1]
