@@ -1,5 +1,6 @@
 /* moeprof top: options of the dashboard. */
 #include "profiler/cli/cmd.h"
+#include "profiler/cli/launch.h"
 #include "profiler/dash/app.h"
 
 #include <getopt.h>
@@ -116,6 +117,7 @@ int cmd_top_main(int argc, char **argv)
 {
     struct dash_options o = {.speed = 1, .interval_s = 0.5};
     int pid[PID_MAX], opt, rc;
+    char dir[4096];
     struct mp_err err = {0, "failed"};
 
     while ((opt = getopt_long(argc, argv, ":h", option, NULL)) != -1)
@@ -127,6 +129,9 @@ int cmd_top_main(int argc, char **argv)
         return cli_usage("top", "--replay shows a file: it takes no PID");
     if ((rc = parse_pids(argc - optind, argv + optind, pid)))
         return rc;
+    if (!o.replay && cli_job_dir(dir, sizeof dir, &err) != MP_OK)
+        return cli_fail(&err);
+    o.dir = dir;
     o.pid = pid;
     o.n_pid = (size_t)(argc - optind);
     rc = dash_app(&o, &err);

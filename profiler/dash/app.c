@@ -202,13 +202,11 @@ static int print(const struct app *a, struct mp_err *err)
 
 static int run_live(struct app *a, bool interactive, struct mp_err *err)
 {
-    char dir[4096];
     int rc;
 
-    if ((rc = check_pids(a->o, err)) ||
-        (rc = mp_shm_dir(dir, sizeof dir, getenv("MOEPROF_DIR"), err)))
+    if ((rc = check_pids(a->o, err)))
         return rc;
-    a->live = dash_live_new(dir, a->o->pid, a->o->n_pid);
+    a->live = dash_live_new(a->o->dir, a->o->pid, a->o->n_pid);
     if (!a->live)
         return mp_fail(err, MP_ENOMEM, "out of memory");
     collect(a);

@@ -8,6 +8,7 @@
 struct dash_options {
     const int *pid; /* (n_pid); none: every job of this user */
     size_t n_pid;
+    const char *dir;    /* job directory, for live jobs */
     const char *replay; /* a profile; NULL: live */
     double speed;       /* of a replay */
     double interval_s;  /* between drawings */

@@ -12,6 +12,24 @@ void dash_eval_release(struct dash_eval *e)
     memset(e, 0, sizeof *e);
 }
 
+static void find_peak(struct dash_eval *e)
+{
+    const struct rp_spec_text *t = &e->spec.text;
+
+    mp_peak_find(&e->peak, e->gpu_name, e->gpu_cc, e->gpu_sm_count,
+                 t->autocast[0] ? t->autocast : t->dtype);
+}
+
+void dash_eval_gpu(struct dash_eval *e, const char *name, int cc, int sm_count)
+{
+    if (strcmp(e->gpu_name, name) == 0 && e->gpu_cc == cc && e->gpu_sm_count == sm_count)
+        return;
+    snprintf(e->gpu_name, sizeof e->gpu_name, "%s", name);
+    e->gpu_cc = cc;
+    e->gpu_sm_count = sm_count;
+    find_peak(e);
+}
+
 /* ---- facts for people ----------------------------------------------------------------------- */
 
 static void fact(struct dash_job *job, const char *label, const char *text)
@@ -79,6 +97,7 @@ void dash_eval_describe(struct dash_eval *e, struct dash_job *job, const char *j
         dash_job_fact(job, "model", err.msg);
         return;
     }
+    find_peak(e);
     snprintf(job->model, sizeof job->model, "%s", e->spec.text.class);
     job->backend[0] = 0;
     if (e->spec.text.backend[0])
@@ -93,11 +112,37 @@ void dash_eval_describe(struct dash_eval *e, struct dash_job *job, const char *j
 
 /* ---- figures of a step ---------------------------------------------------------------------- */
 
+/* The first of what is missing. */
+static const char *why_not(const struct dash_eval *e, const struct mp_flops *flops)
+{
+    if (!e->has_spec)
+        return "no MFU: the model has not been described yet";
+    if (flops->model.basis == MP_UNKNOWN)
+        return "no MFU: the FLOPs of this step are not known: tokens or shapes are missing";
+    return e->peak.why_not;
+}
+
 void dash_eval_step(const struct dash_eval *e, const struct mp_step *step, struct dash_figures *out)
 {
-    (void)step;
+    struct mp_flops flops = {.model = {0, MP_UNKNOWN}};
+    struct mp_mfu_sum sum;
+
     memset(out, 0, sizeof *out);
-    snprintf(out->why_not, sizeof out->why_not, "%s",
-             e->has_spec ? "no MFU: the peak of this GPU is not known"
-                         : "no MFU: the model has not been described yet");
+    if (e->has_spec)
+        mp_flops_step(&flops, &e->spec.model, step);
+    if (mp_mfu_of_step(step, e->has_spec ? &flops : NULL, &e->peak, &sum)) {
+        out->mfu[DASH_OURS] = sum.mfu;
+        out->mfu[DASH_PALM] = sum.palm_mfu;
+        out->mfu[DASH_TRL] = sum.trl_mfu;
+        out->mfu[DASH_ADJUSTED] = sum.adjusted_mfu;
+        out->mfu[DASH_HF] = sum.hf_mfu;
+        out->hfu = sum.hfu;
+        out->model_flop = sum.model_flop;
+    }
+    if (e->peak.flops > 0)
+        out->peak_flops = (struct mp_val){e->peak.flops, MP_MODELLED};
+    if (out->mfu[DASH_OURS].basis != MP_UNKNOWN)
+        mp_mfu_convention(out->convention, sizeof out->convention, &e->spec.model, &e->peak);
+    else
+        snprintf(out->why_not, sizeof out->why_not, "%s", why_not(e, &flops));
 }

@@ -4,17 +4,21 @@
 #ifndef DASH_EVAL_H
 #define DASH_EVAL_H
 
+#include "profiler/core/mfu.h"
 #include "profiler/dash/job.h"
 #include "report/spec.h"
 
 struct dash_eval {
     struct rp_spec spec;
     bool has_spec;
+    struct mp_peak peak;
     char gpu_name[96];
-    int gpu_cc, gpu_sm_count, gpu_clock_mhz; /* 0 unknown */
+    int gpu_cc, gpu_sm_count; /* 0 unknown */
 };
 
 void dash_eval_release(struct dash_eval *e);
+
+void dash_eval_gpu(struct dash_eval *e, const char *name, int cc, int sm_count);
 
 /* A new description, which is also told to the job as facts for people. */
 void dash_eval_describe(struct dash_eval *e, struct dash_job *job, const char *json, size_t bytes);

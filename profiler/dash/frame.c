@@ -93,7 +93,7 @@ static void draw_compact(const struct dash_model *m, const struct dash_job *job,
         dash_put_wrap(c, r, 0, DASH_NORMAL, m->notice[0] ? m->notice : "waiting for a job");
         return;
     }
-    dash_putf(c, r, 0, y++, DASH_BOLD, "MFU %s", dash_fmt_frac(b, job->figures.mfu));
+    dash_putf(c, r, 0, y++, DASH_BOLD, "MFU %s", dash_fmt_frac(b, job->figures.mfu[DASH_OURS]));
     dash_putf(c, r, 0, y++, DASH_NORMAL, "step %s",
               dash_fmt_ns(b, dash_job_value(job, DASH_M_STEP_NS)));
     dash_putf(c, r, 0, y++, DASH_NORMAL, "%s useful",

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profiler/core/mfu.h"
+
 struct dash_job *dash_job_new(uint64_t key, int pid)
 {
     struct dash_job *job = calloc(1, sizeof *job);
@@ -126,9 +128,9 @@ static void push_history(struct dash_job *job)
     struct dash_ring *ring = job->ring;
 
     dash_ring_push(&ring[DASH_M_STEP_NS], s->window_ns ? (double)s->window_ns : NAN);
-    dash_ring_push(&ring[DASH_M_MFU], or_nan(job->figures.mfu));
+    for (int i = 0; i < DASH_CONVENTION_COUNT; i++)
+        dash_ring_push(&ring[DASH_M_MFU + i], or_nan(job->figures.mfu[i]));
     dash_ring_push(&ring[DASH_M_HFU], or_nan(job->figures.hfu));
-    dash_ring_push(&ring[DASH_M_AMFU], or_nan(job->figures.amfu));
     dash_ring_push(&ring[DASH_M_USEFUL_S], per_second(s->useful, s->window_ns));
     dash_ring_push(&ring[DASH_M_PROCESSED_S], per_second(s->processed, s->window_ns));
     dash_ring_push(&ring[DASH_M_COVERAGE], coverage(s));
@@ -136,24 +138,6 @@ static void push_history(struct dash_job *job)
     for (int p = 0; p < MP_PHASE_COUNT; p++)
         dash_ring_push(&ring[DASH_M_PHASE + p], (double)dash_step_phase_ns(s, (enum mp_phase)p));
     job->n_step++;
-}
-
-/* MFU over the history is work over time: steps weigh by how long they took. */
-static struct mp_val mean_mfu(const struct dash_job *job)
-{
-    double mfu[DASH_RING_CAP], ns[DASH_RING_CAP], work = 0, time = 0;
-    size_t n = dash_ring_copy(&job->ring[DASH_M_MFU], mfu, DASH_RING_CAP);
-
-    dash_ring_copy(&job->ring[DASH_M_STEP_NS], ns, DASH_RING_CAP);
-    for (size_t i = 0; i < n; i++) {
-        if (!isfinite(mfu[i]) || !isfinite(ns[i]))
-            continue;
-        work += mfu[i] * ns[i];
-        time += ns[i];
-    }
-    return time > 0 ? (struct mp_val){work / time,
-                                      job->figures.mfu.basis ? job->figures.mfu.basis : MP_MEASURED}
-                    : (struct mp_val){0, MP_UNKNOWN};
 }
 
 /* A step that is not for statistics is shown until there is a whole one: a run of one step has no
@@ -180,7 +164,6 @@ void dash_job_step(struct dash_job *job, const struct mp_step *step,
     job->figures = *figures;
     count_kernels(job, step->step);
     push_history(job);
-    job->mfu_mean = mean_mfu(job);
     dash_experts_add(&job->experts, step);
     dash_timeline_close(&job->timeline, step);
 }
@@ -212,6 +195,30 @@ struct mp_val dash_job_value(const struct dash_job *job, enum dash_metric metric
     double v = dash_ring_last(&job->ring[metric]);
 
     return (struct mp_val){v, isfinite(v) ? MP_MEASURED : MP_UNKNOWN};
+}
+
+struct mp_val dash_job_mean_mfu(const struct dash_job *job, enum dash_convention convention,
+                                size_t *n)
+{
+    double mfu[DASH_RING_CAP], ns[DASH_RING_CAP], work = 0, time = 0;
+    size_t have = dash_ring_copy(&job->ring[DASH_M_MFU + convention], mfu, DASH_RING_CAP), i = 0;
+
+    *n = 0;
+    dash_ring_copy(&job->ring[DASH_M_STEP_NS], ns, DASH_RING_CAP);
+    if (have > MP_MFU_KEEP && job->n_step == have)
+        i = MP_MFU_WARMUP;
+    for (; i < have; i++) {
+        if (!isfinite(mfu[i]) || !isfinite(ns[i]))
+            continue;
+        work += mfu[i] * ns[i]; /* steps weigh by how long they took */
+        time += ns[i];
+        ++*n;
+    }
+    if (time <= 0)
+        return (struct mp_val){0, MP_UNKNOWN};
+    return (struct mp_val){work / time, job->figures.mfu[convention].basis
+                                            ? job->figures.mfu[convention].basis
+                                            : MP_MODELLED};
 }
 
 uint64_t dash_step_phase_ns(const struct dash_step *s, enum mp_phase phase)

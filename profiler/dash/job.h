@@ -12,11 +12,20 @@
 #include "profiler/dash/ring.h"
 #include "profiler/dash/timeline.h"
 
+/* Whose count of model FLOPs stands above the line; mfu.md 1.1 and MFU.md say how they differ. */
+enum dash_convention {
+    DASH_OURS = 0,
+    DASH_PALM,
+    DASH_TRL,
+    DASH_ADJUSTED,
+    DASH_HF,
+    DASH_CONVENTION_COUNT
+};
+
 enum dash_metric {
     DASH_M_STEP_NS = 0,
-    DASH_M_MFU,
-    DASH_M_HFU,
-    DASH_M_AMFU,
+    DASH_M_MFU, /* + enum dash_convention */
+    DASH_M_HFU = DASH_M_MFU + DASH_CONVENTION_COUNT,
     DASH_M_USEFUL_S,    /* useful tokens a second */
     DASH_M_PROCESSED_S, /* padding included */
     DASH_M_COVERAGE,    /* share of the GPU's busy time that is booked on a phase */
@@ -31,7 +40,8 @@ enum dash_metric {
 
 /* What core/mfu makes of one step. */
 struct dash_figures {
-    struct mp_val mfu, hfu, amfu; /* fractions */
+    struct mp_val mfu[DASH_CONVENTION_COUNT]; /* fractions */
+    struct mp_val hfu;
     struct mp_val model_flop;
     struct mp_val peak_flops; /* a second */
     char convention[240];     /* what the MFU means; "" when there is none */
@@ -102,9 +112,8 @@ struct dash_job {
 
     struct dash_step last;
     struct dash_figures figures;
-    struct mp_val mfu_mean; /* over the history: time-weighted */
-    uint64_t n_step;        /* steps in the history */
-    uint64_t n_skipped;     /* partial steps and steps under another profiler */
+    uint64_t n_step;    /* steps in the history */
+    uint64_t n_skipped; /* partial steps and steps under another profiler */
     struct dash_ring ring[DASH_M_COUNT];
     struct dash_experts experts;
     struct dash_kernels kernels;
@@ -132,6 +141,10 @@ void dash_job_fact(struct dash_job *job, const char *label, const char *text);
 /* ---- questions of the views ----------------------------------------------------------------- */
 
 struct mp_val dash_job_value(const struct dash_job *job, enum dash_metric metric);
+
+/* Work over time of the steps in the history, warm-up left out; *n how many steps. */
+struct mp_val dash_job_mean_mfu(const struct dash_job *job, enum dash_convention convention,
+                                size_t *n);
 
 /* Booked time of a phase in the last step, over all passes. */
 uint64_t dash_step_phase_ns(const struct dash_step *s, enum mp_phase phase);

@@ -129,13 +129,21 @@ static json_t *layers(const struct dash_experts *e)
 
 static json_t *mfu(const struct dash_job *job)
 {
+    static const char *const name[DASH_CONVENTION_COUNT] = {
+        "mfu", "mfu_palm_convention", "mfu_trl_convention", "mfu_trl_adjusted_convention",
+        "mfu_total_flos"};
     const struct dash_figures *f = &job->figures;
+    size_t n;
+    struct mp_val mean = dash_job_mean_mfu(job, DASH_OURS, &n);
+    json_t *o = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o, s:o}", "mfu_mean", with_basis(mean),
+                          "mfu_mean_steps", (json_int_t)n, "hfu", with_basis(f->hfu),
+                          "model_flops_per_step", value(f->model_flop), "peak_flops_per_second",
+                          value(f->peak_flops), "convention", text(f->convention), "why_not",
+                          text(f->why_not));
 
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "mfu", with_basis(f->mfu),
-                     "mfu_mean", with_basis(job->mfu_mean), "hfu", with_basis(f->hfu),
-                     "achievable_mfu", with_basis(f->amfu), "model_flops_per_step",
-                     value(f->model_flop), "peak_flops_per_second", value(f->peak_flops),
-                     "convention", text(f->convention), "why_not", text(f->why_not));
+    for (int i = 0; i < DASH_CONVENTION_COUNT; i++)
+        json_object_set_new(o, name[i], with_basis(f->mfu[i]));
+    return o;
 }
 
 static json_t *job_object(const struct dash_job *job)

@@ -155,6 +155,12 @@ static void act_theme(struct dash_model *m, int arg)
     m->ui.theme = (enum dash_theme)((m->ui.theme + 1) % DASH_THEME_COUNT);
 }
 
+static void act_convention(struct dash_model *m, int arg)
+{
+    (void)arg;
+    m->ui.convention = (enum dash_convention)((m->ui.convention + 1) % DASH_CONVENTION_COUNT);
+}
+
 static void act_redraw(struct dash_model *m, int arg)
 {
     (void)arg;
@@ -212,6 +218,7 @@ static const struct binding binding[] = {
     {'=', act_interval, 1},
     {'-', act_interval, 0},
     {'c', act_theme, 0},
+    {'m', act_convention, 0},
     {'L' - '@', act_redraw, 0},
 };
 
@@ -221,6 +228,7 @@ static const struct dash_key_help help[] = {
     {"[ ] or p n", "previous, next job"},
     {"Space", "pause the display; collection goes on"},
     {"+ -", "longer, shorter time between drawings"},
+    {"m", "whose MFU: ours, PaLM's, TRL's, TRL's adjusted, transformers' total_flos"},
     {"c", "colours: for dark, for light terminals, none"},
     {"Ctrl-L", "draw everything anew"},
     {"? h F1", "this help"},

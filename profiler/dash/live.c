@@ -146,10 +146,7 @@ static void take_facts(struct source *s, char *spec)
     job->gpu_mem_bytes = shm->gpu_mem_bytes;
     mp_shm_text(job->title, sizeof job->title, shm->comm, sizeof shm->comm);
     mp_shm_text(job->gpu_name, sizeof job->gpu_name, shm->gpu_name, sizeof shm->gpu_name);
-    snprintf(s->eval.gpu_name, sizeof s->eval.gpu_name, "%s", job->gpu_name);
-    s->eval.gpu_cc = shm->gpu_cc;
-    s->eval.gpu_sm_count = shm->gpu_sm_count;
-    s->eval.gpu_clock_mhz = shm->gpu_clock_mhz;
+    dash_eval_gpu(&s->eval, job->gpu_name, shm->gpu_cc, shm->gpu_sm_count);
     for (int i = 0; i < MP_FEATURE_COUNT; i++)
         job->feature[i].state = mp_reader_feature(&s->reader, (enum mp_feature)i,
                                                   job->feature[i].why, sizeof job->feature[i].why);

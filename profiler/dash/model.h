@@ -31,6 +31,7 @@ struct dash_ui {
     char filter_before[DASH_FILTER_BYTES]; /* what Esc brings back */
     double interval_s;
     enum dash_theme theme;
+    enum dash_convention convention;
     bool quit, redraw;
 };
 

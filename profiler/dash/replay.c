@@ -97,10 +97,8 @@ static void take_job(struct dash_replay *r, const char *path)
     job->gpu_mem_bytes = (uint64_t)rp_get_meta_int(r->p, "gpu_mem_bytes", 0);
     rp_get_meta(r->p, "gpu_name", job->gpu_name, sizeof job->gpu_name);
     snprintf(job->title, sizeof job->title, "%.90s", slash ? slash + 1 : path);
-    snprintf(r->eval.gpu_name, sizeof r->eval.gpu_name, "%s", job->gpu_name);
-    r->eval.gpu_cc = (int)rp_get_meta_int(r->p, "gpu_cc", 0);
-    r->eval.gpu_sm_count = (int)rp_get_meta_int(r->p, "gpu_sm_count", 0);
-    r->eval.gpu_clock_mhz = (int)rp_get_meta_int(r->p, "gpu_clock_mhz", 0);
+    dash_eval_gpu(&r->eval, job->gpu_name, (int)rp_get_meta_int(r->p, "gpu_cc", 0),
+                  (int)rp_get_meta_int(r->p, "gpu_sm_count", 0));
     take_counters(r);
 }
 

@@ -60,20 +60,27 @@ static void draw_chart(const struct dash_job *job, enum dash_metric metric, stru
     dash_plot_line(c, plot, DASH_CHART, v, n, lo, hi);
 }
 
-static void draw_figures(const struct dash_job *job, struct dash_rect r, struct dash_cells *c)
+static const struct {
+    const char *name, *what;
+} convention[DASH_CONVENTION_COUNT] = {
+    [DASH_OURS] = {"", ""},
+    [DASH_PALM] = {" by PaLM",
+                   "6N + 12LHQT: every weight trained, every token, the full square of scores"},
+    [DASH_TRL] = {" by TRL",
+                  "TRL's compute_mfu: as PaLM, embedding counted twice, no shared experts"},
+    [DASH_ADJUSTED] = {" by TRL adjusted",
+                       "TRL's adjusted_mfu: as compute_mfu with half the scores"},
+    [DASH_HF] = {" by total_flos",
+                 "transformers' total_flos: 6 x all parameters, every expert counted"},
+};
+
+static void draw_rates(const struct dash_job *job, struct dash_rect r, struct dash_cells *c)
 {
     const struct dash_figures *f = &job->figures;
     char a[DASH_FMT_BYTES], b[DASH_FMT_BYTES];
-    int x = dash_putf(c, r, 1, 1, DASH_BOLD, "MFU %s", dash_fmt_frac(a, f->mfu));
+    int x = dash_putf(c, r, 1, 2, DASH_BOLD, "%s useful",
+                      dash_fmt_si(a, dash_job_value(job, DASH_M_USEFUL_S), "tok/s"));
 
-    x = dash_putf(c, r, x + 3, 1, DASH_NORMAL, "mean %s over %llu steps",
-                  dash_fmt_frac(a, job->mfu_mean),
-                  (unsigned long long)(job->n_step < DASH_RING_CAP ? job->n_step : DASH_RING_CAP));
-    x = dash_putf(c, r, x + 3, 1, DASH_NORMAL, "HFU %s", dash_fmt_frac(a, f->hfu));
-    if (f->amfu.basis != MP_UNKNOWN)
-        dash_putf(c, r, x + 3, 1, DASH_NORMAL, "aMFU %s", dash_fmt_frac(a, f->amfu));
-    x = dash_putf(c, r, 1, 2, DASH_BOLD, "%s useful",
-                  dash_fmt_si(a, dash_job_value(job, DASH_M_USEFUL_S), "tok/s"));
     x = dash_putf(c, r, x + 3, 2, DASH_NORMAL, "%s with padding",
                   dash_fmt_si(a, dash_job_value(job, DASH_M_PROCESSED_S), "tok/s"));
     if (f->model_flop.basis != MP_UNKNOWN && job->last.window_ns) {
@@ -85,16 +92,38 @@ static void draw_figures(const struct dash_job *job, struct dash_rect r, struct 
     }
 }
 
-static void draw_mfu(const struct dash_job *job, struct dash_rect r, struct dash_cells *c)
+static void draw_figures(const struct dash_job *job, enum dash_convention by, struct dash_rect r,
+                         struct dash_cells *c)
 {
-    size_t which = chart_of(job);
+    const struct dash_figures *f = &job->figures;
+    char a[DASH_FMT_BYTES];
+    size_t n;
+    struct mp_val mean = dash_job_mean_mfu(job, by, &n);
+    int x = dash_putf(c, r, 1, 1, DASH_BOLD, "MFU %s%s", dash_fmt_frac(a, f->mfu[by]),
+                      convention[by].name);
+
+    x = dash_putf(c, r, x + 3, 1, DASH_NORMAL, "mean %s over %zu steps", dash_fmt_frac(a, mean), n);
+    x = dash_putf(c, r, x + 3, 1, DASH_NORMAL, "HFU %s", dash_fmt_frac(a, f->hfu));
+    if (by != DASH_OURS)
+        dash_putf(c, r, x + 3, 1, DASH_NORMAL, "ours %s", dash_fmt_frac(a, f->mfu[DASH_OURS]));
+    draw_rates(job, r, c);
+}
+
+static void draw_mfu(const struct dash_model *m, const struct dash_job *job, struct dash_rect r,
+                     struct dash_cells *c)
+{
+    enum dash_convention by = m->ui.convention;
+    enum dash_metric metric = chart[chart_of(job)].metric;
     char title[80];
 
-    snprintf(title, sizeof title, "%s, a column a step", chart[which].title);
+    snprintf(title, sizeof title, "%s, a column a step", chart[chart_of(job)].title);
     dash_rule(c, r, title);
-    draw_figures(job, r, c);
-    draw_chart(job, chart[which].metric, (struct dash_rect){r.x, r.y + 3, r.w - 1, r.h - 4}, c);
-    if (job->figures.convention[0])
+    draw_figures(job, by, r, c);
+    draw_chart(job, metric == DASH_M_MFU ? (enum dash_metric)(DASH_M_MFU + by) : metric,
+               (struct dash_rect){r.x, r.y + 3, r.w - 1, r.h - 4}, c);
+    if (by != DASH_OURS)
+        dash_put_fit(c, r, 1, r.h - 1, r.w - 2, DASH_DIM, convention[by].what);
+    else if (job->figures.convention[0])
         dash_put_fit(c, r, 1, r.h - 1, r.w - 2, DASH_DIM, job->figures.convention);
     else
         dash_put_fit(c, r, 1, r.h - 1, r.w - 2, DASH_WARN, job->figures.why_not);
@@ -326,7 +355,7 @@ static void draw_jobs(const struct dash_model *m, struct dash_rect r, struct das
         dash_putf(c, r, 1, y, style, "%c%8d  %s", i == index ? '>' : ' ', job[i]->pid,
                   dash_job_state(job[i]));
         dash_put(c, r, 26, y, style, "MFU");
-        dash_put_to(c, r, 38, y, style, dash_fmt_frac(b, job[i]->figures.mfu));
+        dash_put_to(c, r, 38, y, style, dash_fmt_frac(b, job[i]->figures.mfu[DASH_OURS]));
         dash_put_to(c, r, 50, y, style, dash_fmt_ns(b, dash_job_value(job[i], DASH_M_STEP_NS)));
         dash_put_to(c, r, 67, y, style,
                     dash_fmt_si(b, dash_job_value(job[i], DASH_M_USEFUL_S), "tok/s"));
@@ -337,7 +366,7 @@ static void draw_jobs(const struct dash_model *m, struct dash_rect r, struct das
 static void draw(const struct dash_model *m, const struct dash_job *job,
                  const struct dash_layout *l, struct dash_cells *c)
 {
-    draw_mfu(job, l->slot[DASH_SLOT_MFU], c);
+    draw_mfu(m, job, l->slot[DASH_SLOT_MFU], c);
     draw_step(job, l->slot[DASH_SLOT_STEP], c);
     draw_phases(job, l->slot[DASH_SLOT_PHASES], c);
     draw_gpu(job, l->slot[DASH_SLOT_GPU], c);
@@ -347,6 +376,6 @@ static void draw(const struct dash_model *m, const struct dash_job *job,
 
 const struct dash_view dash_view_overview = {
     .name = "Overview",
-    .hint = "[ ] job  +- pace  c colours",
+    .hint = "[ ] job  m whose MFU  +- pace  c colours",
     .draw = draw,
 };

@@ -126,7 +126,7 @@ static void says_what_is_missing(void **state)
     char *got;
 
     (void)state;
-    job->figures.mfu.basis = MP_UNKNOWN;
+    job->figures.mfu[0].basis = MP_UNKNOWN;
     dash_ring_push(&job->ring[DASH_M_MFU], NAN);
     snprintf(job->figures.why_not, sizeof job->figures.why_not,
              "no MFU: this GPU is not in the table of peaks");
