@@ -18,6 +18,7 @@
 #define DRAIN_NS     (NS_PER_S / 10)
 #define SCAN_NS      NS_PER_S
 #define NEW_STEP_NS  (NS_PER_S * 15 / 100) /* a closed step is drawn this soon, at the earliest */
+#define FIND_NS      NS_PER_S              /* for a process that was asked for */
 #define ONCE_WAIT_NS (3ull * NS_PER_S)     /* for the first whole step, with --once */
 
 struct app {
@@ -168,6 +169,22 @@ static int check_found(const struct app *a, struct mp_err *err)
     return MP_OK;
 }
 
+/* A process that has just been started may need a moment to publish. */
+static int find_asked(struct app *a, struct mp_err *err)
+{
+    uint64_t begin = now_ns();
+    int rc;
+
+    for (;;) {
+        a->scanned_ns = 0; /* scan now */
+        collect(a);
+        rc = check_found(a, err);
+        if (rc == MP_OK || now_ns() - begin >= FIND_NS)
+            return rc;
+        nanosleep(&(struct timespec){0, DRAIN_NS}, NULL);
+    }
+}
+
 static bool is_waiting_for_step(const struct dash_model *m)
 {
     for (int i = 0; i < m->n_job; i++)
@@ -209,8 +226,7 @@ static int run_live(struct app *a, bool interactive, struct mp_err *err)
     a->live = dash_live_new(a->o->dir, a->o->pid, a->o->n_pid);
     if (!a->live)
         return mp_fail(err, MP_ENOMEM, "out of memory");
-    collect(a);
-    if ((rc = check_found(a, err)))
+    if ((rc = find_asked(a, err)))
         return rc;
     if (!interactive)
         return (rc = look_once(a, err)) ? rc : print(a, err);
