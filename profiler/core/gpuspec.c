@@ -66,8 +66,8 @@ static const struct mp_gpu table[] = {
      CALC,
      "half rate with FP32 accumulate, which training uses; 838 elsewhere is with sparsity and FP16 "
      "accumulate"},
-    {"RTX PRO 6000 Blackwell", "rtx pro 6000 blackwell workstation", "edition 96gb", 120, 188, 0,
-     2617, 503.8, 251.9, 1007, 1792, "hmc-tech sheet; " CALC,
+    {"RTX PRO 6000 Blackwell", "rtx pro 6000 blackwell workstation|rtx pro 6000 blackwell",
+     "edition 96gb", 120, 188, 0, 2617, 503.8, 251.9, 1007, 1792, "hmc-tech sheet; " CALC,
      "the Max-Q and server editions run slower and have no row"},
 };
 
@@ -164,6 +164,25 @@ const struct mp_gpu *mp_gpu_find(const char *name, int cc, int sm_count)
     if (sm_count > 0 && best->sm > 0 && sm_count != best->sm && sm_count != best->sm_also)
         return NULL; /* a slice of it, or a cut-down part under the same name */
     return best;
+}
+
+size_t mp_gpu_suggest(const char *name, const struct mp_gpu **out, size_t n)
+{
+    struct words asked, known;
+    size_t found = 0;
+
+    if (words_split(&asked, name, 0) != 0)
+        return 0;
+    for (size_t i = 0; i < countof(table) && found < n; i++) {
+        bool shares = false;
+
+        words_split(&known, table[i].name, 0);
+        for (int w = 0; w < asked.n; w++)
+            shares |= has(&known, asked.word[w]) && strlen(asked.word[w]) > 1;
+        if (shares)
+            out[found++] = &table[i];
+    }
+    return found;
 }
 
 double mp_gpu_peak(const struct mp_gpu *gpu, enum mp_dtype dtype)

@@ -30,6 +30,9 @@ const struct mp_gpu *mp_gpu_find(const char *name, int cc, int sm_count);
 /* Dense peak in FLOP/s; 0 when the row has none. */
 double mp_gpu_peak(const struct mp_gpu *gpu, enum mp_dtype dtype);
 
+/* Rows that share a word with name, for "which of these do you mean": how many, up to n of them in out. */
+size_t mp_gpu_suggest(const char *name, const struct mp_gpu **out, size_t n);
+
 /* Row i of the table, NULL behind the last: for lists and tests. */
 const struct mp_gpu *mp_gpu_at(size_t i);
 

@@ -257,16 +257,17 @@ bool mp_mfu_of_step(const struct mp_step *step, const struct mp_flops *flops,
 void mp_mfu_convention(char *out, size_t bytes, const struct mp_model *model,
                        const struct mp_peak *peak)
 {
-    bool frozen = false, lora = false, causal = model->n_attn == 0;
+    bool frozen = false, lora = false, moe = false, causal = model->n_attn == 0;
 
     for (uint32_t i = 0; i < model->n_op; i++) {
         frozen |= !model->op[i].wgrad || !model->op[i].dgrad;
         lora |= model->op[i].lora;
+        moe |= model->op[i].per == MP_PER_ASSIGNMENT;
     }
     for (uint32_t i = 0; i < model->n_attn; i++)
         causal |= model->attn[i].causal;
-    snprintf(out, bytes, "%s, useful tokens, routed assignments, %s, %s",
-             causal ? "causal" : "non-causal",
+    snprintf(out, bytes, "%s, useful tokens, %s%s, %s", causal ? "causal" : "non-causal",
+             moe ? "routed assignments, " : "",
              lora     ? "frozen-aware with LoRA"
              : frozen ? "frozen-aware"
                       : "all weights trained",

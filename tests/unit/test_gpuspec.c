@@ -152,9 +152,23 @@ static void test_rows_are_whole(void **state)
         assert_true(g->fp8 == 0 || (g->fp8 > 1.98 * g->bf16 && g->fp8 < 2.03 * g->bf16));
         assert_true(g->fp8 == 0 || g->cc >= 89);
         assert_true(strlen(g->source) > 5 && g->note && g->may);
+        assert_ptr_equal(mp_gpu_find(g->name, g->cc, g->sm),
+                         g); /* `plan --gpu` takes it as listed */
         for (size_t j = 0; j < i; j++)
             assert_string_not_equal(g->name, mp_gpu_at(j)->name);
     }
+}
+
+static void test_suggestions(void **state)
+{
+    const struct mp_gpu *row[8];
+
+    (void)state;
+    assert_int_equal(mp_gpu_suggest("h100", row, 8), 3);
+    assert_string_equal(row[0]->name, "H100 SXM");
+    assert_int_equal(mp_gpu_suggest("h100", row, 2), 2);
+    assert_int_equal(mp_gpu_suggest("MI300X", row, 8), 0);
+    assert_int_equal(mp_gpu_suggest("", row, 8), 0);
 }
 
 static void test_dtypes(void **state)
@@ -176,6 +190,7 @@ int main(void)
         cmocka_unit_test(test_peaks),
         cmocka_unit_test(test_peaks_follow_from_silicon),
         cmocka_unit_test(test_rows_are_whole),
+        cmocka_unit_test(test_suggestions),
         cmocka_unit_test(test_dtypes),
     };
 

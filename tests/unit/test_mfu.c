@@ -186,7 +186,8 @@ static void test_peaks(void **state)
 
 static void test_words(void **state)
 {
-    struct mp_op op[2] = {{.wgrad = true, .dgrad = true}, {.wgrad = true, .dgrad = true}};
+    struct mp_op op[2] = {{.wgrad = true, .dgrad = true},
+                          {.wgrad = true, .dgrad = true, .per = MP_PER_ASSIGNMENT}};
     struct mp_attn attn = {.causal = true};
     struct mp_model m = {.op = op, .attn = &attn, .n_op = 2, .n_attn = 1};
     struct mp_mfu_sum sum = {.hfu = {.v = 0.241, .basis = MP_MODELLED},
