@@ -140,7 +140,7 @@ void dash_eval_step(const struct dash_eval *e, const struct mp_step *step, struc
         out->model_flop = sum.model_flop;
     }
     if (e->peak.flops > 0)
-        out->peak_flops = (struct mp_val){e->peak.flops, MP_MODELLED};
+        out->peak_flops = (struct mp_val){e->peak.flops, MP_MEASURED};
     if (out->mfu[DASH_OURS].basis != MP_UNKNOWN)
         mp_mfu_convention(out->convention, sizeof out->convention, &e->spec.model, &e->peak);
     else

@@ -11,7 +11,7 @@ static bool is_unknown(struct mp_val v)
 
 static const char *mark(struct mp_val v)
 {
-    return v.basis == MP_APPORTIONED ? "~" : "";
+    return v.basis == MP_APPORTIONED || v.basis == MP_MODELLED ? "~" : "";
 }
 
 /* Decimals that leave about three figures. */

@@ -1,4 +1,5 @@
-/* Figures as people read them. Unknown is an en dash, never 0; an apportioned figure carries "~".
+/* Figures as people read them. Unknown is an en dash, never 0; an apportioned or modelled figure carries "~",
+ * as in the report.
  * Pure. Each writes into the caller's buffer and returns it.
  */
 #ifndef DASH_FMT_H

@@ -9,7 +9,7 @@ static const char *const words[] = {
     "dense peak.",
     "HFU: FLOPs that were executed, recomputation and padding included. HFU is never below MFU.",
     "MaxVio: the fullest expert of a layer over the mean, less 1. 0 is even.",
-    "~ before a figure: shared out by token counts, not measured one by one.  –: not known.",
+    "~ before a figure: shared out by token counts or modelled, not measured.  –: not known.",
     "Idle: nothing of the job ran on the GPU. Phases and idle sum to the step.",
 };
 

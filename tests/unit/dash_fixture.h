@@ -134,7 +134,7 @@ static inline void fx_closed(void *arg, const struct mp_step *step)
         .mfu = {{0.179 + 0.002 * (step->step % 7), MP_MEASURED}, {0.294, MP_MEASURED}},
         .hfu = {0.241, MP_MODELLED},
         .model_flop = {1.5e12, MP_MODELLED},
-        .peak_flops = {989.4e12, MP_MODELLED},
+        .peak_flops = {989.4e12, MP_MEASURED},
         .convention = "causal, useful tokens, frozen-aware, dense bf16 989.4 TF, 1 x H100 SXM"};
     struct dash_gauges g = {.sm_clock_mhz = {1700 + step->step % 5 * 10, MP_MEASURED},
                             .power_w = {612, MP_MEASURED},
