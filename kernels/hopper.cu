@@ -100,8 +100,8 @@ static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_save
     hop_args a = common_args(p, f->saved, at);
     int rc;
 
-    if ((rc = hop_map_weight(&a.b[0], &p->gate, p->n_expert, p->hidden, p->gate.stride_row, p->inter, TILE_N / 2)) ||
-        (rc = hop_map_weight(&a.b[1], &p->up, p->n_expert, p->hidden, p->up.stride_row, p->inter, TILE_N / 2)))
+    if ((rc = hop_map_weight(&a.b[0], &p->gate, p->n_expert, p->hidden, p->gate.stride_row, p->inter, 128)) ||
+        (rc = hop_map_weight(&a.b[1], &p->up, p->n_expert, p->hidden, p->up.stride_row, p->inter, 128)))
         return rc;
     set_weight(&a, 0, &p->gate);
     set_weight(&a, 1, &p->up);
@@ -120,12 +120,12 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
     hop_args a = common_args(p, f->saved, at);
     int rc;
 
-    if ((rc = hop_map_weight(&a.b[0], &p->down, p->n_expert, p->inter, p->down.stride_row, p->hidden, TILE_N)) ||
+    a.out = (bf16 *)((char *)f->workspace + plan->forward.expert_out);
+    if ((rc = hop_map_weight(&a.b[0], &p->down, p->n_expert, p->inter, p->down.stride_row, p->hidden, 128)) ||
         (rc = hop_map_rows(&a.a, (char *)f->workspace + plan->forward.act, p->inter, 1, plan->n_row)))
         return rc;
     set_weight(&a, 0, &p->down);
     a.bias[0] = p->down_bias;
-    a.out = (bf16 *)((char *)f->workspace + plan->forward.expert_out);
     return hop_launch_down(&a, plan->max_tile, stream);
 }
 
@@ -192,13 +192,13 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
                           p->n_token, p->hidden, p->top_k };
     int rc;
 
+    a.out = (bf16 *)work(b, plan->backward.dx_row);
     if ((rc = hop_map_weight(&a.b[0], &p->gate, p->n_expert, p->hidden, p->gate.stride_row, p->inter, TILE_K)) ||
         (rc = hop_map_weight(&a.b[1], &p->up, p->n_expert, p->hidden, p->up.stride_row, p->inter, TILE_K)) ||
         (rc = hop_map_rows(&a.a, work(b, plan->backward.dpre), p->inter, 2, plan->n_row)))
         return rc;
     set_weight(&a, 0, &p->gate);
     set_weight(&a, 1, &p->up);
-    a.out = (bf16 *)work(b, plan->backward.dx_row);
     rc = hop_launch_dx(&a, plan->max_tile, stream);
     return rc ? rc : mk_combine_v1(&c, stream);
 }

@@ -127,98 +127,119 @@ __device__ inline void finish_rows(float *acc, const hop_args &a, const hop_tile
     __syncwarp();
 }
 
-/* ---- DACT: the derivative of the activation; the pre-activations come in by cp.async, one piece ahead ---- */
+/* ---- DACT: the derivative of the activation ----
+ * A group has 128 rows x 128 columns. A warp takes four chunks of 16 rows x 64 columns: accumulators go to shared memory as
+ * they are (fp32), then every lane works on 8 neighbouring columns of a row, read and written as whole 128-byte rows.
+ * The loops stay rolled: unrolled over all accumulators, fetching the code took longer than running it (v3). */
 
-/* Staging of a warp: pieces gate, up of even chunks; of odd chunks; scaled act. */
-__device__ inline void dact_prefetch(const hop_args &a, const hop_tile &t, const hop_warp &w, int chunk)
+/* Brings the tile's pre-activations to L2 while the products run. */
+__device__ inline void dact_prefetch(const hop_args &a, const hop_tile &t)
 {
-    int block = w.lane % 8, column = t.n + 64 * chunk + block * 8, n_row = warp_rows(w);
-    int64_t first = t.row + 64 * w.group + 16 * w.warp;
+    int row = threadIdx.x % 128;
+
+    if (row >= t.n_row)
+        return;
+    const bf16 *pre = a.pre + (int64_t)(t.row + row) * 2 * a.inter + t.n;
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+        for (int column = 0; column < 128 && t.n + column < a.inter; column += 64)
+            asm volatile("prefetch.global.L2 [%0];" ::"l"(pre + half * a.inter + column));
+}
+
+/* 16-byte unit of a row's 64 floats: block b of 8 columns, half h of the block. */
+__device__ inline uint32_t dact_unit(uint32_t chunk, int row, int b, int h)
+{
+    return chunk + row * 256 + h * 128 + ((b ^ (row & 7)) << 4);
+}
+
+/* Fragments of a chunk to shared memory. */
+__device__ inline void dact_spread(const float *acc, uint32_t chunk, int lane)
+{
+    int row = lane / 4, h = lane / 2 % 2, low = lane % 2 * 8;
 
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int row = i * 4 + w.lane / 8;
-        bool live = row < n_row && column < a.inter;
-        const bf16 *from = a.pre + (live ? (first + row) * 2 * a.inter + column : 0);
-        uint32_t to = w.smem + (chunk & 1) * 4096 + row * 128 + ((block ^ (row & 7)) << 4);
-        cp_async_16(to, from, live ? 16 : 0);
-        cp_async_16(to + 2048, from + (live ? a.inter : 0), live ? 16 : 0);
+    for (int b = 0; b < 8; b++) {
+        sts_float2(dact_unit(chunk, row, b, h) + low, acc[4 * b], acc[4 * b + 1]);
+        sts_float2(dact_unit(chunk, row + 8, b, h) + low, acc[4 * b + 2], acc[4 * b + 3]);
     }
-    cp_async_commit();
 }
 
 /* Two neighbouring elements: gate and up become their gradients, act comes out scaled; returns what they add to dscore. */
-template <int ACT> __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, const float *d, float score, const mk_act_param &p)
+template <int ACT> __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, float d0, float d1, float score, const mk_act_param &p)
 {
     float2 gv = unpack2<bf16>(*g), uv = unpack2<bf16>(*u);
     float dg0, dg1, du0, du1;
     float v0 = activate<ACT>(gv.x, uv.x, &dg0, &du0, p), v1 = activate<ACT>(gv.y, uv.y, &dg1, &du1, p);
-    float d0 = d[0] * score, d1 = d[1] * score;
+    float sum = d0 * v0 + d1 * v1;
 
+    d0 *= score;
+    d1 *= score;
     *g = pack2<bf16>(d0 * dg0, d1 * dg1);
     *u = pack2<bf16>(d0 * du0, d1 * du1);
     *act = pack2<bf16>(score * v0, score * v1);
-    return d[0] * v0 + d[1] * v1;
+    return sum;
 }
 
-template <int ACT> __device__ inline void dact_piece(const float *acc, const hop_args &a, const hop_warp &w, uint32_t piece,
-                                                     const float *score, float *dscore)
+/* Eight columns of one row; eight lanes share a row of the chunk. */
+template <int ACT> __device__ inline void dact_eight(const hop_args &a, int64_t row, int column, uint4 g, uint4 u, uint4 d_low, uint4 d_high,
+                                                     bool live, int lane)
 {
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        uint32_t g[4], u[4], act[4], at = matrix_at(piece, w.lane, j);
-        ldmatrix_x4(g, at);
-        ldmatrix_x4(u, at + 2048);
-#pragma unroll
-        for (int q = 0; q < 4; q++)
-            dscore[q & 1] += dact_pair<ACT>(&g[q], &u[q], &act[q], acc + 8 * j + 2 * q, score[q & 1], a.act);
-        stmatrix_x4(at, g[0], g[1], g[2], g[3]);
-        stmatrix_x4(at + 2048, u[0], u[1], u[2], u[3]);
-        stmatrix_x4(matrix_at(w.smem + 8192, w.lane, j), act[0], act[1], act[2], act[3]);
+    float score = live ? a.route.row_score[row] : 0.f, sum;
+    uint4 act;
+
+    sum = dact_pair<ACT>(&g.x, &u.x, &act.x, __uint_as_float(d_low.x), __uint_as_float(d_low.y), score, a.act);
+    sum += dact_pair<ACT>(&g.y, &u.y, &act.y, __uint_as_float(d_low.z), __uint_as_float(d_low.w), score, a.act);
+    sum += dact_pair<ACT>(&g.z, &u.z, &act.z, __uint_as_float(d_high.x), __uint_as_float(d_high.y), score, a.act);
+    sum += dact_pair<ACT>(&g.w, &u.w, &act.w, __uint_as_float(d_high.z), __uint_as_float(d_high.w), score, a.act);
+    sum = live ? sum : 0.f; // columns past I hold no act, but rows past the end may hold anything
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    sum += __shfl_xor_sync(~0u, sum, 4);
+    if (live) {
+        bf16 *to = a.out + row * 2 * a.inter + column;
+        *(uint4 *)to = g;
+        *(uint4 *)(to + a.inter) = u;
+        *(uint4 *)(a.scaled_act + row * a.inter + column) = act;
     }
+    if (live && lane % 8 == 0)
+        a.dscore_part[row * a.n_dscore_part + column / MK_DSCORE_TILE] = sum;
 }
 
-/* Partial sums of dscore over 128 columns: four threads share a row. */
-__device__ inline void put_dscore(const hop_args &a, const hop_warp &w, int64_t row, int column, float *dscore)
+template <int ACT> __device__ inline void dact_chunk(const hop_args &a, const hop_tile &t, const hop_warp &w, int c)
 {
+    int b = w.lane % 8, column = t.n + 64 * (c % 2) + 8 * b;
+    uint4 g[4], u[4];
+
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        float sum = dscore[r] + __shfl_xor_sync(~0u, dscore[r], 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
-        if (w.lane % 4 == 0 && w.lane / 4 + 8 * r < warp_rows(w) && column < a.inter)
-            a.dscore_part[(row + w.lane / 4 + 8 * r) * a.n_dscore_part + column / MK_DSCORE_TILE] = sum;
-        dscore[r] = 0.f;
+    for (int i = 0; i < 4; i++) { // all on their way before the first is used
+        int r = 64 * (c / 2) + 16 * w.warp + 4 * i + w.lane / 8;
+        const bf16 *pre = a.pre + (int64_t)(t.row + r) * 2 * a.inter + column;
+        bool live = r < t.n_row && column < a.inter;
+        g[i] = live ? *(const uint4 *)pre : make_uint4(0, 0, 0, 0);
+        u[i] = live ? *(const uint4 *)(pre + a.inter) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int row = 4 * i + w.lane / 8, r = 64 * (c / 2) + 16 * w.warp + row;
+        dact_eight<ACT>(a, t.row + r, column, g[i], u[i], lds_16(dact_unit(w.smem, row, b, 0)), lds_16(dact_unit(w.smem, row, b, 1)),
+                        r < t.n_row && column < a.inter, w.lane);
     }
 }
 
 template <int ACT> __device__ inline void finish_dact(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
 {
-    int64_t row = t.row + 64 * w.group + 16 * w.warp;
-    int n_row = warp_rows(w);
-    float score[2], dscore[2] = {};
-
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-        score[r] = w.lane / 4 + 8 * r < n_row ? a.route.row_score[row + w.lane / 4 + 8 * r] : 0.f;
-#pragma unroll
+#pragma unroll 1
     for (int c = 0; c < 4; c++) {
-        int column = t.n + 64 * c;
-        uint32_t piece = w.smem + (c & 1) * 4096;
-        if (c < 3)
-            dact_prefetch(a, t, w, c + 1);
-        if (c < 3)
-            cp_async_wait<1>();
-        else
-            cp_async_wait<0>();
+        if (64 * (c / 2) + 16 * w.warp >= t.n_row)
+            break;
+        switch (c) { // registers have no run-time index
+        case 0: dact_spread(acc, w.smem, w.lane); break;
+        case 1: dact_spread(acc + 32, w.smem, w.lane); break;
+        case 2: dact_spread(acc + 64, w.smem, w.lane); break;
+        default: dact_spread(acc + 96, w.smem, w.lane); break;
+        }
         __syncwarp();
-        dact_piece<ACT>(acc + 32 * c, a, w, piece, score, dscore);
-        __syncwarp();
-        bf16 *to = a.out + row * 2 * a.inter + column;
-        store_piece(to, 2 * a.inter, piece, w.lane, n_row, a.inter - column);
-        store_piece(to + a.inter, 2 * a.inter, piece + 2048, w.lane, n_row, a.inter - column);
-        store_piece(a.scaled_act + row * a.inter + column, a.inter, w.smem + 8192, w.lane, n_row, a.inter - column);
-        if (c & 1)
-            put_dscore(a, w, row, column - 64, dscore);
+        dact_chunk<ACT>(a, t, w, c);
         __syncwarp();
     }
 }
@@ -329,8 +350,6 @@ template <int OP, int ACT> __device__ inline void finish(float *acc, const hop_a
 {
     if (OP == HOP_UP)
         finish_up<ACT>(acc, a, t, w);
-    else if (OP == HOP_DACT)
-        finish_dact<ACT>(acc, a, t, w);
     else if (OP == HOP_DW)
         finish_dw(acc, a, t, w);
     else

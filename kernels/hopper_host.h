@@ -23,14 +23,14 @@ static inline int hop_ceil(int a, int b)
     return (a + b - 1) / b;
 }
 
-/* Blocks: one a multiprocessor, no more than there are tiles. */
-static inline int hop_grid(int *n_block, int64_t n_tile)
+/* Blocks: one a multiprocessor, in pairs, no more than there are pair tiles. */
+static inline int hop_grid(int *n_block, int64_t n_pair)
 {
     int device, n_sm;
 
     if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device))
         return MK_ECUDA;
-    *n_block = (int)(n_tile < n_sm ? n_tile : n_sm);
+    *n_block = (int)(n_pair < n_sm / 2 ? n_pair : n_sm / 2) * 2;
     return MK_OK;
 }
 
@@ -40,9 +40,9 @@ template <int OP, int ACT> static inline int hop_launch(const hop_args *a, int64
 
     if (rc || !n_block)
         return rc;
-    if (cudaFuncSetAttribute(hopper_gemm_v1<OP, ACT>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
+    if (cudaFuncSetAttribute(hopper_gemm_v4<OP, ACT>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
         return MK_ECUDA;
-    hopper_gemm_v1<OP, ACT><<<n_block, N_THREAD, bytes, stream>>>(*a);
+    hopper_gemm_v4<OP, ACT><<<n_block, N_THREAD, bytes, stream>>>(*a);
     MK_LAUNCHED();
     return MK_OK;
 }

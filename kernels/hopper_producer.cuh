@@ -1,5 +1,5 @@
 /* hopper_producer.cuh: fills the stages. Part of hopper_gemm.cuh.
- * B comes by TMA from one thread. A comes by TMA too, or is gathered by all 128 threads with cp.async, 16 bytes each,
+ * B comes by TMA from one thread, half from each block of the pair. A comes by TMA too, or is gathered by all 128 threads with cp.async, 16 bytes each,
  * into the layout that TMA's 128-byte swizzle would give. */
 
 /* First coordinate of an expert's weights: the map counts experts in steps of 16 bytes, so any address will do. */
@@ -8,32 +8,35 @@ __device__ inline int expert_coordinate(const hop_args &a, int which, int expert
     return (int)((a.b_offset[which] ? a.b_offset[which][expert] : expert * a.b_stride[which]) / 8);
 }
 
-template <int OP> __device__ inline void load_b(const hop_args &a, const hop_tile &t, uint32_t to, uint32_t bar, int step)
+/* This block's half of B, to both blocks. */
+template <int OP> __device__ inline void load_b(const hop_args &a, const hop_tile &t, uint32_t to, uint32_t bar, int step, int rank)
 {
     int seg = 0, k = step * TILE_K;
 
+    to += rank * (hop_config<OP>::b_bytes / 2);
     if (OP == HOP_DX) {
         seg = step / steps(a.inter);
         k = step % steps(a.inter) * TILE_K;
     }
-    if (OP == HOP_UP) {
-        tma_load_3d(to, &a.b[0], k, expert_coordinate(a, 0, t.expert), t.n, bar);
-        tma_load_3d(to + B_BYTES / 2, &a.b[1], k, expert_coordinate(a, 1, t.expert), t.n, bar);
+    if (OP == HOP_UP) { // one loads gate rows, the other up rows
+        tma_load_pair(to, rank ? &a.b[1] : &a.b[0], k, expert_coordinate(a, rank, t.expert), t.n, bar);
     } else if (OP == HOP_DOWN) {
-        tma_load_3d(to, &a.b[0], k, expert_coordinate(a, 0, t.expert), t.n, bar);
+        tma_load_pair(to, &a.b[0], k, expert_coordinate(a, 0, t.expert), t.n + rank * 128, bar);
     } else {
-        int y = OP == HOP_DW ? t.half : expert_coordinate(a, seg, t.expert);
-        for (int i = 0; i < TILE_N / 64; i++)
-            tma_load_3d(to + i * 8192, seg ? &a.b[1] : &a.b[0], t.n + i * 64, y, k + (OP == HOP_DW ? t.row : 0), bar);
+        int y = OP == HOP_DW ? t.half : expert_coordinate(a, seg, t.expert), n = t.n + rank * (hop_config<OP>::tile_n / 2);
+#pragma unroll
+        for (int i = 0; i < hop_config<OP>::tile_n / 128; i++)
+            tma_load_pair(to + i * 8192, seg ? &a.b[1] : &a.b[0], n + i * 64, y, k + (OP == HOP_DW ? t.row : 0), bar);
     }
 }
 
-/* A by TMA, 64 rows a load, the second only where it has rows. Returns its bytes. */
+/* A by TMA, 64 rows a load, only those that exist. */
 template <int OP> __device__ inline void load_a(const hop_args &a, const hop_tile &t, uint32_t to, uint32_t bar, int step)
 {
     int per_seg = steps(a.inter), seg = step / per_seg, k = step % per_seg * TILE_K;
 
-    tma_load_3d(to, &a.a, k, seg, t.row, bar);
+    if (t.n_row > 0)
+        tma_load_3d(to, &a.a, k, seg, t.row, bar);
     if (t.n_row > 64)
         tma_load_3d(to + 8192, &a.a, k, seg, t.row + 64, bar);
 }
@@ -49,7 +52,7 @@ __device__ inline row_gather begin_rows(const hop_args &a, const hop_tile &t)
 
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        int row = t.row + min((int)threadIdx.x / 8 + 16 * i, t.n_row - 1); // past the end: any row, never stored
+        int row = t.row + min((int)threadIdx.x / 8 + 16 * i, t.n_row - 1); // past the end: any row of the expert, never stored
         g.row[i] = a.gather + a.route.row_token[row] * a.gather_stride + threadIdx.x % 8 * 8;
     }
     return g;
@@ -59,7 +62,7 @@ __device__ inline void gather_rows(const row_gather &g, const hop_args &a, const
 {
     int row = threadIdx.x / 8, piece = threadIdx.x % 8;
     uint32_t at = to + row * 128 + ((piece ^ (row & 7)) << 4), bytes = step * TILE_K + piece * 8 < a.hidden ? 16 : 0;
-    int half = t.n_row > 64 ? 8 : 4;
+    int half = t.n_row > 64 ? 8 : t.n_row > 0 ? 4 : 0;
 
 #pragma unroll
     for (int i = 0; i < 8; i++)
@@ -99,32 +102,64 @@ __device__ inline void gather_k(const k_gather &g, const hop_args &a, const hop_
 /* The last, partial step of an expert in DW: rows past its end must be zero, and TMA would bring the next expert's. */
 __device__ inline void copy_k_tail(const hop_args &a, const hop_tile &t, uint32_t to, int step)
 {
-    for (int i = threadIdx.x; i < TILE_K * (TILE_N / 8); i += 128) {
-        int k = i / (TILE_N / 8), piece = i % (TILE_N / 8), row = step * TILE_K + k, column = t.n + piece * 8;
+    for (int i = threadIdx.x; i < TILE_K * (256 / 8); i += 128) {
+        int k = i / (256 / 8), piece = i % (256 / 8), row = step * TILE_K + k, column = t.n + piece * 8;
         bool live = row < t.n_row && column < a.inter;
         const bf16 *from = a.k_rows + (live ? ((int64_t)(t.row + row) * a.n_half + t.half) * a.inter + column : 0);
         cp_async_16(to + piece / 8 * 8192 + k * 128 + ((piece % 8 ^ (k & 7)) << 4), from, live ? 16 : 0);
     }
 }
 
-template <int OP> __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_smem &s, int stage, int step)
+/* Gathered stages become full LAG steps after they were issued: the copies are waited for, and fenced for the tensor
+ * cores, by the threads that made them, so that the consumers need no fence (it cost them 0.1 us a step in v1).
+ * A lag of 2 cannot deadlock with 4 stages: a consumer hands stage s - 3 back once it has issued s - 2. */
+#define LAG 2
+
+template <int OP> struct hop_lag {
+    int stage = 0, n_open = 0; // the oldest stage not yet announced; how many there are
+
+    template <int LEFT> __device__ void announce(const hop_smem<OP> &s)
+    {
+        cp_async_wait<LEFT>();
+        fence_proxy_async();
+        mbar_arrive(s.full + 8 * stage);
+        stage = stage + 1 == hop_config<OP>::n_stage ? 0 : stage + 1;
+        n_open--;
+    }
+
+    /* A stage's copies have been issued. */
+    __device__ void issued(const hop_smem<OP> &s)
+    {
+        cp_async_commit();
+        if (++n_open > LAG)
+            announce<LAG>(s);
+    }
+
+    __device__ void flush(const hop_smem<OP> &s)
+    {
+        while (n_open)
+            announce<0>(s);
+    }
+};
+
+template <int OP> __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_smem<OP> &s, int stage, int step)
 {
     uint32_t bar = s.full + 8 * stage;
 
-    mbar_expect(bar, B_BYTES + (hop_config<OP>::gather ? 0 : t.n_row > 64 ? A_BYTES : A_BYTES / 2));
+    mbar_expect(bar, hop_config<OP>::b_bytes + (hop_config<OP>::gather || t.n_row <= 0 ? 0 : t.n_row > 64 ? A_BYTES : A_BYTES / 2));
     if (!hop_config<OP>::gather)
         load_a<OP>(a, t, s.a(stage), bar, step);
-    load_b<OP>(a, t, s.b(stage), bar, step);
+    load_b<OP>(a, t, s.b(stage), bar, step, s.rank);
 }
 
 /* One thread feeds ops without a gather. */
-template <int OP> __device__ inline void produce_tma(const hop_args &a, const hop_smem &s)
+template <int OP> __device__ inline void produce_tma(const hop_args &a, const hop_smem<OP> &s)
 {
     hop_ring<hop_config<OP>::n_stage> ring;
     int n_tile = count_tiles<OP>(a);
 
-    for (int i = blockIdx.x; i < n_tile; i += gridDim.x) {
-        hop_tile t = find_tile<OP>(a, i);
+    for (int i = blockIdx.x / 2; i < n_tile; i += gridDim.x / 2) {
+        hop_tile t = find_tile<OP>(a, i, s.rank);
         for (int step = 0; step < t.n_step; step++, ring.next()) {
             mbar_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
             issue_tma<OP>(a, t, s, ring.stage, step);
@@ -132,31 +167,34 @@ template <int OP> __device__ inline void produce_tma(const hop_args &a, const ho
     }
 }
 
-template <int OP> __device__ inline void produce_rows(const hop_args &a, const hop_smem &s)
+template <int OP> __device__ inline void produce_rows(const hop_args &a, const hop_smem<OP> &s)
 {
+    hop_lag<OP> lag;
     hop_ring<hop_config<OP>::n_stage> ring;
     int n_tile = count_tiles<OP>(a);
 
-    for (int i = blockIdx.x; i < n_tile; i += gridDim.x) {
-        hop_tile t = find_tile<OP>(a, i);
+    for (int i = blockIdx.x / 2; i < n_tile; i += gridDim.x / 2) {
+        hop_tile t = find_tile<OP>(a, i, s.rank);
         row_gather g = begin_rows(a, t);
         for (int step = 0; step < t.n_step; step++, ring.next()) {
             mbar_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
             if (threadIdx.x == 0)
                 issue_tma<OP>(a, t, s, ring.stage, step);
             gather_rows(g, a, t, s.a(ring.stage), step);
-            mbar_arrive_cp_async(s.full + 8 * ring.stage);
+            lag.issued(s);
         }
     }
+    lag.flush(s);
 }
 
-__device__ inline void produce_k(const hop_args &a, const hop_smem &s)
+__device__ inline void produce_k(const hop_args &a, const hop_smem<HOP_DW> &s)
 {
+    hop_lag<HOP_DW> lag;
     hop_ring<hop_config<HOP_DW>::n_stage> ring;
     int n_tile = count_tiles<HOP_DW>(a);
 
-    for (int i = blockIdx.x; i < n_tile; i += gridDim.x) {
-        hop_tile t = find_tile<HOP_DW>(a, i);
+    for (int i = blockIdx.x / 2; i < n_tile; i += gridDim.x / 2) {
+        hop_tile t = find_tile<HOP_DW>(a, i, s.rank);
         k_gather g = next_tokens(a, t, 0);
         for (int step = 0; step < t.n_step; step++, ring.next()) {
             bool tail = (step + 1) * TILE_K > t.n_row;
@@ -169,17 +207,18 @@ __device__ inline void produce_k(const hop_args &a, const hop_smem &s)
             if (threadIdx.x == 0 && !tail)
                 issue_tma<HOP_DW>(a, t, s, ring.stage, step);
             gather_k(g, a, t, s.a(ring.stage));
-            mbar_arrive_cp_async(s.full + 8 * ring.stage);
+            lag.issued(s);
             g = ahead;
         }
     }
+    lag.flush(s);
 }
 
-template <int OP> __device__ inline void produce(const hop_args &a, const hop_smem &s)
+template <int OP> __device__ inline void produce(const hop_args &a, const hop_smem<OP> &s)
 {
-    if (OP == HOP_DW)
+    if constexpr (OP == HOP_DW)
         produce_k(a, s);
-    else if (hop_config<OP>::gather)
+    else if constexpr (hop_config<OP>::gather)
         produce_rows<OP>(a, s);
     else if (threadIdx.x == 0)
         produce_tma<OP>(a, s);

@@ -23,15 +23,37 @@ __device__ inline void mbar_arrive(uint32_t bar)
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
 
+/* The same barrier's address in another block of the cluster. */
+__device__ inline uint32_t in_block(uint32_t address, uint32_t rank)
+{
+    uint32_t there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+
+/* Without `.release.cluster`: that orders nothing we need (the reads it follows are the tensor cores', already awaited)
+ * and costs a membar of the whole GPU, 0.3 us a stage (v2). */
+__device__ inline void mbar_arrive_cluster(uint32_t bar)
+{
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+
+__device__ inline uint32_t cluster_rank(void)
+{
+    uint32_t rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+__device__ inline void cluster_sync(void)
+{
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 __device__ inline void mbar_expect(uint32_t bar, uint32_t bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
-}
-
-/* Arrives once this thread's earlier cp.async have landed; the arrival counts as one of the expected ones. */
-__device__ inline void mbar_arrive_cp_async(uint32_t bar)
-{
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
 }
 
 __device__ inline void mbar_wait(uint32_t bar, uint32_t parity)
@@ -65,9 +87,12 @@ __device__ inline void tma_load_3d(uint32_t to, const CUtensorMap *map, int x, i
                  ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(z), "r"(bar) : "memory");
 }
 
-__device__ inline void tma_prefetch_map(const CUtensorMap *map)
+/* To the same place, and the same barrier, in both blocks of the pair. */
+__device__ inline void tma_load_pair(uint32_t to, const CUtensorMap *map, int x, int y, int z, uint32_t bar)
 {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1, {%2, %3, %4}], [%5], %6;"
+                 ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(z), "r"(bar), "h"((uint16_t)3) : "memory");
 }
 
 /* 16 bytes, or 16 zero bytes where bytes is 0. Past L1: the data is used once from shared memory. */
@@ -136,6 +161,11 @@ template <int N> __device__ inline void registers_shrink(void)
 __device__ inline void named_barrier(int id, int n_thread)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(n_thread) : "memory");
+}
+
+__device__ inline void named_arrive(int id, int n_thread)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(n_thread) : "memory");
 }
 
 __device__ inline void wgmma_fence(void)

@@ -28,14 +28,22 @@ $(KERNELS_SO): $(kernels_obj) kernels/exports.map
 	$(if $(NVCC),,@echo '  no CUDA toolkit: $@ holds the CPU reference alone')
 	$(call say,LINK,$@)$(kernels_link) -o $@ $(filter %.o,$^) -lm
 
-$(B)/kernels/hopper%.o: NVARCH = $(NVARCH_hopper)
+$(filter $(B)/kernels/hopper%,$(kernels_obj)): NVARCH = $(NVARCH_hopper)
 NVARCH ?= $(NVARCH_portable)
 $(B)/%.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,NVCC,$<)$(NVCC) $(NVFLAGS) $(NVARCH) -c -o $@ $<
 
-.PHONY: kernels lab
-kernels: $(KERNELS_SO)
-lab: kernels
+# The bench links the library's objects, so that it runs from wherever it lies.
+$(B)/moe_bench: $(B)/kernels/lab/moe_bench.o $(kernels_obj)
+	$(call say,LINK,$@)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -lm -ldl
 
+.PHONY: kernels lab
 ALL_EXTRA += $(KERNELS_SO)
+ifneq ($(NVCC),)
+ALL_EXTRA += $(B)/moe_bench
+kernels: $(KERNELS_SO) $(B)/moe_bench
+else
+kernels: $(KERNELS_SO)
+endif
+lab: kernels
