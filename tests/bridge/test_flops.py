@@ -55,12 +55,14 @@ def make(family, **more):
     return model.train()
 
 
-def step(model, batch=BATCH, length=LENGTH):
+def step(model, batch=BATCH, length=LENGTH, mask=None):
     """One forward and backward under the counter: its total, less the rotary tables, and the chosen experts."""
     chosen = {}
 
     def note(layer, n):
         def after(module, args, output):
+            if layer in chosen:  # a replay
+                return
             index = next(part for part in (output if isinstance(output, tuple) else (output,))
                          if isinstance(part, torch.Tensor) and part.dtype == torch.int64)
             chosen[layer] = torch.bincount(index.flatten(), minlength=n).tolist()
@@ -75,7 +77,7 @@ def step(model, batch=BATCH, length=LENGTH):
     ids = torch.randint(3, 96, (batch, length), generator=torch.Generator().manual_seed(1))
     model.zero_grad(set_to_none=True)
     with FlopCounterMode(display=False) as counter:
-        model(input_ids=ids, labels=ids).loss.backward()
+        model(input_ids=ids, labels=ids, attention_mask=mask).loss.backward()
     for handle in handles:
         handle.remove()
     rotary = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
@@ -193,6 +195,27 @@ def test_causal_core(hook, tmp_path, family):
     one = sum(2 * layer["attention"]["heads"] * (layer["attention"]["d_qk"] + layer["attention"]["d_v"])
               for layer in spec["layers"])
     assert square - causal == 3 * one * hidden
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+def test_executed(hook, tmp_path, family, checkpointing):
+    """The numerator of HFU needs no adjustment 1: eager attention is counted as what it runs, padding and replays too."""
+    model = make(family)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+        model.enable_input_require_grads()
+    mask = torch.ones(BATCH, LENGTH, dtype=torch.long)
+    mask[1, LENGTH // 2:] = 0
+    theirs, chosen = step(model, mask=mask)
+    spec = spec_of(hook, model)
+    assert spec["model"]["checkpointing"] == ("reentrant" if checkpointing else "none")
+    given = rows()
+    given.update(useful=int(mask.sum()), pairs=["%d:100:%s" % (window, given["pairs"][0].split(":", 2)[2])
+                                                for window in sorted({a["attention"]["window"] for a in spec["layers"]} | {0})])
+    ours = count(spec, tmp_path, route=chosen, **given)
+    assert_close(ours["executed"]["flop"], theirs)
+    assert ours["model"]["flop"] < ours["executed"]["flop"] and ours["model"]["basis"] == "apportioned"
 
 
 def test_tool_refuses(tmp_path):
