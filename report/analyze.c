@@ -1,5 +1,5 @@
-/* The walk over the steps and what follows from their sums. Three sums are kept at a time, one a
- * block, because which block the report speaks of is known only at the end. */
+/* The walk over the steps and what follows from their sums. Several sums are kept at a time, because
+ * which steps the report speaks of is known only at the end. */
 #include "report/analyze.h"
 
 #include <stdarg.h>
@@ -7,12 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profiler/core/mfu.h"
 #include "report/analyze_part.h"
 #include "report/sums.h"
 
+/* What the report may speak of. STEADY unless the run is too short for a warm-up to be left out. */
+enum scope { STEADY, WHOLE, LOSSY, PARTIAL, SCOPE_COUNT };
+
+static const unsigned scope_blocks[SCOPE_COUNT] = {
+    [STEADY] = 1u << RP_BLOCK_STEADY,
+    [WHOLE] = 1u << RP_BLOCK_WARMUP | 1u << RP_BLOCK_STEADY,
+    [LOSSY] = 1u << RP_BLOCK_LOSSY,
+    [PARTIAL] = 1u << RP_BLOCK_PARTIAL,
+};
+
 struct walk {
-    struct rp_acc acc[RP_BLOCK_COUNT];
+    struct rp_acc acc[SCOPE_COUNT];
     uint32_t n_step, n_whole, n_aside;
+    struct rp_mfu_work *mfu;
     struct mp_err *err;
 };
 
@@ -114,18 +126,17 @@ static int add_step(struct rp_acc *a, const struct mp_step *s)
 static int on_step(void *arg, const struct mp_step *step)
 {
     struct walk *w = arg;
-    int block = RP_BLOCK_PARTIAL;
+    unsigned block = 1u << rp_block_of(step, &w->n_whole);
 
     w->n_step++;
     w->n_aside += (step->flags & MP_STEP_ASIDE) != 0;
-    if (rp_step_is_whole(step))
-        block = w->n_whole++ < RP_WARMUP_STEPS ? RP_BLOCK_WARMUP : RP_BLOCK_STEADY;
-    if (add_step(&w->acc[block], step))
-        return mp_fail(w->err, MP_ENOMEM, "no memory for %u steps", w->n_step);
-    return MP_OK;
+    for (int i = 0; i < SCOPE_COUNT; i++)
+        if (scope_blocks[i] & block && add_step(&w->acc[i], step))
+            return mp_fail(w->err, MP_ENOMEM, "no memory for %u steps", w->n_step);
+    return rp_mfu_work_add(w->mfu, step, w->err);
 }
 
-/* ---- figures of the chosen block ------------------------------------------------------------------ */
+/* ---- figures of the chosen steps ------------------------------------------------------------------ */
 
 static struct mp_val measured(double v)
 {
@@ -238,21 +249,24 @@ static void fill_coverage(struct rp_report *r, const struct rp_acc *a, struct rp
         r->coverage.agent_ratio = measured((double)agent / (double)life);
 }
 
-static int choose_block(struct rp_report *r, const struct walk *w)
+static enum scope choose(struct rp_report *r, const struct walk *w)
 {
-    if (w->acc[RP_BLOCK_STEADY].n)
-        return RP_BLOCK_STEADY;
-    if (w->acc[RP_BLOCK_WARMUP].n) {
-        rp_note(r, "only %u whole step(s): figures are those of the warm-up",
-                w->acc[RP_BLOCK_WARMUP].n);
-        return RP_BLOCK_WARMUP;
+    if (w->n_whole > MP_MFU_KEEP)
+        return STEADY;
+    if (w->n_whole) {
+        rp_note(r, "only %u whole step(s): the warm-up is in the figures", w->n_whole);
+        return WHOLE;
     }
-    if (w->acc[RP_BLOCK_PARTIAL].n)
+    if (w->acc[LOSSY].n) {
+        rp_note(r, "every step lost records: step times hold, times by phase are lower bounds");
+        return LOSSY;
+    }
+    if (w->acc[PARTIAL].n)
         rp_note(r, "no whole step was recorded: times are those of the part that was");
     else
         rp_note(r, "no step was recorded: the job ended, or the recording did, before the first "
                    "optimizer step");
-    return RP_BLOCK_PARTIAL;
+    return PARTIAL;
 }
 
 static void notes_add(struct rp_report *r, const struct walk *w)
@@ -272,48 +286,60 @@ static void notes_add(struct rp_report *r, const struct walk *w)
 
 static int fill(struct rp_report *r, struct rp_profile *p, struct walk *w, struct mp_err *err)
 {
-    int block = choose_block(r, w), rc;
-    struct rp_acc *a = &w->acc[block];
+    enum scope scope = choose(r, w);
+    struct rp_acc *a = &w->acc[scope];
+    int rc;
 
     if (fill_steps(r, a, w->n_step) || fill_phases(r, a))
         return mp_fail(err, MP_ENOMEM, "no memory for the report");
     fill_tokens(r, a);
     fill_coverage(r, a, p);
-    if ((rc = rp_analyze_kernels(r, p, block, err)) ||
-        (rc = rp_analyze_experts(r, p, block, a, err)))
+    rp_mfu_work_fill(w->mfu, r);
+    if ((rc = rp_analyze_kernels(r, p, scope_blocks[scope], err)) ||
+        (rc = rp_analyze_experts(r, p, scope_blocks[scope], a, err)))
         return rc;
     notes_add(r, w);
     return MP_OK;
 }
 
-int rp_analyze(struct rp_report **out, struct rp_profile *p, const char *file,
-               const struct rp_options *o, struct mp_err *err)
+static int analyze(struct rp_report *r, struct rp_profile *p, const struct rp_options *o,
+                   struct mp_err *err)
 {
     struct walk *w = calloc(1, sizeof *w);
-    struct rp_report *r = calloc(1, sizeof *r);
     int rc;
 
-    (void)o;
-    if (!w || !r) {
-        rc = mp_fail(err, MP_ENOMEM, "no memory for the report");
-        goto out;
-    }
+    if (!w)
+        return mp_fail(err, MP_ENOMEM, "no memory for the report");
     w->err = err;
-    snprintf(r->run.file, sizeof r->run.file, "%s", file);
     rc = rp_analyze_run(r, p, err);
+    if (rc == MP_OK)
+        rc = rp_mfu_work_new(&w->mfu, r, p, o, err);
     if (rc == MP_OK)
         rc = rp_each_step(p, on_step, w, err);
     if (rc == MP_OK)
         rc = fill(r, p, w, err);
-out:
-    for (int b = 0; w && b < RP_BLOCK_COUNT; b++)
-        free(w->acc[b].seconds);
+    rp_mfu_work_free(w->mfu);
+    for (int i = 0; i < SCOPE_COUNT; i++)
+        free(w->acc[i].seconds);
     free(w);
-    if (rc) {
+    return rc;
+}
+
+int rp_analyze(struct rp_report **out, struct rp_profile *p, const char *file,
+               const struct rp_options *o, struct mp_err *err)
+{
+    struct rp_report *r = calloc(1, sizeof *r);
+    int rc;
+
+    *out = NULL;
+    if (!r)
+        return mp_fail(err, MP_ENOMEM, "no memory for the report");
+    snprintf(r->run.file, sizeof r->run.file, "%s", file);
+    rc = analyze(r, p, o, err);
+    if (rc)
         rp_report_free(r);
-        r = NULL;
-    }
-    *out = r;
+    else
+        *out = r;
     return rc;
 }
 

@@ -1,7 +1,7 @@
 /* From a profile to the figures that a report shows. Pure but for reading the profile; no text layout.
  *
- * Statistics are made of the steady steps (whole, after warm-up). A run too short to have any falls
- * back to what there is, and `notes` says so. Unknown figures have basis MP_UNKNOWN.
+ * Statistics are made of the whole steps after warm-up, the same that MFU is made of. A run too short
+ * to have any falls back to what there is, and a note says so. Unknown figures have basis MP_UNKNOWN.
  */
 #ifndef RP_ANALYZE_H
 #define RP_ANALYZE_H
@@ -45,6 +45,7 @@ struct rp_mfu {
     struct mp_val executed_flop;
     struct mp_val peak_flops; /* per second, dense */
     char convention[240];     /* what the MFU means */
+    char converted[240];      /* the same run in other conventions */
     char why_not[200];        /* why there is none; "" when there is one */
 };
 

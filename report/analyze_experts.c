@@ -1,4 +1,4 @@
-/* Layers and experts of a block.
+/* Layers and experts of some blocks.
  *
  * An expert's own time is measured where kernels are launched an expert at a time. Where one kernel
  * serves all experts of a layer its time is shared out by routed tokens and marked apportioned; so is,
@@ -188,7 +188,7 @@ static int layer_fill(struct rp_report *r, int layer, const struct layer_sum *l,
     return l->n_expert ? experts_fill(r, layer, l) : MP_OK;
 }
 
-int rp_analyze_experts(struct rp_report *r, struct rp_profile *p, int block,
+int rp_analyze_experts(struct rp_report *r, struct rp_profile *p, unsigned blocks,
                        const struct rp_acc *acc, struct mp_err *err)
 {
     struct collect *all = calloc(1, sizeof *all);
@@ -200,8 +200,9 @@ int rp_analyze_experts(struct rp_report *r, struct rp_profile *p, int block,
         return mp_fail(err, MP_ENOMEM, "no memory for the layers");
     }
     all->err = err;
-    if ((rc = rp_each_cell(p, block, on_cell, all, err)) == MP_OK)
-        rc = rp_each_expert(p, block, on_tokens, all, err);
+    for (int b = 0; rc == MP_OK && b < RP_BLOCK_COUNT; b++)
+        if (blocks >> b & 1 && (rc = rp_each_cell(p, b, on_cell, all, err)) == MP_OK)
+            rc = rp_each_expert(p, b, on_tokens, all, err);
     for (int i = 0; i < RP_ACC_LAYERS; i++) {
         if (rc == MP_OK && all->layer[i].used && layer_fill(r, i, &all->layer[i], acc))
             rc = mp_fail(err, MP_ENOMEM, "no memory for the experts");

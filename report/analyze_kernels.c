@@ -91,11 +91,15 @@ static int top_fill(struct rp_report *r, struct rp_profile *p, const struct coll
     return MP_OK;
 }
 
-int rp_analyze_kernels(struct rp_report *r, struct rp_profile *p, int block, struct mp_err *err)
+int rp_analyze_kernels(struct rp_report *r, struct rp_profile *p, unsigned blocks,
+                       struct mp_err *err)
 {
     struct collect c = {.err = err};
-    int rc = rp_each_kernel(p, block, on_kernel, &c, err);
+    int rc = MP_OK;
 
+    for (int b = 0; rc == MP_OK && b < RP_BLOCK_COUNT; b++)
+        if (blocks >> b & 1)
+            rc = rp_each_kernel(p, b, on_kernel, &c, err);
     r->kernel = calloc(RP_TOP_KERNELS, sizeof *r->kernel);
     if (rc == MP_OK && !r->kernel)
         rc = mp_fail(err, MP_ENOMEM, "no memory for the kernels");

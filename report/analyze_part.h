@@ -6,7 +6,7 @@
 
 #define RP_ACC_LAYERS 512 /* deepest models known have 128 */
 
-/* Sums over the steps of one block. */
+/* Sums over a set of steps. */
 struct rp_acc {
     uint32_t n, first, last, incomplete;
     double *seconds; /* (n) */
@@ -24,11 +24,20 @@ void rp_note(struct rp_report *r, const char *fmt, ...) __attribute__((format(pr
 
 /* Facts from meta and the model description. */
 int rp_analyze_run(struct rp_report *r, struct rp_profile *p, struct mp_err *err);
-/* Layers, experts and imbalance of a block. */
-int rp_analyze_experts(struct rp_report *r, struct rp_profile *p, int block,
+/* Layers, experts and imbalance of a set of blocks (bits). */
+int rp_analyze_experts(struct rp_report *r, struct rp_profile *p, unsigned blocks,
                        const struct rp_acc *acc, struct mp_err *err);
 /* Kernels by name, and coverage. */
-int rp_analyze_kernels(struct rp_report *r, struct rp_profile *p, int block, struct mp_err *err);
+int rp_analyze_kernels(struct rp_report *r, struct rp_profile *p, unsigned blocks,
+                       struct mp_err *err);
+
+/* MFU over the steps, in the order in which they come. */
+struct rp_mfu_work; /* opaque */
+int rp_mfu_work_new(struct rp_mfu_work **w, struct rp_report *r, struct rp_profile *p,
+                    const struct rp_options *o, struct mp_err *err);
+int rp_mfu_work_add(struct rp_mfu_work *w, const struct mp_step *step, struct mp_err *err);
+void rp_mfu_work_fill(struct rp_mfu_work *w, struct rp_report *r);
+void rp_mfu_work_free(struct rp_mfu_work *w);
 
 /* (busiest - mean) / mean; unknown without tokens. */
 struct mp_val rp_max_vio(const uint64_t *tokens, size_t n);

@@ -52,7 +52,8 @@ struct rp_log {
 #define RP_BLOCK_WARMUP  0 /* the first two complete steps */
 #define RP_BLOCK_STEADY  1 /* the complete steps after them: what statistics are made of */
 #define RP_BLOCK_PARTIAL 2 /* steps recorded in part: the first of an attach, the last one */
-#define RP_BLOCK_COUNT   3
+#define RP_BLOCK_LOSSY   3 /* steps of true duration that lost records */
+#define RP_BLOCK_COUNT   4
 
 struct rp_block {
     uint32_t first_step, last_step, n_step;

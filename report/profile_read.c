@@ -352,6 +352,7 @@ static int route_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
         return mp_fail(w->err, MP_ENOMEM, "no memory for routing counts");
     r->layer = (int16_t)sqlite3_column_int(s, 0);
     r->n_expert = (uint16_t)n;
+    r->basis = below(s, 3, MP_BASIS_COUNT);
     room->step.n_route++;
     rc = rp_counts_unpack(r->count, (size_t)n, sqlite3_column_blob(s, 2),
                           (size_t)sqlite3_column_bytes(s, 2), w->err);
@@ -376,6 +377,7 @@ static void step_scalars(struct mp_step *t, sqlite3_stmt *s)
     t->processed = u64_or_unknown(s, 17), t->useful = u64_or_unknown(s, 18);
     t->trainable = u64_or_unknown(s, 19), t->head_rows = u64_or_unknown(s, 20);
     t->useful_basis = (enum mp_basis)below(s, 21, MP_BASIS_COUNT);
+    t->host_end_ns = u64(s, 22);
 }
 
 static int step_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)

@@ -27,10 +27,10 @@ static const char schema[] =
     "INT,"
     " n_kernel INT, n_copy INT, n_memset INT, n_graph INT, n_own INT, kernel_ns INT, own_ns INT,"
     " launches INT, records INT, dropped INT, n_micro INT, n_segment INT,"
-    " processed INT, useful INT, trainable INT, head_rows INT, useful_basis INT);"
+    " processed INT, useful INT, trainable INT, head_rows INT, useful_basis INT, host_end_ns INT);"
     "CREATE TABLE step_cell(step INT, phase INT, pass INT, n INT, booked_ns INT, raw_ns INT,"
     " PRIMARY KEY(step, phase, pass)) WITHOUT ROWID;"
-    "CREATE TABLE route(step INT, layer INT, n_expert INT, tokens INT, counts BLOB,"
+    "CREATE TABLE route(step INT, layer INT, n_expert INT, tokens INT, basis INT, counts BLOB,"
     " PRIMARY KEY(step, layer)) WITHOUT ROWID;"
     "CREATE TABLE pairs(step INT, \"window\" INT, useful INT, processed INT, max_len INT, basis "
     "INT,"
@@ -53,11 +53,9 @@ static const char schema[] =
     "records BLOB);";
 
 #define STEP_COLUMNS                                                                               \
-    "step, flags, begin_ns, window_ns, idle_ns, n_kernel, n_copy, n_memset, n_graph, n_own, "      \
-    "kernel_ns,"                                                                                   \
-    " own_ns, launches, records, dropped, n_micro, n_segment, processed, useful, trainable, "      \
-    "head_rows,"                                                                                   \
-    " useful_basis"
+    "step, flags, begin_ns, window_ns, idle_ns, n_kernel, n_copy, n_memset, n_graph, n_own,"       \
+    " kernel_ns, own_ns, launches, records, dropped, n_micro, n_segment, processed, useful,"       \
+    " trainable, head_rows, useful_basis, host_end_ns"
 
 static const char *const sql[RP_SQL_COUNT] = {
     [RP_SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -66,9 +64,9 @@ static const char *const sql[RP_SQL_COUNT] = {
     [RP_PUT_SPEC] = "INSERT OR REPLACE INTO spec VALUES(1, ?)",
     [RP_PUT_NAME] = "INSERT OR REPLACE INTO name VALUES(?, ?)",
     [RP_PUT_STEP] = "INSERT OR REPLACE INTO step(" STEP_COLUMNS ")"
-                    " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                    " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [RP_PUT_STEP_CELL] = "INSERT OR REPLACE INTO step_cell VALUES(?,?,?,?,?,?)",
-    [RP_PUT_ROUTE] = "INSERT OR REPLACE INTO route VALUES(?,?,?,?,?)",
+    [RP_PUT_ROUTE] = "INSERT OR REPLACE INTO route VALUES(?,?,?,?,?,?)",
     [RP_PUT_PAIRS] = "INSERT OR REPLACE INTO pairs VALUES(?,?,?,?,?,?)",
     [RP_PUT_GAUGE] = "INSERT OR REPLACE INTO gauge VALUES(?,?,?,?,?,?,?)",
     [RP_PUT_LOG] = "INSERT OR REPLACE INTO log VALUES(?,?,?,?,?)",
@@ -85,7 +83,7 @@ static const char *const sql[RP_SQL_COUNT] = {
     [RP_GET_NAME] = "SELECT name FROM name WHERE id = ?",
     [RP_GET_STEP] = "SELECT " STEP_COLUMNS " FROM step ORDER BY step",
     [RP_GET_STEP_CELL] = "SELECT phase, pass, n, booked_ns, raw_ns FROM step_cell WHERE step = ?",
-    [RP_GET_ROUTE] = "SELECT layer, n_expert, counts FROM route WHERE step = ?",
+    [RP_GET_ROUTE] = "SELECT layer, n_expert, counts, basis FROM route WHERE step = ?",
     [RP_GET_PAIRS] =
         "SELECT \"window\", useful, processed, max_len, basis FROM pairs WHERE step = ?",
     [RP_GET_GAUGE] = "SELECT * FROM gauge ORDER BY time_ns",

@@ -84,7 +84,8 @@ static int put_step_row(struct rp_profile *p, const struct mp_step *s, struct mp
                (int64_t)s->idle_ns, s->n_kernel, s->n_copy, s->n_memset, s->n_graph, s->n_own,
                (int64_t)s->kernel_ns, (int64_t)s->own_ns, s->launches, s->records, s->dropped,
                s->n_micro, s->n_segment, known(s->processed), known(s->useful), known(s->trainable),
-               known(s->head_rows), (int64_t)s->useful_basis);
+               known(s->head_rows), (int64_t)s->useful_basis,
+               s->host_end_ns ? (int64_t)s->host_end_ns : RP_NULL);
 }
 
 static int put_step_cells(struct rp_profile *p, const struct mp_step *s, struct mp_err *err)
@@ -130,9 +131,10 @@ static int put_route(struct rp_profile *p, uint32_t step, const struct mp_route 
         rc = MP_OK;
     }
     if (rc == MP_OK) {
-        s = BIND(p, RP_PUT_ROUTE, err, step, r->layer, r->n_expert, (int64_t)tokens);
+        s = BIND(p, RP_PUT_ROUTE, err, step, r->layer, r->n_expert, (int64_t)tokens,
+                 (int64_t)r->basis);
         if (s)
-            sqlite3_bind_blob(s, 5, blob, (int)bytes, SQLITE_TRANSIENT);
+            sqlite3_bind_blob(s, 6, blob, (int)bytes, SQLITE_TRANSIENT);
         rc = rp_db_run(p, s, err);
     }
     free(blob);

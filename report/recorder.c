@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "profiler/core/mfu.h"
 #include "report/chunk.h"
 #include "report/profile_file.h"
 #include "report/recorder_meta.h"
@@ -41,8 +42,8 @@ struct rp_recorder {
     uint64_t next_commit_ns, next_chunk_ns, next_totals_ns, totals_every_ns;
     uint64_t n_record;
     uint32_t n_step;
-    uint64_t recent_ns[RECENT], recent_tokens[RECENT];
-    unsigned n_recent; /* ever; row = n % RECENT */
+    struct mp_mfu *mfu;
+    struct mp_peak peak;
 };
 
 static uint64_t monotonic_ns(void)
@@ -118,9 +119,23 @@ static void totals_write(struct rp_recorder *r, uint64_t now)
     r->next_totals_ns = now + r->totals_every_ns;
 }
 
+static void peak_find(struct rp_recorder *r)
+{
+    const struct mp_shm *shm = r->reader.shm;
+    const struct rp_spec_text *t = &r->meta.spec.text;
+    char gpu[sizeof shm->gpu_name];
+
+    mp_shm_text(gpu, sizeof gpu, shm->gpu_name, sizeof shm->gpu_name);
+    mp_peak_find(&r->peak, gpu, shm->gpu_cc, shm->gpu_sm_count,
+                 *t->autocast ? t->autocast : t->dtype);
+}
+
 static void meta_write(struct rp_recorder *r)
 {
     struct mp_err err = {0};
+
+    if (rp_meta_spec(&r->meta, &r->reader))
+        peak_find(r);
 
     if (can_write(r))
         keep(r, rp_meta_write(&r->meta, &r->reader, r->file, &err), &err);
@@ -146,29 +161,25 @@ static void tick(struct rp_recorder *r)
 static void on_step(void *arg, const struct mp_step *step)
 {
     struct rp_recorder *r = arg;
+    struct mp_flops flops;
     struct mp_err err = {.msg = "no memory for the totals of the run"};
 
     r->n_step++;
-    if (rp_step_is_whole(step)) {
-        unsigned at = r->n_recent++ % RECENT;
-
-        r->recent_ns[at] = step->window_ns;
-        r->recent_tokens[at] = step->useful;
-    }
+    if (r->meta.has_spec)
+        mp_flops_step(&flops, &r->meta.spec.model, step);
+    mp_mfu_add(r->mfu, step, r->meta.has_spec ? &flops : NULL); /* of the progress line only */
     keep(r, rp_sums_step(r->sums, step), &err);
     if (can_write(r))
         keep(r, rp_put_step(r->file, step, &err), &err);
 }
 
-static void note_gap(struct rp_recorder *r)
+static void note_gap(struct rp_recorder *r, uint64_t lost)
 {
-    uint64_t lost = r->reader.n_lost - r->lost_seen;
-
     if (lost == 0)
         return;
     chunk_write(r); /* what came before the gap */
     r->chunk_lost = lost;
-    r->lost_seen = r->reader.n_lost;
+    r->meta.n_lapped += lost;
     mp_steps_gap(r->steps, lost);
 }
 
@@ -192,7 +203,8 @@ static size_t drain(struct rp_recorder *r)
     size_t n, sum = 0;
 
     while ((n = mp_reader_read(&r->reader, record, READ_RECORDS)) > 0) {
-        note_gap(r);
+        note_gap(r, r->reader.n_lost - r->lost_seen);
+        r->lost_seen = r->reader.n_lost;
         take(r, record, n);
         sum += n;
         if (sum >= MP_RING_CAP) /* a guest faster than we are must not keep us from committing */
@@ -203,7 +215,11 @@ static size_t drain(struct rp_recorder *r)
 
 size_t rp_recorder_poll(struct rp_recorder *r)
 {
-    size_t n = drain(r);
+    size_t n;
+
+    if (!r->meta.has_spec && rp_meta_spec(&r->meta, &r->reader))
+        peak_find(r);
+    n = drain(r);
 
     tick(r);
     return n;
@@ -219,6 +235,8 @@ void rp_recorder_free(struct rp_recorder *r)
     if (r->steps)
         mp_steps_free(r->steps);
     rp_sums_free(r->sums);
+    if (r->mfu)
+        mp_mfu_free(r->mfu);
     rp_meta_release(&r->meta);
     mp_reader_close(&r->reader);
     free(r->chunk);
@@ -242,7 +260,8 @@ int rp_recorder_new(struct rp_recorder **out, struct mp_reader *reader, const ch
     r->chunk = malloc(RP_CHUNK_MAX * sizeof *r->chunk);
     r->steps = mp_steps_new(on_step, r);
     r->sums = rp_sums_new();
-    if (!r->path || !r->chunk || !r->steps || !r->sums)
+    r->mfu = mp_mfu_new();
+    if (!r->path || !r->chunk || !r->steps || !r->sums || !r->mfu)
         rc = mp_fail(err, MP_ENOMEM, "no memory to record");
     if (rc == MP_OK)
         rc = rp_profile_create(&r->file, path, err);
@@ -253,6 +272,7 @@ int rp_recorder_new(struct rp_recorder **out, struct mp_reader *reader, const ch
     r->totals_every_ns = TOTALS_FIRST_NS;
     r->next_commit_ns = r->next_chunk_ns = monotonic_ns();
     r->next_totals_ns = r->next_commit_ns + TOTALS_FIRST_NS;
+    note_gap(r, r->reader.pos); /* overwritten before we came */
     *out = r;
     return MP_OK;
 }
@@ -279,48 +299,33 @@ void rp_recorder_end(struct rp_recorder *r, const char *end)
 
 /* ---- status ------------------------------------------------------------------------------------- */
 
-static int by_value(const void *a, const void *b)
+bool rp_recorder_is_over(const struct rp_recorder *r, const char **end)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    bool alive = mp_reader_alive(&r->reader); /* before the state: an exit writes it last */
+    unsigned state = atomic_load_explicit(&r->reader.shm->state, memory_order_acquire);
 
-    return (x > y) - (x < y);
-}
-
-static void recent_figures(const struct rp_recorder *r, struct rp_status *out)
-{
-    unsigned n = r->n_recent < RECENT ? r->n_recent : RECENT;
-    uint64_t sorted[RECENT], ns = 0, tokens = 0;
-    bool known = true;
-
-    if (n == 0)
-        return;
-    memcpy(sorted, r->recent_ns, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, by_value);
-    for (unsigned i = 0; i < n; i++) {
-        ns += r->recent_ns[i];
-        tokens += r->recent_tokens[i];
-        known = known && r->recent_tokens[i] != UINT64_MAX;
-    }
-    out->step_s = (struct mp_val){(double)sorted[n / 2] * 1e-9, MP_MEASURED};
-    if (known)
-        out->tokens_s = (struct mp_val){(double)tokens / ((double)ns * 1e-9), MP_MEASURED};
+    *end = state == MP_GUEST_ENDED ? "exit" : "killed";
+    return !alive || state == MP_GUEST_ENDED;
 }
 
 void rp_recorder_status(const struct rp_recorder *r, struct rp_status *out)
 {
     const struct mp_shm *shm = r->reader.shm;
+    struct mp_mfu_sum sum;
 
+    mp_mfu_get(r->mfu, RECENT, &r->peak, &sum);
     *out = (struct rp_status){
         .pid = shm->pid,
         .rank = shm->world > 1 ? shm->rank : -1,
         .path = r->path,
         .state = (enum mp_guest_state)atomic_load_explicit(&shm->state, memory_order_relaxed),
-        .is_alive = mp_reader_alive(&r->reader),
         .n_step = r->n_step,
+        .step_s = sum.median_s,
+        .tokens_s = sum.useful_per_s,
+        .mfu = sum.mfu,
         .n_record = r->n_record,
-        .n_dropped = rp_meta_dropped(&r->reader),
+        .n_dropped = rp_meta_dropped(&r->meta, &r->reader),
     };
-    recent_figures(r, out);
 }
 
 const char *rp_recorder_failure(const struct rp_recorder *r)

@@ -29,7 +29,6 @@ struct rp_status {
     int pid, rank;
     const char *path; /* borrowed from the recorder */
     enum mp_guest_state state;
-    bool is_alive;
     uint32_t n_step;        /* closed */
     struct mp_val step_s;   /* median of the last steps */
     struct mp_val tokens_s; /* useful tokens per second over them */
@@ -37,6 +36,9 @@ struct rp_status {
     uint64_t n_record;
     uint64_t n_dropped; /* by CUPTI, the guest and the ring together */
 };
+
+/* Whether nothing can come any more: poll once more after a true. *end: "exit" or "killed". */
+bool rp_recorder_is_over(const struct rp_recorder *r, const char **end);
 
 void rp_recorder_status(const struct rp_recorder *r, struct rp_status *out);
 

@@ -93,14 +93,15 @@ static int facts_write(const struct mp_shm *shm, struct rp_profile *p, struct mp
     return rc;
 }
 
-static int counters_write(const struct mp_reader *r, struct rp_profile *p, struct mp_err *err)
+static int counters_write(const struct rp_meta_state *m, const struct mp_reader *r,
+                          struct rp_profile *p, struct mp_err *err)
 {
     int rc = rp_put_meta_int(p, "updated_ns", (int64_t)now_ns(), err);
 
     for (size_t i = 0; rc == MP_OK && i < countof(counter); i++)
         rc = rp_put_meta_int(p, counter[i].key, (int64_t)counter_get(r->shm, counter[i].offset),
                              err);
-    return rc ? rc : rp_put_meta_int(p, "n_lapped", (int64_t)r->n_lost, err);
+    return rc ? rc : rp_put_meta_int(p, "n_lapped", (int64_t)m->n_lapped, err);
 }
 
 static int features_write(const struct mp_reader *r, struct rp_profile *p, struct mp_err *err)
@@ -168,21 +169,34 @@ static int names_write(struct rp_meta_state *m, const struct mp_reader *r, struc
     return rc;
 }
 
-static int spec_write(struct rp_meta_state *m, struct mp_reader *r, struct rp_profile *p,
-                      struct mp_err *err)
+bool rp_meta_spec(struct rp_meta_state *m, struct mp_reader *r)
 {
     int n;
 
-    if (!m->spec && !(m->spec = malloc(MP_SPEC_CAP + 1)))
-        return mp_fail(err, MP_ENOMEM, "no memory for the model description");
-    n = mp_reader_spec(r, m->spec, MP_SPEC_CAP + 1);
-    return n > 0 ? rp_put_spec(p, m->spec, (size_t)n, err) : MP_OK;
+    if (!m->json && !(m->json = malloc(MP_SPEC_CAP + 1)))
+        return false;
+    n = mp_reader_spec(r, m->json, MP_SPEC_CAP + 1);
+    if (n <= 0)
+        return false;
+    m->json_bytes = (size_t)n;
+    rp_spec_release(&m->spec);
+    m->has_spec = rp_spec_parse(&m->spec, m->json, (size_t)n, NULL) == MP_OK;
+    return true;
+}
+
+static int spec_write(struct rp_meta_state *m, struct rp_profile *p, struct mp_err *err)
+{
+    size_t n = m->json_bytes;
+
+    m->json_bytes = 0;
+    return n ? rp_put_spec(p, m->json, n, err) : MP_OK;
 }
 
 void rp_meta_release(struct rp_meta_state *m)
 {
-    free(m->spec);
-    m->spec = NULL;
+    free(m->json);
+    m->json = NULL;
+    rp_spec_release(&m->spec);
 }
 
 int rp_meta_write(struct rp_meta_state *m, struct mp_reader *reader, struct rp_profile *p,
@@ -191,11 +205,11 @@ int rp_meta_write(struct rp_meta_state *m, struct mp_reader *reader, struct rp_p
     int rc = m->has_facts ? MP_OK : facts_write(reader->shm, p, err);
 
     m->has_facts = true;
-    if (rc || (rc = counters_write(reader, p, err)) || (rc = features_write(reader, p, err)) ||
+    if (rc || (rc = counters_write(m, reader, p, err)) || (rc = features_write(reader, p, err)) ||
         (rc = gauge_write(reader->shm, p, err)) || (rc = log_write(m, reader, p, err)) ||
         (rc = names_write(m, reader, p, err)))
         return rc;
-    return spec_write(m, reader, p, err);
+    return spec_write(m, p, err);
 }
 
 int rp_meta_end(struct rp_profile *p, const char *end, struct mp_err *err)
@@ -205,7 +219,7 @@ int rp_meta_end(struct rp_profile *p, const char *end, struct mp_err *err)
     return rc ? rc : rp_put_meta(p, "end", end, err);
 }
 
-uint64_t rp_meta_dropped(const struct mp_reader *r)
+uint64_t rp_meta_dropped(const struct rp_meta_state *m, const struct mp_reader *r)
 {
-    return atomic_load(&r->shm->n_dropped) + atomic_load(&r->shm->n_lost) + r->n_lost;
+    return atomic_load(&r->shm->n_dropped) + atomic_load(&r->shm->n_lost) + m->n_lapped;
 }

@@ -93,10 +93,10 @@ static void set_model(json_t *o, const struct rp_spec *s, bool has_spec)
 
 static json_t *mfu_object(const struct rp_mfu *m)
 {
-    return json_pack("{so so ss so so so}", "value", value(m->mfu), "convention",
-                     text(m->convention), "basis", mp_basis_name(m->mfu.basis), "why_not",
-                     text(m->why_not), "model_flop", value(m->model_flop), "peak_flops",
-                     value(m->peak_flops));
+    return json_pack("{so so so ss so so so}", "value", value(m->mfu), "convention",
+                     text(m->convention), "converted", text(m->converted), "basis",
+                     mp_basis_name(m->mfu.basis), "why_not", text(m->why_not), "model_flop",
+                     value(m->model_flop), "peak_flops", value(m->peak_flops));
 }
 
 static json_t *hfu_object(const struct rp_mfu *m)

@@ -88,6 +88,11 @@ static void verdict(FILE *f, const struct rp_report *r)
                  *r->mfu.why_not ? r->mfu.why_not : "nothing is known to divide by");
     fputs("  ", f);
     wrap(f, text, 2, 2);
+    if (*r->mfu.converted) {
+        snprintf(text, sizeof text, "by other conventions: %s", r->mfu.converted);
+        fputs("  ", f);
+        wrap(f, text, 2, 2);
+    }
     fputc('\n', f);
 }
 
@@ -177,15 +182,15 @@ static void coverage_line(FILE *f, const struct rp_report *r)
 
 static void flops_line(FILE *f, const struct rp_report *r)
 {
-    char text[256], hfu[RP_FIG], model[RP_FIG], peak[RP_FIG];
-    struct mp_val flop = r->mfu.model_flop;
+    char text[256], hfu[RP_FIG], model[RP_FIG], executed[RP_FIG];
+    struct mp_val flop = r->mfu.model_flop, done = r->mfu.executed_flop;
 
     if (flop.basis == MP_UNKNOWN || r->step.count == 0)
         return;
     flop.v /= r->step.count;
-    snprintf(text, sizeof text, "%sFLOP of the model a step, HFU %s, peak %sFLOP/s",
-             rp_fmt_si(model, flop), rp_fmt_percent(hfu, r->mfu.hfu),
-             rp_fmt_si(peak, r->mfu.peak_flops));
+    done.v /= r->step.count;
+    snprintf(text, sizeof text, "%sFLOP of the model a step; %sFLOP executed, HFU %s",
+             rp_fmt_si(model, flop), rp_fmt_si(executed, done), rp_fmt_percent(hfu, r->mfu.hfu));
     line(f, "work", text);
 }
 
@@ -250,11 +255,41 @@ static void total_row(FILE *f, const char *name, struct mp_val step_s, struct mp
     fputc('\n', f);
 }
 
+static double phase_sum(const struct rp_report *r, int phase)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < r->n_phase; i++)
+        if ((int)r->phase[i].phase == phase)
+            sum += r->phase[i].seconds.v;
+    return sum;
+}
+
+/* Phases by their time over all passes; returns how many have any. */
+static int phase_order(const struct rp_report *r, int order[MP_PHASE_COUNT])
+{
+    double sum[MP_PHASE_COUNT];
+    int n = 0;
+
+    for (int phase = 0; phase < MP_PHASE_COUNT; phase++) {
+        int at = n;
+
+        sum[phase] = phase_sum(r, phase);
+        if (sum[phase] <= 0)
+            continue;
+        for (; at > 0 && sum[order[at - 1]] < sum[phase]; at--)
+            order[at] = order[at - 1];
+        order[at] = phase;
+        n++;
+    }
+    return n;
+}
+
 static void phases(FILE *f, const struct rp_report *r)
 {
-    bool done[MP_PHASE_COUNT] = {false};
+    int order[MP_PHASE_COUNT], n = phase_order(r, order);
 
-    if (r->n_phase == 0)
+    if (n == 0)
         return;
     fputs("\nWhere a step's time goes (mean)\n", f);
     left(f, 18, "");
@@ -263,12 +298,8 @@ static void phases(FILE *f, const struct rp_report *r)
     right(f, 12, "all");
     right(f, 10, "share");
     fputc('\n', f);
-    for (size_t i = 0; i < r->n_phase;
-         i++) /* sorted by cell: a phase stands where its largest pass does */
-        if (!done[r->phase[i].phase]) {
-            done[r->phase[i].phase] = true;
-            phase_row(f, r, r->phase[i].phase);
-        }
+    for (int i = 0; i < n; i++)
+        phase_row(f, r, (enum mp_phase)order[i]);
     total_row(f, "GPU idle", per_step(r, r->idle_s.v), r->idle_ratio);
     total_row(f, "step", r->step.mean_s, (struct mp_val){1, MP_MEASURED});
 }

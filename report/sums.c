@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+#include "profiler/core/mfu.h"
+
 #define PENDING 8
 
 struct expert_row {
@@ -32,9 +34,13 @@ struct rp_sums {
     uint32_t n_whole;
 };
 
-bool rp_step_is_whole(const struct mp_step *step)
+int rp_block_of(const struct mp_step *step, uint32_t *n_whole)
 {
-    return step->window_ns > 0 && !(step->flags & (MP_STEP_PARTIAL | MP_STEP_ASIDE));
+    if (mp_mfu_counts(step))
+        return (*n_whole)++ < MP_MFU_WARMUP ? RP_BLOCK_WARMUP : RP_BLOCK_STEADY;
+    if (step->window_ns == 0 || step->flags & (MP_STEP_PARTIAL | MP_STEP_ASIDE))
+        return RP_BLOCK_PARTIAL;
+    return RP_BLOCK_LOSSY;
 }
 
 struct rp_sums *rp_sums_new(void)
@@ -169,16 +175,9 @@ static int route_add(struct block *b, const struct mp_route *r)
 
 /* ---- steps -------------------------------------------------------------------------------------- */
 
-static struct block *block_of(struct rp_sums *s, const struct mp_step *step)
-{
-    if (!rp_step_is_whole(step))
-        return &s->block[RP_BLOCK_PARTIAL];
-    return &s->block[s->n_whole++ < RP_WARMUP_STEPS ? RP_BLOCK_WARMUP : RP_BLOCK_STEADY];
-}
-
 int rp_sums_step(struct rp_sums *s, const struct mp_step *step)
 {
-    struct block *b = block_of(s, step);
+    struct block *b = &s->block[rp_block_of(step, &s->n_whole)];
     int rc = kernels_settle(s, step->step, b);
 
     if (b->head.n_step++ == 0)

@@ -6,8 +6,6 @@
 
 #include "report/kernel_sum.h"
 
-#define RP_WARMUP_STEPS 2 /* JIT, allocator and autotune: mfu.md 4 */
-
 struct rp_sums; /* opaque */
 
 struct rp_sums *rp_sums_new(void);
@@ -21,7 +19,8 @@ int rp_sums_step(struct rp_sums *s, const struct mp_step *step);
 /* All blocks into the profile, in place of what stood there. */
 int rp_sums_write(struct rp_sums *s, struct rp_profile *p, struct mp_err *err);
 
-/* Whether a step's time may enter statistics. A step that lost records still has a true duration. */
-bool rp_step_is_whole(const struct mp_step *step);
+/* The block of the next step, given how many whole ones came before it; counts it there. Whole is what
+ * mp_mfu_counts says, so that times and MFU speak of the same steps. */
+int rp_block_of(const struct mp_step *step, uint32_t *n_whole);
 
 #endif

@@ -166,7 +166,8 @@ static bool has_trained(const struct mp_shm *shm)
 
 static size_t guest_poll(struct cli_follow *f, struct guest *g)
 {
-    struct rp_status st;
+    const char *end;
+    bool over;
     size_t n;
 
     if (g->stage == WATCHED) {
@@ -179,14 +180,14 @@ static size_t guest_poll(struct cli_follow *f, struct guest *g)
     }
     if (g->stage != RECORDED)
         return 0;
-    rp_recorder_status(g->rec, &st);
+    over = rp_recorder_is_over(g->rec, &end);
     n = rp_recorder_poll(g->rec); /* after the look at the process: nothing can come behind it */
     if (rp_recorder_failure(g->rec) && !g->failure_said) {
         g->failure_said = true;
         cli_say("%s; the job goes on, its recording ended here", rp_recorder_failure(g->rec));
     }
-    if (!st.is_alive || st.state == MP_GUEST_ENDED || g->is_replaced)
-        record_end(f, g, st.state == MP_GUEST_ENDED ? "exit" : "killed");
+    if (over || g->is_replaced)
+        record_end(f, g, end);
     return n;
 }
 

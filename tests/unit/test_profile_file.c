@@ -113,6 +113,8 @@ static int see_step(void *arg, const struct mp_step *step)
     assert_int_equal(step->n_pairs, 1);
     assert_int_equal(step->useful, 3896);
     assert_int_equal(step->useful_basis, MP_MEASURED);
+    assert_int_equal(step->route[0].basis, MP_MEASURED);
+    assert_true(step->host_end_ns > step->begin_ns);
     s->n_step++;
     s->n_route += step->n_route;
     s->window_ns += step->window_ns;

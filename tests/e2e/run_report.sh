@@ -1,0 +1,39 @@
+# A job from start to report: the file, the figures, their sums, the size, the layout of the text.
+. "$(dirname "$0")/common.bash"
+
+expect 0 moeprof run -o a.moeprof -- "$guest" steps=30
+said "recorded 30 steps"
+[ "$(ls)" = "$(printf 'a.moeprof\njob\nrun.err\nrun.out')" ] || [ -x fake_guest ] || fail "other files: $(ls)"
+[ ! -s run.out ] || fail "the recorder wrote to stdout"
+[ -z "$(ls job)" ] || fail "the job directory was left full: $(ls job)"
+
+json a.moeprof 'r["schema_version"] == 1 and r["run"]["gpu"] == "NVIDIA H100 80GB HBM3"'
+json a.moeprof 'r["run"]["experts_backend"] == "eager" and r["run"]["is_complete"] and r["run"]["end"] == "exit"'
+json a.moeprof 'r["step"]["count"] == 27 and 0.06 < r["step"]["median_seconds"] < 0.066'
+json a.moeprof '0.1 < r["mfu"]["value"] <= r["hfu"]["value"] < 1 and r["mfu"]["convention"] and r["mfu"]["basis"] == "apportioned"'
+json a.moeprof 'r["coverage"]["attributed_ratio"] >= 0.99 and r["coverage"]["dropped_records"] == 0'
+json a.moeprof 'abs(sum(p["seconds"] for p in r["phases"]) + r["idle"]["seconds"] - r["step"]["window_seconds"]) < 1e-8'
+json a.moeprof 'len(r["experts"]) == 4 * 128 and sum(e["tokens"] for e in r["experts"]) == 27 * 4 * 4096 * 8'
+json a.moeprof 'all(e["basis"] == "measured" and e["shared_basis"] == "apportioned" for e in r["experts"])'
+# What is shared out adds up to what dispatch and combine took.
+json a.moeprof 'abs(sum(e["shared_seconds"] for e in r["experts"]) - sum(p["seconds"] for p in r["phases"] if p["phase"] in ("dispatch", "combine"))) < 1e-7'
+python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/report.schema.json" report.json
+
+moeprof report a.moeprof >text
+head -1 text | grep -q '^MFU ~[0-9.]* %, [0-9 ]* useful tokens/s' || fail "no verdict first: $(head -1 text)"
+sed -n 2p text | grep -q 'causal, useful tokens' || fail "no convention under the MFU"
+python3 -c 'import sys; sys.exit(any(len(x.rstrip("\n")) > 100 for x in open("text", encoding="utf-8")))' || fail "wider than 100 columns"
+moeprof report --peak 500 a.moeprof | sed -n 2p | grep -q 'given 500' || fail "--peak is not used"
+
+# At most 12 bytes a kernel event; the whole file, with everything else in it.
+expect 0 moeprof run -o big.moeprof -- "$guest" steps=60 layers=8
+events=$(sql big.moeprof "SELECT sum(n) FROM chunk")
+[ "$(stat -c %s big.moeprof)" -le $((12 * events)) ] || fail "$(stat -c %s big.moeprof) bytes for $events events"
+
+# Grouped kernels: layer exact, experts shared out, and said so. Few steps, unknown GPU: said, not guessed.
+expect 0 moeprof run -o g.moeprof -- "$guest" steps=3 grouped unknown-gpu
+json g.moeprof 'all(e["basis"] == "apportioned" for e in r["experts"]) and r["step"]["count"] == 2'
+json g.moeprof 'r["mfu"]["value"] is None and "--peak" in r["mfu"]["why_not"] and r["mfu"]["basis"] == "unknown"'
+json g.moeprof 'any("whole step" in n for n in r["notes"])'
+expect 0 moeprof run -o one.moeprof -- "$guest" steps=1
+json one.moeprof 'r["step"]["recorded"] == 1 and any("no whole step" in n for n in r["notes"])'

@@ -1,0 +1,89 @@
+# Wrong words, wrong files, jobs with nothing to record: a sentence that names the thing, the right code.
+. "$(dirname "$0")/common.bash"
+
+usage() { # WORD ARGS..
+    local word=$1
+    shift
+    expect 2 moeprof "$@"
+    said "$word"
+    said "--help"
+}
+usage "no command given"
+usage "'zork'" zork
+usage "'-x'" run -x -- true
+usage "'--zork'" report --zork a
+usage "no command to run" run -o a.moeprof
+usage "'-o' wants a value" run -o
+usage "no profile given" report --json
+usage "'abc'" report --peak abc a.moeprof
+usage "'-3'" report --peak=-3 a.moeprof
+usage "'extra'" doctor extra
+for c in run report doctor; do
+    expect 0 moeprof $c --help
+    grep -q "^usage: moeprof $c" run.out || fail "no usage of $c"
+done
+expect 0 moeprof --version
+grep -q '^moeprof [0-9]' run.out || fail "no version"
+
+# The job is not started when its profile could not be written.
+expect 1 moeprof run -o /nowhere/a.moeprof -- touch started
+said "/nowhere/a.moeprof"
+echo notes >notes.txt
+expect 1 moeprof run -o notes.txt -- touch started
+said "exists and is not a profile"
+[ "$(cat notes.txt)" = notes ] || fail "somebody's file was overwritten"
+[ ! -e started ] || fail "the job was started"
+expect 1 moeprof run -- no-such-command
+said "'no-such-command'"
+
+# Nothing trained, and why.
+expect 1 moeprof run -- true
+said "nothing was recorded"
+expect 1 moeprof run -- "$guest" sleep
+said "nothing was recorded"
+expect 1 moeprof run -- "$guest" off="CUPTI is held by 'nsys'"
+said "nothing was recorded: CUPTI is held by 'nsys'"
+expect 7 moeprof run -- "$guest" quiet exit=7
+said "exit code 7"
+expect 3 moeprof run -o x.moeprof -- "$guest" steps=4 exit=3
+json x.moeprof 'r["step"]["recorded"] == 4'
+
+# Files that are no profiles, or of another time.
+expect 1 moeprof report missing.moeprof
+said "missing.moeprof"
+: >empty.moeprof
+expect 1 moeprof report empty.moeprof
+said "is empty"
+head -c 5000 /dev/urandom >noise.moeprof
+expect 1 moeprof report noise.moeprof
+said "not a moeprof profile"
+head -c 30000 x.moeprof >cut.moeprof
+expect 1 moeprof report cut.moeprof
+said "was cut"
+cp x.moeprof new.moeprof
+python3 -c 'import sqlite3; d = sqlite3.connect("new.moeprof"); d.execute("PRAGMA user_version = 9"); d.commit()'
+expect 1 moeprof report new.moeprof
+said "has schema 9, this moeprof reads schema 1"
+# One bad file among good ones: the good ones are reported, the code tells.
+expect 1 moeprof report x.moeprof empty.moeprof
+grep -q '^MFU' run.out || fail "the good file has no report"
+# From a read-only place.
+mkdir ro && cp x.moeprof ro/ && chmod 500 ro
+expect 0 moeprof report ro/x.moeprof
+chmod 700 ro
+
+# Standard output full or gone.
+if [ -w /dev/full ]; then
+    code=0
+    moeprof report x.moeprof >/dev/full 2>run.err || code=$?
+    [ $code = 1 ] || fail "code $code when stdout is full"
+fi
+moeprof report x.moeprof | head -1 >/dev/null
+
+# doctor says a line each, and sees a running guest.
+"$guest" steps=100 & other=$!
+wait_for 5 test -e "job/$other.shm"
+moeprof doctor >run.out 2>run.err || true
+grep -q "^ok .*process .*$other .*fake_guest" run.out || fail "doctor does not see the job: $(cat run.out)"
+! grep -vqE '^(ok|warn|fail) ' run.out || fail "a line without a verdict: $(cat run.out)"
+kill $other && wait $other 2>/dev/null || true
