@@ -20,6 +20,7 @@ struct mp_steps {
     struct mp_open *open[OPEN_MAX_STEPS]; /* (n_open) by step */
     struct mp_open *spare;                /* keeps its buffers for the next step */
     uint32_t n_open;
+    uint32_t eager; /* operations of the next step that make its begin certain enough; 0 off */
     bool any_closed, gap;
     uint32_t last_closed;
     uint64_t closed_ns; /* windows up to here are given out */
@@ -380,12 +381,26 @@ void mp_steps_free(struct mp_steps *s)
     free(s);
 }
 
+void mp_steps_eager(struct mp_steps *s, uint32_t n_op)
+{
+    s->eager = n_op;
+}
+
+static bool is_ripe(const struct mp_steps *s)
+{
+    return s->eager && s->n_open > 1 && s->open[0]->marked && s->open[1]->n_slice >= s->eager &&
+           s->open[1]->out.step == s->open[0]->out.step + 1;
+}
+
 int mp_steps_feed(struct mp_steps *s, const union mp_record *record, size_t n)
 {
     int rc = 0;
 
     for (size_t i = 0; i < n; i++)
         if (feed_one(s, &record[i]) != 0)
+            rc = MP_ENOMEM;
+    while (is_ripe(s))
+        if (close_first(s) != 0)
             rc = MP_ENOMEM;
     s->stat.n_record += n;
     return rc;

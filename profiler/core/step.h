@@ -85,6 +85,10 @@ typedef void (*mp_step_fn)(void *arg, const struct mp_step *step);
 struct mp_steps *mp_steps_new(mp_step_fn fn, void *arg);
 void mp_steps_free(struct mp_steps *s);
 
+/* For a live view: closes a marked step as soon as n_op operations of the next one are known, a step
+ * earlier. Its end may then be late by what another stream began before those; all laws hold. 0: off. */
+void mp_steps_eager(struct mp_steps *s, uint32_t n_op);
+
 /* Feeds records in stream order. Unknown kinds are skipped and counted.
  * Errors: MP_ENOMEM (the step concerned is closed as INCOMPLETE and the rest goes on). */
 int mp_steps_feed(struct mp_steps *s, const union mp_record *record, size_t n);

@@ -718,6 +718,49 @@ static void test_huge_step(void **state)
     assert_int_equal(booked(&got.at[0], 0, 1), 2ull * n / 2);
 }
 
+/* Eager closing: a step earlier, the law and the raw sums hold, windows stay disjoint. */
+static void test_eager(void **state)
+{
+    static struct stream s;
+    static struct got exact, early;
+    struct mp_steps *steps = begin();
+
+    (void)state;
+    mp_steps_eager(steps, 2);
+    feed(steps, op(0, 0, 10, 0, -1));
+    feed(steps, op(1, 100, 10, 0, -1));
+    feed(steps, op(1, 120, 10, 0, -1));
+    assert_int_equal(got.n, 0); /* not marked */
+    feed(steps, mark(0, 0, 0));
+    assert_int_equal(got.n, 1);
+    assert_int_equal(got.at[0].step.window_ns, 100);
+    feed(steps, op(1, 90, 20, 1, -1)); /* from another stream, and earlier */
+    end(steps);
+    assert_int_equal(got.at[1].step.begin_ns, T0 + 100);
+    assert_int_equal(got.at[1].step.kernel_ns, 40);
+    seed = 77;
+    for (int round = 0; round < 200; round++) {
+        random_stream(&s);
+        run(&s, &exact);
+        shuffle(&s);
+        early.n = 0;
+        steps = mp_steps_new(keep, &early);
+        mp_steps_eager(steps, 1 + random_below(8));
+        for (uint32_t i = 0; i < s.n; i++)
+            feed(steps, s.r[i]);
+        end(steps);
+        assert_int_equal(early.n, exact.n);
+        for (uint32_t i = 0; i < exact.n; i++) {
+            const struct mp_step *a = &exact.at[i].step, *b = &early.at[i].step;
+
+            assert_int_equal(a->kernel_ns, b->kernel_ns);
+            assert_int_equal(a->n_kernel, b->n_kernel);
+            assert_true(i == 0 || b->begin_ns == early.at[i - 1].step.begin_ns +
+                                                     early.at[i - 1].step.window_ns);
+        }
+    }
+}
+
 static void test_crowd(void **state)
 {
     struct mp_steps *s = begin();
@@ -835,6 +878,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_unknown_end),
         cmocka_unit_test(test_marks_missing),
         cmocka_unit_test(test_huge_step),
+        cmocka_unit_test(test_eager),
         cmocka_unit_test(test_crowd),
         cmocka_unit_test(test_check_finds_faults),
         cmocka_unit_test(test_total),
