@@ -96,6 +96,11 @@ void inj_activity_drain(void (*fn)(void *arg, const uint8_t *record), void *arg)
     }
 }
 
+uint64_t inj_activity_delivered(void)
+{
+    return atomic_load(&n_full);
+}
+
 uint64_t inj_activity_starved(void)
 {
     return atomic_load(&n_starved);

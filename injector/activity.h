@@ -9,8 +9,10 @@
 #include "injector/cupti_abi.h"
 #include "profiler/core/base.h"
 
-#define INJ_BUFFER_BYTES (512u << 10) /* 2.4k kernel records of 216 bytes */
-#define INJ_BUFFER_MAX 64             /* 32 MiB mapped, touched as used; one a launching thread at least */
+/* 1.2k kernel records of 216 bytes: a full buffer comes by itself, twice in a step of 2400 launches, so
+ * that CUPTI need not be asked to flush, which holds up launches by milliseconds. */
+#define INJ_BUFFER_BYTES (256u << 10)
+#define INJ_BUFFER_MAX 64 /* 16 MiB mapped, touched as used; one a launching thread at least */
 
 int inj_activity_init(void); /* MP_ENOMEM */
 
@@ -22,6 +24,9 @@ void inj_activity_complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t b
 void inj_activity_drain(void (*fn)(void *arg, const uint8_t *record), void *arg);
 
 bool inj_activity_owns(const uint8_t *buffer);
+
+/* Buffers that CUPTI has handed over, ever. */
+uint64_t inj_activity_delivered(void);
 
 /* Buffers that were wanted while none was free; each costs the records CUPTI could not store. */
 uint64_t inj_activity_starved(void);

@@ -16,7 +16,8 @@
 #include <string.h>
 #include <time.h>
 
-#define ROUND_NS 200000000u       /* 5 flushes a second: a step on screen within 250 ms */
+#define ROUND_NS 200000000u       /* 5 rounds a second: a record on screen within 250 ms of its delivery */
+#define FLUSH_NS 1000000000u      /* asked for only when nothing was delivered by itself for so long */
 #define ASLEEP_NS 100000000u      /* until torch is in the process: looks 10 times a second... */
 #define ASLEEP_MAX_NS 5000000000u /* ...then ever more rarely */
 #define GAUGE_ROUNDS 2
@@ -177,11 +178,29 @@ static void publish_gauges(struct mp_shm *shm)
         inj_gauges_read(shm);
 }
 
+/* Full buffers come by themselves; the rest of a slow or waiting job must be asked for. */
+static void flush_if_quiet(bool last)
+{
+    static uint64_t delivered, launches, since;
+    uint64_t now = inj_now_ns();
+
+    if (inj_activity_delivered() != delivered || inj_launch_count() == launches) {
+        delivered = inj_activity_delivered();
+        since = now;
+    }
+    if (!last && now - since < FLUSH_NS)
+        return;
+    launches = inj_launch_count();
+    inj_tracer_flush();
+    delivered = inj_activity_delivered();
+    since = now;
+}
+
 static void one_round(struct mp_shm *shm, bool last)
 {
     if (!inj.opts.no_cuda) {
         follow_other_profiler(shm);
-        inj_tracer_flush();
+        flush_if_quiet(last);
     }
     inj_join_launches(shm);
     if (!inj.opts.no_cuda)

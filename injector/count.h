@@ -24,7 +24,8 @@ void inj_count_layer(int layer, int n_experts);
 
 /* Adds the histogram of n expert indices (int64, or int32 with index_bytes 4) to layer's counts.
  * Indices outside [0, n_experts) are dropped: expert-parallel sentinels.
- * on_gpu: stream is the CUstream the indices were made on. MP_ENOTSUP during graph capture. */
+ * on_gpu: stream is the CUstream the indices were made on. MP_ENOTSUP during graph capture;
+ * MP_EBUSY while another profiler records, which must not see kernels of ours. */
 int inj_count_route(int layer, const void *index, int index_bytes, size_t n, bool on_gpu, void *stream);
 
 /* Adds n tokens to one expert's count: known on the host already. */

@@ -118,7 +118,7 @@ static const struct func *func_get(void *handle, const char *name)
         void *have = atomic_load_explicit(&f->handle, memory_order_acquire);
 
         if (have == handle)
-            return f->name == name ? f : NULL;
+            return f->name == name || (name && strcmp(f->name, name) == 0) ? f : NULL;
         if (have)
             continue;
         if (!atomic_compare_exchange_strong(&func_lock, &expected, 1))
@@ -138,13 +138,16 @@ static const struct func *func_get(void *handle, const char *name)
 
 /* ---- launch arguments ---------------------------------------------------------------------- */
 
+/* Nearly every word is outside all ranges, so that test is made here. */
 static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, struct mp_hit *hit)
 {
+    uint64_t lo = r->lo, span = r->hi - r->lo;
+
     for (size_t i = 0; i + 8 <= n; i += 8) {
         uint64_t word;
 
         memcpy(&word, (const char *)bytes + i, 8);
-        if (mp_ranges_find(r, word, hit))
+        if (word - lo < span && mp_ranges_find(r, word, hit))
             return true;
     }
     return false;
@@ -227,8 +230,11 @@ static void backward_ctx(struct inj_thread *t, const struct inj_node *node, stru
         t->node_tid = node->tid;
         t->ran_node = true;
         t->node_found = made && mp_seqlog_find(&made->log, node->seq, &t->hint, &t->node_ctx);
+        t->node_select = inj_torch_is_select(node);
     }
     set_ctx(n, t->node_found ? t->node_ctx : unknown);
+    if (t->node_select && n->phase == MP_PHASE_EXPERT) /* stack[e] of eager loops: zeros of the whole */
+        n->phase = MP_PHASE_GRADIENT;                  /* stack, a copied slice, a sum of stacks */
     atomic_store_explicit(&inj.stage, INJ_STAGE_GRADIENT, memory_order_relaxed);
 }
 

@@ -230,7 +230,7 @@ static void count(const struct fact *f, PyObject *indices)
     rc = inj_count_route(f->layer, t.data, t.bytes, t.n, t.on_gpu, t.on_gpu ? inj_py_stream(t.device) : NULL);
     if (rc == MP_OK)
         inj_feature_on(MP_FEATURE_ROUTING);
-    else if (rc != MP_EINVAL)
+    else if (rc != MP_EINVAL && rc != MP_EBUSY)
         inj_feature_off(MP_FEATURE_ROUTING, "layer %d: tokens per expert cannot be counted on this GPU "
                         "(graph capture, or a driver call failed)", f->layer);
 }

@@ -251,7 +251,7 @@ static PyObject *micro_mask(PyObject *self, PyObject *const *args, ssize_t n)
     for (ssize_t i = 0; i < py.list_size(args[3]) && i < 4; i++)
         m.window[m.n_window++] = (uint32_t)py.long_as(py.list_get(args[3], i));
     py.err_clear();
-    if (t.data && inj_count_mask(&m, t.on_gpu, t.on_gpu ? inj_py_stream(t.device) : NULL))
+    if (t.data && inj_count_mask(&m, t.on_gpu, t.on_gpu ? inj_py_stream(t.device) : NULL) == MP_ENOTSUP)
         inj_feature_off(MP_FEATURE_TOKENS, "useful tokens could not be counted on the GPU: all tokens are taken as useful");
     return inj_py_none();
 }

@@ -40,6 +40,7 @@ struct inj_thread {
     uint64_t node_seq, node_tid; /* node of the last lookup, and its answer */
     struct mp_ctx node_ctx;
     bool node_found;
+    bool node_select;    /* gradient of tensor[i] */
     uint64_t hint;
     _Atomic uint64_t head; /* notes written; release; pairs with the agent's acquire */
     _Atomic uint64_t tail; /* notes taken */

@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <stdatomic.h>
+#include <string.h>
 
 /* std::shared_ptr of libstdc++: pointer, then control block whose use count stands at offset 8. */
 struct shared_ptr {
@@ -51,8 +52,32 @@ bool inj_torch_node(struct inj_node *node)
         return false;
     node->seq = *(const uint64_t *)((const char *)p.object + NODE_SEQ);
     node->tid = *(const uint64_t *)((const char *)p.object + NODE_TID);
+    node->type = *(void *const *)p.object;
     /* give our reference back; the engine holds its own while the node runs, so it is never the last */
     atomic_fetch_sub_explicit(&p.control->use_count, 1, memory_order_acq_rel);
+    return true;
+}
+
+/* Name of the class behind a vtable: type_info stands before it, its name after type_info's own vtable. */
+static const char *type_name(const void *vtable)
+{
+    const void *const *info = ((const void *const *const *)vtable)[-1];
+
+    return info ? info[1] : NULL;
+}
+
+bool inj_torch_is_select(const struct inj_node *node)
+{
+    static _Atomic(const void *) select_type; /* one class, one vtable: found once, then a comparison */
+    const void *known = atomic_load_explicit(&select_type, memory_order_relaxed);
+    const char *name;
+
+    if (known)
+        return node->type == known;
+    name = type_name(node->type);
+    if (!name || !strstr(name, "SelectBackward0"))
+        return false;
+    atomic_store_explicit(&select_type, node->type, memory_order_relaxed);
     return true;
 }
 
@@ -75,7 +100,8 @@ bool inj_torch_check(uint64_t seq, bool made_here)
 {
     struct inj_node node;
     bool ok = current_node && inj_torch_node(&node) && node.seq == seq &&
-              (!made_here || node.tid == thread_id());
+              (!made_here || node.tid == thread_id()) && type_name(node.type) &&
+              strstr(type_name(node.type), "MulBackward0");
 
     if (!ok)
         atomic_store(&verdict, -1);

@@ -275,14 +275,12 @@ int inj_tracer_start(struct mp_err *err)
         return mp_fail(err, MP_ENOTSUP, "the CUDA driver in this process lacks calls that recording needs");
     if (inj_activity_init())
         return mp_fail(err, MP_ENOMEM, "no memory for activity buffers");
-    rc = subscribe(err);
-    if (rc)
-        return rc;
     rc = cupti.register_callbacks(request, complete);
     if (rc != CUPTI_OK)
         return mp_fail(err, MP_ENOTSUP, "CUPTI refuses buffer callbacks: %s (%d)", inj_cupti_text(rc), rc);
     redirect_torch();
-    return enable_kinds(err);
+    rc = enable_kinds(err); /* before launches are noted: a launch that is counted has a record */
+    return rc ? rc : subscribe(err);
 }
 
 void inj_tracer_flush(void)
