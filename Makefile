@@ -78,6 +78,10 @@ ptx:
 $(B)/dump_shm: $(B)/tests/tools/dump_shm.o $(call obj,$(core_src))
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -ldl -pthread
 
+$(B)/flops_tool: $(B)/tests/bridge/flops_tool.o $(call obj,$(core_src) report/spec.c)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lm -ldl -pthread
+
 # ---- tests ------------------------------------------------------------------------------------
 
 unit_bin := $(patsubst tests/unit/%.c,$(B)/unit/%,$(unit_src))

@@ -644,7 +644,7 @@ def ops_of(structure, notes):
             continue
         ops += stacked_ops(structure, scope, module) + lora_ops(structure, scope, path, module)
         shape = matmul_shape(module, scope.phase)
-        if shape and ".lora_" not in path:
+        if shape and ".lora_" not in path and unwrap(module) is module:
             phase = "expert" if moe else scope.phase
             per = "assignment" if phase == "expert" else "head_row" if phase == "lm_head" else "token"
             weight = own(module).get("weight")
