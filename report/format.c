@@ -34,11 +34,14 @@ const char *rp_fmt_seconds(char out[RP_FIG], struct mp_val v)
 
     if (is_unknown(out, v))
         return out;
+    if (v.v == 0) {
+        snprintf(out, RP_FIG, "%s0 s", mark(v));
+        return out;
+    }
     while (i + 1 < countof(unit) && v.v < unit[i].from * 0.9995)
         i++;
     v.v *= unit[i].scale;
-    snprintf(out, RP_FIG, "%s%.*f %s", mark(v), i == 0 ? 3 : digits_after(v.v), v.v,
-             v.v == 0 ? "s" : unit[i].unit);
+    snprintf(out, RP_FIG, "%s%.*f %s", mark(v), i == 0 ? 3 : digits_after(v.v), v.v, unit[i].unit);
     return out;
 }
 

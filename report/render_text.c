@@ -107,9 +107,10 @@ static void model_line(FILE *f, const struct rp_spec *s)
     char text[768], total[RP_FIG], active[RP_FIG];
     int n;
 
-    n = snprintf(text, sizeof text, "%s (%s), %s parameters, %s active, %u layers", known(t->class),
-                 known(t->family), rp_fmt_si(total, or_unknown(s->model.params_total)),
-                 rp_fmt_si(active, or_unknown(s->params_active)), s->n_layers);
+    n = snprintf(
+        text, sizeof text, "%s (%s), %s parameters, %s active, %u layer%s", known(t->class),
+        known(t->family), rp_fmt_si(total, or_unknown(s->model.params_total)),
+        rp_fmt_si(active, or_unknown(s->params_active)), s->n_layers, s->n_layers == 1 ? "" : "s");
     if (s->n_experts)
         n += snprintf(text + n, sizeof text - (size_t)n, ", %u experts, top %u", s->n_experts,
                       s->top_k);
@@ -410,6 +411,12 @@ static void experts(FILE *f, const struct rp_report *r)
 
 /* ---- kernels and notes -------------------------------------------------------------------------- */
 
+/* Every kernel template returns void: saying so takes room from what tells them apart. */
+static const char *short_name(const char *name)
+{
+    return strncmp(name, "void ", 5) == 0 ? name + 5 : name;
+}
+
 static void kernels(FILE *f, const struct rp_report *r)
 {
     size_t n = r->n_kernel < KERNEL_ROWS ? r->n_kernel : KERNEL_ROWS;
@@ -428,7 +435,7 @@ static void kernels(FILE *f, const struct rp_report *r)
         right(f, 10, rp_fmt_seconds(fig, (struct mp_val){k->mean_s, MP_MEASURED}));
         fputs("  ", f);
         left(f, 15, mp_phase_name(k->phase));
-        fprintf(f, "%s\n", rp_cut(name, sizeof name, k->name, WIDTH - 53));
+        fprintf(f, "%s\n", rp_cut(name, sizeof name, short_name(k->name), WIDTH - 53));
     }
 }
 

@@ -56,7 +56,8 @@ def check(schema, value, where, root):
 def main():
     schema, document = (json.load(open(path)) for path in sys.argv[1:3])
     wrong = [w for w in check(schema, document, "report", schema)]
-    print("\n".join(wrong[:20]), file=sys.stderr)
+    if wrong:
+        print("\n".join(wrong[:20]), file=sys.stderr)
     sys.exit(bool(wrong))
 
 

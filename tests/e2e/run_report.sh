@@ -17,7 +17,9 @@ json a.moeprof 'len(r["experts"]) == 4 * 128 and sum(e["tokens"] for e in r["exp
 json a.moeprof 'all(e["basis"] == "measured" and e["shared_basis"] == "apportioned" for e in r["experts"])'
 # What is shared out adds up to what dispatch and combine took.
 json a.moeprof 'abs(sum(e["shared_seconds"] for e in r["experts"]) - sum(p["seconds"] for p in r["phases"] if p["phase"] in ("dispatch", "combine"))) < 1e-7'
-python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/report.schema.json" report.json
+for f in report.json "$root"/tests/golden/report_*.json; do
+    python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/report.schema.json" "$f"
+done
 
 moeprof report a.moeprof >text
 head -1 text | grep -q '^MFU ~[0-9.]* %, [0-9 ]* useful tokens/s' || fail "no verdict first: $(head -1 text)"
