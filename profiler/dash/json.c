@@ -98,10 +98,10 @@ static json_t *agent(const struct dash_job *job)
 
     for (int i = 0; i < MP_FEATURE_COUNT && !job->replay; i++) {
         static const char *const state[] = {"waiting", "on", "off"};
-
+        enum mp_feature_state s = job->feature[i].state;
         json_object_set_new(features, dash_feature_name((enum mp_feature)i),
-                            json_pack("{s:s, s:o}", "state", state[job->feature[i].state], "why",
-                                      text(job->feature[i].why)));
+                            json_pack("{s:s, s:o}", "state", state[s > MP_FEATURE_FAILED ? 0 : s],
+                                      "why", text(job->feature[i].why)));
     }
     return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "coverage_ratio",
                      value(dash_job_value(job, DASH_M_COVERAGE)), "cpu_core_ratio",

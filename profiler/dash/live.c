@@ -207,7 +207,7 @@ static bool is_known(const struct dash_live *live, const struct mp_shm *shm)
 /* Whether to open pid's file at all: a known guest whose process runs need not be asked again. */
 static bool is_worth_opening(const struct dash_live *live, int pid)
 {
-    if (!is_wanted(live, pid) || live->n_source == DASH_JOB_MAX)
+    if (!is_wanted(live, pid))
         return false;
     if (kill(pid, 0) != 0 && errno == ESRCH)
         return false;
@@ -215,6 +215,21 @@ static bool is_worth_opening(const struct dash_live *live, int pid)
         if (live->source[i]->pid == pid && live->source[i]->job->alive)
             return false;
     return true;
+}
+
+/* Where all places are taken, a job that is gone makes room; false when all of them run. */
+static bool make_room(struct dash_live *live)
+{
+    for (int i = 0; live->n_source == DASH_JOB_MAX && i < live->n_source; i++) {
+        struct source *s = live->source[i];
+
+        if (s->job->alive)
+            continue;
+        dash_model_drop(live->m, s->job->key);
+        close_source(s);
+        live->source[i] = live->source[--live->n_source];
+    }
+    return live->n_source < DASH_JOB_MAX;
 }
 
 /* Takes over r, which is open. */
@@ -254,8 +269,10 @@ static int visit(void *arg, int pid)
     } else if (atomic_load(&r.shm->state) == MP_GUEST_ASLEEP && live->n_pid == 0) {
         live->n_asleep++;
         mp_reader_close(&r);
-    } else {
+    } else if (make_room(live)) {
         add_source(live, &r);
+    } else {
+        mp_reader_close(&r);
     }
     return 0;
 }
@@ -267,6 +284,7 @@ void dash_live_scan(struct dash_live *live, struct dash_model *m)
     for (int i = 0; i < live->n_source; i++)
         refresh(live, live->source[i]);
     mp_shm_each(live->dir, visit, live, NULL);
+    dash_model_sort(m);
 }
 
 int dash_live_asleep(const struct dash_live *live)

@@ -1,4 +1,4 @@
-/* Jobs in order of arrival; selection by key, so that it stays when another job goes. */
+/* Jobs in order of rank and PID; selection by key, so that it stays when another job goes. */
 #include "profiler/dash/model.h"
 
 #include <stdlib.h>
@@ -61,6 +61,18 @@ void dash_model_drop(struct dash_model *m, uint64_t key)
     }
 }
 
+static int by_rank(const void *pa, const void *pb)
+{
+    const struct dash_job *a = *(struct dash_job *const *)pa, *b = *(struct dash_job *const *)pb;
+
+    return a->rank != b->rank ? a->rank - b->rank : a->pid - b->pid;
+}
+
+void dash_model_sort(struct dash_model *m)
+{
+    qsort(m->job, (size_t)m->n_job, sizeof *m->job, by_rank);
+}
+
 struct dash_job *const *dash_model_shown(const struct dash_model *m, int *n)
 {
     *n = m->paused ? m->n_frozen : m->n_job;
@@ -71,9 +83,8 @@ const struct dash_job *dash_model_job(const struct dash_model *m, int *index)
 {
     int n, at = 0;
     struct dash_job *const *job = dash_model_shown(m, &n);
-
-    for (int i = 0; i < n; i++)
-        if (job[i]->key == m->ui.job_key)
+    for (int i = n; i-- > 0;)
+        if (m->ui.job_key ? job[i]->key == m->ui.job_key : job[i]->alive)
             at = i;
     if (index)
         *index = at;

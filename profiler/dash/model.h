@@ -17,7 +17,7 @@ enum dash_theme { DASH_THEME_DARK = 0, DASH_THEME_LIGHT, DASH_THEME_MONO, DASH_T
  * dash_model_fit. */
 struct dash_ui {
     enum dash_screen screen, before_help;
-    uint64_t job_key;                                   /* 0: the first job */
+    uint64_t job_key;                                   /* 0: not chosen: the first job that runs */
     int row[DASH_SCREEN_COUNT], col[DASH_SCREEN_COUNT]; /* selection */
     int top[DASH_SCREEN_COUNT];                         /* first row shown */
     int page; /* rows of the list on screen: what PgUp and PgDn move */
@@ -55,6 +55,9 @@ void dash_model_release(struct dash_model *m);
 struct dash_job *dash_model_open(struct dash_model *m, uint64_t key, int pid);
 struct dash_job *dash_model_find(const struct dash_model *m, uint64_t key);
 void dash_model_drop(struct dash_model *m, uint64_t key);
+
+/* Orders jobs by rank, then by PID. */
+void dash_model_sort(struct dash_model *m);
 
 /* The jobs to look at: frozen ones while paused. */
 struct dash_job *const *dash_model_shown(const struct dash_model *m, int *n);

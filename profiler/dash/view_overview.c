@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #define LABEL_W 10
-
+#define LATE_NS 2000000000u /* before that no step is called late */
 /* ---- MFU ------------------------------------------------------------------------------------ */
 
 /* The first of these that is known makes the chart. */
@@ -307,7 +307,25 @@ static void draw_gpu(const struct dash_job *job, struct dash_rect r, struct dash
         dash_put(c, r, LABEL_W + 1, 5, DASH_NORMAL, "nothing");
 }
 
-static void draw_agent(const struct dash_job *job, struct dash_rect r, struct dash_cells *c)
+/* Beside the state: its reason, or how long a step has been under way that should have ended. */
+static void draw_why(const struct dash_model *m, const struct dash_job *job, int x,
+                     struct dash_rect r, struct dash_cells *c)
+{
+    uint64_t since = m->now_ns > job->last_step_ns ? m->now_ns - job->last_step_ns : 0;
+    char b[DASH_FMT_BYTES], text[80];
+
+    if (job->why[0]) {
+        dash_put_fit(c, r, x + 1, 1, r.w - x - 1, DASH_DIM, job->why);
+    } else if (dash_job_is_live(job) && job->last_step_ns && since > LATE_NS &&
+               since > 3 * job->last.window_ns) {
+        snprintf(text, sizeof text, "step %u runs for %s", job->running_step,
+                 dash_fmt_ns(b, dash_measured((double)since)));
+        dash_put_fit(c, r, x + 1, 1, r.w - x - 1, DASH_WARN, text);
+    }
+}
+
+static void draw_agent(const struct dash_model *m, const struct dash_job *job, struct dash_rect r,
+                       struct dash_cells *c)
 {
     const struct dash_counters *n = &job->counters;
     struct mp_val coverage = dash_job_value(job, DASH_M_COVERAGE);
@@ -318,8 +336,7 @@ static void draw_agent(const struct dash_job *job, struct dash_rect r, struct da
     dash_rule(c, r, "Agent");
     x = dash_put(c, r, put_row(c, r, 1, "state"), 1,
                  dash_job_is_live(job) || job->replay ? DASH_GOOD : DASH_WARN, dash_job_state(job));
-    if (job->why[0])
-        dash_put_fit(c, r, x + 1, 1, r.w - x - 1, DASH_DIM, job->why);
+    draw_why(m, job, x, r, c);
     dash_put_fit(c, r, put_row(c, r, 2, "experts"), 2, r.w - LABEL_W - 1, DASH_BOLD,
                  job->backend[0] ? job->backend : DASH_UNKNOWN);
     dash_putf(c, r, put_row(c, r, 3, "coverage"), 3,
@@ -370,7 +387,7 @@ static void draw(const struct dash_model *m, const struct dash_job *job,
     draw_step(job, l->slot[DASH_SLOT_STEP], c);
     draw_phases(job, l->slot[DASH_SLOT_PHASES], c);
     draw_gpu(job, l->slot[DASH_SLOT_GPU], c);
-    draw_agent(job, l->slot[DASH_SLOT_GUEST], c);
+    draw_agent(m, job, l->slot[DASH_SLOT_GUEST], c);
     draw_jobs(m, l->slot[DASH_SLOT_JOBS], c);
 }
 
