@@ -1,10 +1,7 @@
-"""Fixtures of the bridge tests: a job under a guest, real torch and transformers, CPU tensors, tiny models.
+"""Fixtures of the bridge tests: real torch and transformers, CPU tensors, tiny models, a stand-in for the guest.
 
-MOEPROF_GUEST=path of libmoeprof.so runs the tests that only look at the job (marked `either`) under the real guest.
+The real guest library stays in its process for good: the tests of it (test_guest.py) start processes of their own.
 """
-import ctypes
-import os
-
 import pytest
 import torch
 
@@ -22,19 +19,3 @@ def guest():
     if scope["detach"] is not None:
         scope["detach"]()
     assert not torch.nn.modules.module._global_forward_pre_hooks
-
-
-@pytest.fixture(scope="session")
-def real_guest(tmp_path_factory):
-    path = os.environ.get("MOEPROF_GUEST")
-    if path:
-        library = ctypes.PyDLL(path)
-        folder = tmp_path_factory.mktemp("moeprof")
-        library.moeprof_attach(("dir=%s,session=bridge,cuda=none" % folder).encode())
-    return path
-
-
-@pytest.fixture
-def either(request, real_guest):
-    """Whichever guest is asked for: for tests of what the job itself sees. None stands for the real one."""
-    return None if real_guest else request.getfixturevalue("guest")

@@ -300,7 +300,7 @@ def test_bit_identical(family, checkpointing):
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v3"])
-def test_nothing_keeps_the_model(either, family):
+def test_nothing_keeps_the_model(guest, family):
     model = models.make(family)
     models.train(model, steps=2)
     alive = [weakref.ref(module) for module in model.modules()] + [weakref.ref(p) for p in model.parameters()]
