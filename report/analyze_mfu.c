@@ -77,7 +77,8 @@ void rp_mfu_work_fill(struct rp_mfu_work *w, struct rp_report *r)
     if (w->peak.flops > 0)
         m->peak_flops = (struct mp_val){w->peak.flops, MP_MODELLED};
     if (sum.mfu.basis == MP_UNKNOWN) {
-        why_not(m->why_not, sizeof m->why_not, w, &sum);
+        if (!*m->why_not)
+            why_not(m->why_not, sizeof m->why_not, w, &sum);
         return;
     }
     mp_mfu_convention(m->convention, sizeof m->convention, w->model, &w->peak);

@@ -2,6 +2,7 @@
  * which field; a missing or null key leaves the field empty, which renderers show as unknown. */
 #include "report/analyze_part.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,7 +63,8 @@ static int spec_read(struct rp_report *r, struct rp_profile *p, struct mp_err *e
     rc = rp_spec_parse(&r->spec, json, strlen(json), &why);
     r->has_spec = rc == MP_OK;
     if (rc)
-        rp_note(r, "the model description is not used: %s", why.msg);
+        snprintf(r->mfu.why_not, sizeof r->mfu.why_not, "the model description is not used: %.150s",
+                 why.msg);
     free(json);
     return MP_OK;
 }
