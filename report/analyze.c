@@ -271,7 +271,9 @@ static enum scope choose(struct rp_report *r, const struct walk *w)
 
 static void notes_add(struct rp_report *r, const struct walk *w)
 {
-    if (!r->run.is_complete)
+    if (r->run.is_live)
+        rp_note(r, "the run is still being recorded: these are the figures so far");
+    else if (!r->run.is_complete)
         rp_note(r, "the recorder was cut short: the last second or so is missing");
     if (strcmp(r->run.end, "killed") == 0)
         rp_note(r, "the training process was killed: its last step is recorded in part");

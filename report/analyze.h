@@ -21,6 +21,7 @@ struct rp_run {
     char moeprof[24];
     int rank, world;             /* rank -1: not distributed */
     bool is_complete;            /* the recorder came to its end */
+    bool is_live;                /* .. has not yet: it wrote a moment ago */
     char end[24];                /* "exit", "killed", "stopped", "" */
     uint64_t began_ns, ended_ns; /* CLOCK_REALTIME; 0 unknown */
 };

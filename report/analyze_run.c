@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define FIELD(member) offsetof(struct rp_run, member), sizeof(((struct rp_run *)0)->member)
 
@@ -25,6 +26,17 @@ static const char *const feature[][2] = {
     {"feature.tokens", "tokens are not known"},
 };
 
+/* The recorder writes every second. */
+static bool is_recent(uint64_t updated_ns)
+{
+    struct timespec t;
+    uint64_t now;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    return updated_ns <= now && now - updated_ns < 5000000000u;
+}
+
 static void meta_read(struct rp_run *run, struct rp_profile *p)
 {
     for (size_t i = 0; i < countof(meta_text); i++)
@@ -34,6 +46,7 @@ static void meta_read(struct rp_run *run, struct rp_profile *p)
     run->began_ns = (uint64_t)rp_get_meta_int(p, "created_ns", 0);
     run->ended_ns = (uint64_t)rp_get_meta_int(p, "ended_ns", 0);
     run->is_complete = run->ended_ns != 0;
+    run->is_live = !run->is_complete && is_recent((uint64_t)rp_get_meta_int(p, "updated_ns", 0));
 }
 
 static void features_note(struct rp_report *r, struct rp_profile *p)

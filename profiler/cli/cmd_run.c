@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -20,6 +21,7 @@
 #include "profiler/cli/follow.h"
 #include "profiler/cli/launch.h"
 #include "profiler/core/shm.h"
+#include "report/format.h"
 #include "report/profile_file.h"
 
 #define POLL_MS      50  /* the ring holds seconds; this is what `top`-like progress needs */
@@ -147,13 +149,16 @@ static void progress_clear(struct run *r)
 
 static void progress(struct run *r)
 {
-    char line[256];
+    char line[256], cut[256];
+    struct winsize size = {0};
     time_t now = time(NULL);
 
     if (now < r->next_line || !cli_follow_line(r->follow, line, sizeof line))
         return;
     if (r->tty) {
-        fprintf(stderr, "\r\033[K%s", line);
+        ioctl(STDERR_FILENO, TIOCGWINSZ, &size); /* a line that wraps cannot be renewed */
+        fprintf(stderr, "\r\033[K%s",
+                rp_cut(cut, sizeof cut, line, size.ws_col > 20 ? size.ws_col - 1 : 79));
         r->line_shown = true;
         r->next_line = now + 1;
     } else {

@@ -8,13 +8,15 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 void cli_say(const char *fmt, ...)
 {
     va_list ap;
 
     fflush(stdout);
-    fputs("moeprof: ", stderr);
+    fputs(isatty(STDERR_FILENO) ? "\r\033[Kmoeprof: " : "moeprof: ",
+          stderr); /* over a progress line */
     va_start(ap, fmt);
     vfprintf(stderr, fmt, ap);
     va_end(ap);

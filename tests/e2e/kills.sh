@@ -11,8 +11,10 @@ json a.moeprof 'any("process was killed" in n for n in r["notes"])'
 pid=$!
 wait_for 10 test -s b.moeprof-wal
 sleep 2
+json b.moeprof 'r["step"]["recorded"] >= 5 and any("still being recorded" in n for n in r["notes"])'
 kill -9 $pid
 wait $pid 2>/dev/null || true
+sleep 5 # what was written a moment ago counts as live
 json b.moeprof 'r["step"]["recorded"] >= 10 and not r["run"]["is_complete"]'
 json b.moeprof 'any("cut short" in n for n in r["notes"])'
 wait_for 15 test -s code
