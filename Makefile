@@ -89,6 +89,8 @@ $(B)/unit/%: $(B)/tests/unit/%.o $(call obj,$(core_src) $(report_src) $(dash_src
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lcmocka -lm -ldl -pthread
 
+include tests/mock/mock.mk
+
 .PHONY: all ptx unit check check-gpu check-layers check-guest demo bench asan ubsan tsan fmt tidy install uninstall clean help
 unit: $(unit_bin)
 	$(Q)for t in $(unit_bin); do $$t > $(B)/unit.log 2>&1 || { cat $(B)/unit.log; echo "failed: $$t"; exit 1; }; done; echo "  unit  $(words $(unit_bin)) programs passed"

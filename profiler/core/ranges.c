@@ -10,11 +10,30 @@ static size_t bytes_for(size_t n)
     return sizeof(struct mp_ranges) + (n ? n : 1) * sizeof(struct mp_range);
 }
 
+static uint32_t order_of(const struct mp_range *r)
+{
+    uint32_t order;
+
+    memcpy(&order, r->pad, sizeof order);
+    return order;
+}
+
+/* Equal addresses in the order given: not every libc's qsort is stable. */
 static int by_base(const void *a, const void *b)
 {
     const struct mp_range *x = a, *y = b;
 
-    return x->base < y->base ? -1 : x->base > y->base;
+    if (x->base != y->base)
+        return x->base < y->base ? -1 : 1;
+    return order_of(x) < order_of(y) ? -1 : order_of(x) > order_of(y);
+}
+
+/* A stack that its experts do not divide (a shard, a stub) has no slices that an address could tell. */
+static void prepare(struct mp_range *r, uint32_t order)
+{
+    memcpy(r->pad, &order, sizeof order);
+    if (r->n_slice > 1 && r->bytes % r->n_slice)
+        r->n_slice = 0;
 }
 
 struct mp_ranges *mp_ranges_new(const struct mp_range *range, size_t n)
@@ -27,6 +46,8 @@ struct mp_ranges *mp_ranges_new(const struct mp_range *range, size_t n)
         return NULL;
     if (n)
         memcpy(r->range, range, n * sizeof *range);
+    for (size_t i = 0; i < n; i++)
+        prepare(&r->range[i], (uint32_t)i);
     qsort(r->range, n, sizeof *range, by_base);
     for (size_t i = 0; i < n; i++) {
         const struct mp_range *last = kept ? &r->range[kept - 1] : NULL;

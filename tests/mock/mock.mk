@@ -1,0 +1,21 @@
+# mock.mk: the stand-ins, and the tests that are linked with the guest's own objects. Included by the
+# top Makefile.
+
+MOCKS := $(addprefix $(B)/mock/,libc10.so libcupti.so.13 libcuda.so.1 libtorch_cpu.so)
+mock_of = $(Q)mkdir -p $(@D); $(CC) $(MP_CFLAGS) -shared -Wl,-z,now -Wl,-soname,$(@F) -Wl,-rpath,'$$ORIGIN' -o $@ $(filter %.o %.so %.13,$^) -ldl -pthread
+
+$(B)/mock/libc10.so: $(B)/tests/mock/mock_c10.o
+	$(mock_of)
+$(B)/mock/libcupti.so.13: $(B)/tests/mock/mock_cupti.o
+	$(mock_of)
+$(B)/mock/libcuda.so.1: $(B)/tests/mock/mock_cuda.o
+	$(mock_of)
+$(B)/mock/libtorch_cpu.so: $(B)/tests/mock/mock_torch.o $(B)/mock/libc10.so $(B)/mock/libcupti.so.13
+	$(mock_of)
+
+GUEST_TEST_OBJ := $(call obj,$(core_src) $(inj_src))
+guest_tests :=
+$(guest_tests:%=$(B)/unit/test_%): $(B)/unit/test_%: $(B)/tests/unit/test_%.o $(GUEST_TEST_OBJ) | $(MOCKS)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -lcmocka -ldl -pthread
+$(B)/tests/unit/test_cupti_abi.o: TOOL_CFLAGS += $(if $(CUDA),-isystem $(CUDA)/include -isystem $(CUDA)/extras/CUPTI/include)
