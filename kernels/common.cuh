@@ -73,9 +73,13 @@ __device__ inline void store_any(void *base, uint32_t dtype, int64_t at, float v
         ((float *)base)[at] = v;
 }
 
+/* Exact to 2 ulp of float; infinities end at 0 and 1. Flushing denormals saves six instructions that rescale. */
 __device__ inline float sigmoid(float v)
 {
-    return __fdividef(1.f, 1.f + __expf(-v)); /* exact to 2 ulp of float; infinities end at 0 and 1 */
+    float e, s;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(v * -1.4426950409f)); // exp(-v)
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(s) : "f"(1.f + e));
+    return s;
 }
 
 /* What an activation needs beside its inputs. */
@@ -91,7 +95,7 @@ __device__ inline float gelu(float g, float *d, bool exact)
         *d = cdf + g * 0.3989422804f * __expf(-.5f * g * g);
         return g * cdf;
     }
-    float inner = 0.7978845608f * (g + 0.044715f * g * g * g), t = 1.f - 2.f * __fdividef(1.f, 1.f + __expf(2.f * inner));
+    float inner = 0.7978845608f * (g + 0.044715f * g * g * g), t = 1.f - 2.f * sigmoid(-2.f * inner);
     *d = .5f * (1.f + t) + .5f * g * (1.f - t * t) * 0.7978845608f * (1.f + 3.f * 0.044715f * g * g);
     return .5f * g * (1.f + t);
 }
@@ -101,7 +105,7 @@ template <int ACT> __device__ inline float activate(float g, float u, float *dg,
 {
     if (ACT == MK_ACT_SWIGLU || p.act == MK_ACT_SWIGLU) {
         float s = sigmoid(g), silu = g * s;
-        *dg = u * (s + silu * (1.f - s));
+        *dg = u * fmaf(-silu, s, silu + s); // s + silu (1 - s)
         *du = silu;
         return silu * u;
     }

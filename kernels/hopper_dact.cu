@@ -3,7 +3,7 @@
 
 int hop_launch_dact(hop_args *a, int64_t max_tile, mk_stream stream)
 {
-    a->n_n_tile = hop_ceil(a->inter, 128);
+    a->n_n_tile = hop_ceil(a->inter, TILE_N);
     if (a->act.act == MK_ACT_SWIGLU)
         return hop_launch<HOP_DACT, MK_ACT_SWIGLU>(a, max_tile * a->n_n_tile, stream);
     return hop_launch<HOP_DACT, -1>(a, max_tile * a->n_n_tile, stream);

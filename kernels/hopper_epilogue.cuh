@@ -128,22 +128,20 @@ __device__ inline void finish_rows(float *acc, const hop_args &a, const hop_tile
 }
 
 /* ---- DACT: the derivative of the activation ----
- * A group has 128 rows x 128 columns. A warp takes four chunks of 16 rows x 64 columns: accumulators go to shared memory as
- * they are (fp32), then every lane works on 8 neighbouring columns of a row, read and written as whole 128-byte rows.
- * The loops stay rolled: unrolled over all accumulators, fetching the code took longer than running it (v3). */
+ * A warp takes four chunks of 16 rows x 64 columns: accumulators go to shared memory as they are (fp32), then every lane
+ * works on 8 neighbouring columns of four rows, read and written as whole 128-byte rows. The loop over chunks stays
+ * rolled: unrolled over all accumulators, fetching the code took longer than running it (v1). */
 
 /* Brings the tile's pre-activations to L2 while the products run. */
-__device__ inline void dact_prefetch(const hop_args &a, const hop_tile &t)
+__device__ inline void dact_prefetch(const hop_args &a, const hop_tile &t, const hop_warp &w)
 {
-    int row = threadIdx.x % 128;
+    int row = 16 * w.warp + w.lane / 2, half = w.lane % 2;
 
-    if (row >= t.n_row)
+    if (row >= w.n_row)
         return;
-    const bf16 *pre = a.pre + (int64_t)(t.row + row) * 2 * a.inter + t.n;
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-        for (int column = 0; column < 128 && t.n + column < a.inter; column += 64)
-            asm volatile("prefetch.global.L2 [%0];" ::"l"(pre + half * a.inter + column));
+    const bf16 *pre = a.pre + ((int64_t)(t.row + 64 * w.group + row) * 2 + half) * a.inter + t.n;
+    for (int column = 0; column < 256 && t.n + column < a.inter; column += 64)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(pre + column));
 }
 
 /* 16-byte unit of a row's 64 floats: block b of 8 columns, half h of the block. */
@@ -180,58 +178,78 @@ template <int ACT> __device__ inline float dact_pair(uint32_t *g, uint32_t *u, u
     return sum;
 }
 
-/* Eight columns of one row; eight lanes share a row of the chunk. */
-template <int ACT> __device__ inline void dact_eight(const hop_args &a, int64_t row, int column, uint4 g, uint4 u, uint4 d_low, uint4 d_high,
-                                                     bool live, int lane)
+/* A lane's part of the tile: rows lane/8, + 4, + 8, + 12 of the warp's 16. */
+struct dact_lane {
+    int64_t row[4];       // in (R, ...)
+    bool live[4];         // the row exists
+    float score[4], dscore[4];
+    uint4 g[4], u[4];     // pre-activations of the next chunk
+};
+
+__device__ inline void dact_load(dact_lane &l, const hop_args &a, int i, int column)
 {
-    float score = live ? a.route.row_score[row] : 0.f, sum;
-    uint4 act;
+    bool live = l.live[i] && column < a.inter;
+    const bf16 *pre = a.pre + l.row[i] * 2 * a.inter + column;
+
+    l.g[i] = live ? *(const uint4 *)pre : make_uint4(0, 0, 0, 0);
+    l.u[i] = live ? *(const uint4 *)(pre + a.inter) : make_uint4(0, 0, 0, 0);
+}
+
+__device__ inline void dact_begin(dact_lane &l, const hop_args &a, const hop_tile &t, const hop_warp &w)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int r = 16 * w.warp + 4 * i + w.lane / 8;
+        l.row[i] = t.row + 64 * w.group + r;
+        l.live[i] = r < w.n_row;
+        l.score[i] = l.live[i] ? a.route.row_score[l.row[i]] : 0.f;
+        l.dscore[i] = 0.f;
+        dact_load(l, a, i, t.n + 8 * (w.lane % 8));
+    }
+}
+
+/* Eight columns of row i. */
+template <int ACT> __device__ inline void dact_eight(dact_lane &l, const hop_args &a, int i, int column, uint4 d_low, uint4 d_high)
+{
+    uint4 g = l.g[i], u = l.u[i], act;
+    float sum, score = l.score[i];
 
     sum = dact_pair<ACT>(&g.x, &u.x, &act.x, __uint_as_float(d_low.x), __uint_as_float(d_low.y), score, a.act);
     sum += dact_pair<ACT>(&g.y, &u.y, &act.y, __uint_as_float(d_low.z), __uint_as_float(d_low.w), score, a.act);
     sum += dact_pair<ACT>(&g.z, &u.z, &act.z, __uint_as_float(d_high.x), __uint_as_float(d_high.y), score, a.act);
     sum += dact_pair<ACT>(&g.w, &u.w, &act.w, __uint_as_float(d_high.z), __uint_as_float(d_high.w), score, a.act);
-    sum = live ? sum : 0.f; // columns past I hold no act, but rows past the end may hold anything
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    sum += __shfl_xor_sync(~0u, sum, 4);
-    if (live) {
-        bf16 *to = a.out + row * 2 * a.inter + column;
-        *(uint4 *)to = g;
-        *(uint4 *)(to + a.inter) = u;
-        *(uint4 *)(a.scaled_act + row * a.inter + column) = act;
-    }
-    if (live && lane % 8 == 0)
-        a.dscore_part[row * a.n_dscore_part + column / MK_DSCORE_TILE] = sum;
+    if (!l.live[i] || column >= a.inter)
+        return; // guard
+    l.dscore[i] += sum;
+    bf16 *to = a.out + l.row[i] * 2 * a.inter + column;
+    stg_16(to, g);
+    stg_16(to + a.inter, u);
+    stg_16(a.scaled_act + l.row[i] * a.inter + column, act);
 }
 
-template <int ACT> __device__ inline void dact_chunk(const hop_args &a, const hop_tile &t, const hop_warp &w, int c)
+/* Partial sums of dscore over 128 columns: eight lanes share a row. */
+__device__ inline void dact_dscore(dact_lane &l, const hop_args &a, int column, int lane)
 {
-    int b = w.lane % 8, column = t.n + 64 * (c % 2) + 8 * b;
-    uint4 g[4], u[4];
-
-#pragma unroll
-    for (int i = 0; i < 4; i++) { // all on their way before the first is used
-        int r = 64 * (c / 2) + 16 * w.warp + 4 * i + w.lane / 8;
-        const bf16 *pre = a.pre + (int64_t)(t.row + r) * 2 * a.inter + column;
-        bool live = r < t.n_row && column < a.inter;
-        g[i] = live ? *(const uint4 *)pre : make_uint4(0, 0, 0, 0);
-        u[i] = live ? *(const uint4 *)(pre + a.inter) : make_uint4(0, 0, 0, 0);
-    }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        int row = 4 * i + w.lane / 8, r = 64 * (c / 2) + 16 * w.warp + row;
-        dact_eight<ACT>(a, t.row + r, column, g[i], u[i], lds_16(dact_unit(w.smem, row, b, 0)), lds_16(dact_unit(w.smem, row, b, 1)),
-                        r < t.n_row && column < a.inter, w.lane);
+        float sum = l.dscore[i];
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        sum += __shfl_xor_sync(~0u, sum, 4);
+        if (lane % 8 == 0 && l.live[i] && column < a.inter)
+            a.dscore_part[l.row[i] * a.n_dscore_part + column / MK_DSCORE_TILE] = sum;
+        l.dscore[i] = 0.f;
     }
 }
 
 template <int ACT> __device__ inline void finish_dact(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
 {
+    dact_lane l;
+    int b = w.lane % 8;
+
+    dact_begin(l, a, t, w);
 #pragma unroll 1
     for (int c = 0; c < 4; c++) {
-        if (64 * (c / 2) + 16 * w.warp >= t.n_row)
-            break;
         switch (c) { // registers have no run-time index
         case 0: dact_spread(acc, w.smem, w.lane); break;
         case 1: dact_spread(acc + 32, w.smem, w.lane); break;
@@ -239,7 +257,15 @@ template <int ACT> __device__ inline void finish_dact(float *acc, const hop_args
         default: dact_spread(acc + 96, w.smem, w.lane); break;
         }
         __syncwarp();
-        dact_chunk<ACT>(a, t, w, c);
+        int column = t.n + 64 * c + 8 * b;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int row = 4 * i + w.lane / 8;
+            dact_eight<ACT>(l, a, i, column, lds_16(dact_unit(w.smem, row, b, 0)), lds_16(dact_unit(w.smem, row, b, 1)));
+            dact_load(l, a, i, c < 3 ? column + 64 : a.inter);
+        }
+        if (c & 1)
+            dact_dscore(l, a, t.n + 64 * (c - 1), w.lane);
         __syncwarp();
     }
 }
@@ -350,6 +376,8 @@ template <int OP, int ACT> __device__ inline void finish(float *acc, const hop_a
 {
     if (OP == HOP_UP)
         finish_up<ACT>(acc, a, t, w);
+    else if (OP == HOP_DACT)
+        finish_dact<ACT>(acc, a, t, w);
     else if (OP == HOP_DW)
         finish_dw(acc, a, t, w);
     else

@@ -6,8 +6,6 @@
  * columns, so each loads half of B and multicasts it to both: L2 reads of a stage fall from 48 to 32 KB, and L2's
  * bandwidth was the limit without (v1). A pair tile of 128 rows or fewer is split 64 and 64, so it costs half the time.
  *
- * DACT's epilogue is as long as its products, so there the consumers play ping-pong: each has whole tiles of 128 x 128 of
- * its own, and one multiplies while the other is in its epilogue.
  *
  *   op    M            N        K        A                          B
  *   UP    rows         I        H        x, gathered by cp.async    gate 128 + up 128 rows, by TMA
@@ -26,11 +24,13 @@
 enum hop_op { HOP_UP, HOP_DOWN, HOP_DACT, HOP_DX, HOP_DW };
 
 #define HOP_M 128 /* rows of one block's tile; a pair's is MK_TILE_M */
+#define TILE_N 256
 #define TILE_K 64
 #define A_BYTES (HOP_M * TILE_K * 2)
+#define B_BYTES (TILE_N * TILE_K * 2)
+#define STAGE_BYTES (A_BYTES + B_BYTES)
 #define N_CONSUMER_WARP 8
 #define N_THREAD 384
-#define TURN_BARRIER 3 /* named barriers: 0 all, 1 and 2 within a group, 3 and 4 a group's turn */
 #define GROUP_M 8 /* pair tiles that share weight tiles in L2 before the next are begun */
 
 struct hop_args {
@@ -54,14 +54,11 @@ struct hop_args {
 };
 
 template <int OP> struct hop_config {
-    static constexpr bool pingpong = OP == HOP_DACT;
-    static constexpr int tile_n = OP == HOP_DACT ? 128 : 256; // rows of B in a stage
-    static constexpr int b_bytes = tile_n * TILE_K * 2, stage_bytes = A_BYTES + b_bytes;
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
     static constexpr int a_mn = OP == HOP_DW, b_mn = OP == HOP_DACT || OP == HOP_DX || OP == HOP_DW;
-    static constexpr int n_stage = OP == HOP_DACT ? 6 : 4;
+    static constexpr int n_stage = 4;
     static constexpr int warp_bytes = 4096; // a consumer warp's staging
-    static constexpr int smem_bytes = 1024 + n_stage * stage_bytes + N_CONSUMER_WARP * warp_bytes + 1024; // align, barriers
+    static constexpr int smem_bytes = 1024 + n_stage * STAGE_BYTES + N_CONSUMER_WARP * warp_bytes + 1024; // align, barriers
 };
 
 /* A tile as both roles see it. */
@@ -92,7 +89,7 @@ template <int OP> __device__ inline hop_tile find_tile(const hop_args &a, int i,
         int n = i % per_expert / a.n_m_pair;
         t.m = (i % a.n_m_pair * 2 + rank) * HOP_M;
         t.half = n / n_per_half;
-        t.n = n % n_per_half * hop_config<OP>::tile_n;
+        t.n = n % n_per_half * TILE_N;
         t.row = a.route.offset[t.expert];
         t.n_row = a.route.offset[t.expert + 1] - t.row;
         t.n_step = max(1, steps(t.n_row)); // without rows one step of zeros: clearing the accumulators apart made them spill
@@ -105,7 +102,7 @@ template <int OP> __device__ inline hop_tile find_tile(const hop_args &a, int i,
     t.expert = m.expert;
     t.row = m.row_begin + rank * share;
     t.n_row = min(share, max(0, n_row - rank * share)); // 0: this block only loads its half of B
-    t.n = rest / m_in_group * (OP == HOP_UP ? 128 : hop_config<OP>::tile_n); // UP: half the rows of B are gate's, half up's
+    t.n = rest / m_in_group * (OP == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
     t.half = t.m = 0;
     t.n_step = OP == HOP_DX ? a.n_half * steps(a.inter) : steps(OP == HOP_DOWN ? a.inter : a.hidden);
     return t;
@@ -123,11 +120,6 @@ template <int N> struct hop_ring {
             phase ^= 1;
         }
     }
-    __device__ void skip(int n)
-    {
-        phase ^= (stage + n) / N & 1;
-        stage = (stage + n) % N;
-    }
 };
 
 /* Shared memory of a block. */
@@ -135,7 +127,7 @@ template <int OP> struct hop_smem {
     uint32_t stage, warp, full, empty;
     int rank; // of this block in its pair
 
-    __device__ uint32_t a(int s) const { return stage + s * hop_config<OP>::stage_bytes; }
+    __device__ uint32_t a(int s) const { return stage + s * STAGE_BYTES; }
     __device__ uint32_t b(int s) const { return a(s) + A_BYTES; }
 };
 
@@ -145,7 +137,7 @@ template <int OP> __device__ inline hop_smem<OP> carve(void *raw)
     hop_smem<OP> s;
 
     s.stage = base;
-    s.warp = base + hop_config<OP>::n_stage * hop_config<OP>::stage_bytes;
+    s.warp = base + hop_config<OP>::n_stage * STAGE_BYTES;
     s.full = s.warp + N_CONSUMER_WARP * hop_config<OP>::warp_bytes;
     s.empty = s.full + 8 * hop_config<OP>::n_stage;
     s.rank = cluster_rank();
@@ -155,8 +147,8 @@ template <int OP> __device__ inline hop_smem<OP> carve(void *raw)
 #include "kernels/hopper_producer.cuh"
 #include "kernels/hopper_epilogue.cuh"
 
-/* One stage: four products of 16 k each; ping-pong: for both halves of the tile's rows where it has both. */
-template <int OP, bool BOTH> __device__ inline void multiply_stage(float *acc, uint32_t a, uint32_t b, bool first)
+/* One stage: four products of 16 k each. */
+template <int OP> __device__ inline void multiply_stage(float *acc, uint32_t a, uint32_t b, bool first)
 {
     typedef hop_config<OP> C;
 
@@ -164,34 +156,30 @@ template <int OP, bool BOTH> __device__ inline void multiply_stage(float *acc, u
     for (int k = 0; k < TILE_K / 16; k++) {
         uint64_t da = C::a_mn ? operand(a + k * 2048, 8192, 1024) : operand(a + k * 32, 16, 1024);
         uint64_t db = C::b_mn ? operand(b + k * 2048, 8192, 1024) : operand(b + k * 32, 16, 1024);
-        if (C::tile_n == 256)
-            wgmma_256<C::a_mn, C::b_mn>(acc, da, db, !first || k);
-        else
-            wgmma_128<C::a_mn, C::b_mn>(acc, da, db, !first || k);
-        if (BOTH)
-            wgmma_128<C::a_mn, C::b_mn>(acc + 64, da + (8192 >> 4), db, !first || k);
+        wgmma_256<C::a_mn, C::b_mn>(acc, da, db, !first || k);
     }
 }
 
-/* Hands a stage back to both producers, since each fills half of both blocks' B. */
+/* Hands a stage back to both producers, since each fills half of both blocks' B. Every warp speaks for itself: the warps
+ * of a group drift apart in the epilogue, and one alone cannot know that the others have read the stage (v6 hung so). */
 template <int OP> __device__ inline void release(const hop_smem<OP> &s, int stage)
 {
-    int thread = threadIdx.x % 128;
+    int lane = threadIdx.x % 32;
 
-    if (thread < 2)
-        mbar_arrive_cluster(in_block(s.empty + 8 * stage, thread));
+    if (lane < 2)
+        mbar_arrive_cluster(in_block(s.empty + 8 * stage, lane));
 }
 
 /* The products of one tile, one stage's in flight while the next is waited for. */
-template <int OP, bool BOTH> __device__ inline void multiply(float *acc, hop_ring<hop_config<OP>::n_stage> &ring, const hop_smem<OP> &s,
-                                                             int a_offset, int n_step)
+template <int OP> __device__ inline void multiply(float *acc, hop_ring<hop_config<OP>::n_stage> &ring, const hop_smem<OP> &s,
+                                                  int group, int n_step)
 {
     int last = 0;
 
     for (int i = 0; i < n_step; i++) {
         mbar_wait(s.full + 8 * ring.stage, ring.phase);
         wgmma_fence();
-        multiply_stage<OP, BOTH>(acc, s.a(ring.stage) + a_offset, s.b(ring.stage), i == 0);
+        multiply_stage<OP>(acc, s.a(ring.stage) + group * 8192, s.b(ring.stage), i == 0);
         wgmma_commit();
         wgmma_wait<1>();
         if (i)
@@ -199,8 +187,6 @@ template <int OP, bool BOTH> __device__ inline void multiply(float *acc, hop_rin
         last = ring.stage;
         ring.next();
     }
-    if (hop_config<OP>::pingpong)
-        named_arrive(TURN_BARRIER + 1 - (threadIdx.x / 128 - 1), 256); // the other group may begin
     wgmma_wait<0>();
     release(s, last);
 }
@@ -222,7 +208,6 @@ __device__ inline void forget(hop_tile &t, hop_warp &w)
     asm volatile("" : "+r"(t.expert), "+r"(t.row), "+r"(t.n), "+r"(t.m), "+r"(w.lane), "+r"(w.smem), "+r"(w.warp), "+r"(w.n_row));
 }
 
-/* Cooperative: both groups work on every tile, 64 rows each. */
 template <int OP, int ACT> __device__ inline void consume(const hop_args &a, const hop_smem<OP> &s)
 {
     hop_ring<hop_config<OP>::n_stage> ring;
@@ -238,48 +223,15 @@ template <int OP, int ACT> __device__ inline void consume(const hop_args &a, con
         }
         hop_warp w = { (int)threadIdx.x / 32 % 4, group, (int)threadIdx.x & 31, min(64, left),
                        s.warp + (threadIdx.x / 32 - 4) * hop_config<OP>::warp_bytes };
-        multiply<OP, false>(acc, ring, s, group * 8192, t.n_step);
+        if (OP == HOP_DACT)
+            dact_prefetch(a, t, w);
+        multiply<OP>(acc, ring, s, group, t.n_step);
         forget(t, w);
         finish<OP, ACT>(acc, a, t, w);
     }
 }
 
-/* Ping-pong: the groups take tiles in turn; a group passes over the stages of the other's tile. It begins only once the
- * other has seen all of its stages full: a barrier's parity tells apart two uses of a stage, not three. */
-template <int OP, int ACT> __device__ inline void consume_in_turn(const hop_args &a, const hop_smem<OP> &s)
-{
-    hop_ring<hop_config<OP>::n_stage> ring;
-    int group = threadIdx.x / 128 - 1, n_tile = count_tiles<OP>(a), turn = 0;
-    float acc[128];
-
-    if (group == 1)
-        named_arrive(TURN_BARRIER, 256); // group 0 begins
-    for (int i = blockIdx.x / 2; i < n_tile; i += gridDim.x / 2, turn ^= 1) {
-        hop_tile t = find_tile<OP>(a, i, s.rank);
-        if (turn != group) {
-            ring.skip(t.n_step);
-            continue;
-        }
-        if (t.n_row <= 0) {
-            named_barrier(TURN_BARRIER + group, 256);
-            skip(ring, s, t.n_step);
-            named_arrive(TURN_BARRIER + 1 - group, 256);
-            continue;
-        }
-        hop_warp w = { (int)threadIdx.x / 32 % 4, group, (int)threadIdx.x & 31, t.n_row,
-                       s.warp + (threadIdx.x / 32 - 4) * hop_config<OP>::warp_bytes };
-        dact_prefetch(a, t);
-        named_barrier(TURN_BARRIER + group, 256);
-        if (t.n_row > 64)
-            multiply<OP, true>(acc, ring, s, 0, t.n_step);
-        else
-            multiply<OP, false>(acc, ring, s, 0, t.n_step);
-        forget(t, w);
-        finish_dact<ACT>(acc, a, t, w);
-    }
-}
-
-template <int OP, int ACT> __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1) hopper_gemm_v4(const __grid_constant__ hop_args a)
+template <int OP, int ACT> __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1) hopper_gemm_v7(const __grid_constant__ hop_args a)
 {
     extern __shared__ uint8_t raw[];
     hop_smem<OP> s = carve<OP>(raw);
@@ -287,7 +239,7 @@ template <int OP, int ACT> __global__ static void __cluster_dims__(2, 1, 1) __la
     if (threadIdx.x == 0) {
         for (int i = 0; i < hop_config<OP>::n_stage; i++) {
             mbar_init(s.full + 8 * i, hop_config<OP>::gather ? 129 : 1); // 128 gathering threads and the TMA's
-            mbar_init(s.empty + 8 * i, hop_config<OP>::pingpong ? 2 : 4); // consumers of both blocks
+            mbar_init(s.empty + 8 * i, 2 * N_CONSUMER_WARP); // of both blocks
         }
         fence_mbar_init();
     }
@@ -297,10 +249,7 @@ template <int OP, int ACT> __global__ static void __cluster_dims__(2, 1, 1) __la
         produce<OP>(a, s);
     } else {
         registers_grow<hop_config<OP>::gather ? 224 : 232>();
-        if constexpr (hop_config<OP>::pingpong)
-            consume_in_turn<OP, ACT>(a, s);
-        else
-            consume<OP, ACT>(a, s);
+        consume<OP, ACT>(a, s);
     }
     cluster_sync(); // neither block leaves while the other may write into it
 }

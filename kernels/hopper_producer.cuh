@@ -1,6 +1,9 @@
 /* hopper_producer.cuh: fills the stages. Part of hopper_gemm.cuh.
  * B comes by TMA from one thread, half from each block of the pair. A comes by TMA too, or is gathered by all 128 threads with cp.async, 16 bytes each,
- * into the layout that TMA's 128-byte swizzle would give. */
+ * into the layout that TMA's 128-byte swizzle would give. A stage is full once the copies have landed: their arrival on
+ * the barrier follows the write to shared memory, from which the tensor cores read. A proxy fence between the two is
+ * left out as in NVIDIA's own cp.async main loops: it comes with a membar that waits for every copy in flight, which
+ * made each step as long as a trip to L2 (v4). */
 
 /* First coordinate of an expert's weights: the map counts experts in steps of 16 bytes, so any address will do. */
 __device__ inline int expert_coordinate(const hop_args &a, int which, int expert)
@@ -13,7 +16,7 @@ template <int OP> __device__ inline void load_b(const hop_args &a, const hop_til
 {
     int seg = 0, k = step * TILE_K;
 
-    to += rank * (hop_config<OP>::b_bytes / 2);
+    to += rank * (B_BYTES / 2);
     if (OP == HOP_DX) {
         seg = step / steps(a.inter);
         k = step % steps(a.inter) * TILE_K;
@@ -21,11 +24,11 @@ template <int OP> __device__ inline void load_b(const hop_args &a, const hop_til
     if (OP == HOP_UP) { // one loads gate rows, the other up rows
         tma_load_pair(to, rank ? &a.b[1] : &a.b[0], k, expert_coordinate(a, rank, t.expert), t.n, bar);
     } else if (OP == HOP_DOWN) {
-        tma_load_pair(to, &a.b[0], k, expert_coordinate(a, 0, t.expert), t.n + rank * 128, bar);
+        tma_load_pair(to, &a.b[0], k, expert_coordinate(a, 0, t.expert), t.n + rank * (TILE_N / 2), bar);
     } else {
-        int y = OP == HOP_DW ? t.half : expert_coordinate(a, seg, t.expert), n = t.n + rank * (hop_config<OP>::tile_n / 2);
+        int y = OP == HOP_DW ? t.half : expert_coordinate(a, seg, t.expert), n = t.n + rank * (TILE_N / 2);
 #pragma unroll
-        for (int i = 0; i < hop_config<OP>::tile_n / 128; i++)
+        for (int i = 0; i < TILE_N / 128; i++)
             tma_load_pair(to + i * 8192, seg ? &a.b[1] : &a.b[0], n + i * 64, y, k + (OP == HOP_DW ? t.row : 0), bar);
     }
 }
@@ -102,51 +105,19 @@ __device__ inline void gather_k(const k_gather &g, const hop_args &a, const hop_
 /* The last, partial step of an expert in DW: rows past its end must be zero, and TMA would bring the next expert's. */
 __device__ inline void copy_k_tail(const hop_args &a, const hop_tile &t, uint32_t to, int step)
 {
-    for (int i = threadIdx.x; i < TILE_K * (256 / 8); i += 128) {
-        int k = i / (256 / 8), piece = i % (256 / 8), row = step * TILE_K + k, column = t.n + piece * 8;
+    for (int i = threadIdx.x; i < TILE_K * (TILE_N / 8); i += 128) {
+        int k = i / (TILE_N / 8), piece = i % (TILE_N / 8), row = step * TILE_K + k, column = t.n + piece * 8;
         bool live = row < t.n_row && column < a.inter;
         const bf16 *from = a.k_rows + (live ? ((int64_t)(t.row + row) * a.n_half + t.half) * a.inter + column : 0);
         cp_async_16(to + piece / 8 * 8192 + k * 128 + ((piece % 8 ^ (k & 7)) << 4), from, live ? 16 : 0);
     }
 }
 
-/* Gathered stages become full LAG steps after they were issued: the copies are waited for, and fenced for the tensor
- * cores, by the threads that made them, so that the consumers need no fence (it cost them 0.1 us a step in v1).
- * A lag of 2 cannot deadlock with 4 stages: a consumer hands stage s - 3 back once it has issued s - 2. */
-#define LAG 2
-
-template <int OP> struct hop_lag {
-    int stage = 0, n_open = 0; // the oldest stage not yet announced; how many there are
-
-    template <int LEFT> __device__ void announce(const hop_smem<OP> &s)
-    {
-        cp_async_wait<LEFT>();
-        fence_proxy_async();
-        mbar_arrive(s.full + 8 * stage);
-        stage = stage + 1 == hop_config<OP>::n_stage ? 0 : stage + 1;
-        n_open--;
-    }
-
-    /* A stage's copies have been issued. */
-    __device__ void issued(const hop_smem<OP> &s)
-    {
-        cp_async_commit();
-        if (++n_open > LAG)
-            announce<LAG>(s);
-    }
-
-    __device__ void flush(const hop_smem<OP> &s)
-    {
-        while (n_open)
-            announce<0>(s);
-    }
-};
-
 template <int OP> __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_smem<OP> &s, int stage, int step)
 {
     uint32_t bar = s.full + 8 * stage;
 
-    mbar_expect(bar, hop_config<OP>::b_bytes + (hop_config<OP>::gather || t.n_row <= 0 ? 0 : t.n_row > 64 ? A_BYTES : A_BYTES / 2));
+    mbar_expect(bar, B_BYTES + (hop_config<OP>::gather || t.n_row <= 0 ? 0 : t.n_row > 64 ? A_BYTES : A_BYTES / 2));
     if (!hop_config<OP>::gather)
         load_a<OP>(a, t, s.a(stage), bar, step);
     load_b<OP>(a, t, s.b(stage), bar, step, s.rank);
@@ -169,7 +140,6 @@ template <int OP> __device__ inline void produce_tma(const hop_args &a, const ho
 
 template <int OP> __device__ inline void produce_rows(const hop_args &a, const hop_smem<OP> &s)
 {
-    hop_lag<OP> lag;
     hop_ring<hop_config<OP>::n_stage> ring;
     int n_tile = count_tiles<OP>(a);
 
@@ -181,15 +151,13 @@ template <int OP> __device__ inline void produce_rows(const hop_args &a, const h
             if (threadIdx.x == 0)
                 issue_tma<OP>(a, t, s, ring.stage, step);
             gather_rows(g, a, t, s.a(ring.stage), step);
-            lag.issued(s);
+            mbar_arrive_cp_async(s.full + 8 * ring.stage);
         }
     }
-    lag.flush(s);
 }
 
 __device__ inline void produce_k(const hop_args &a, const hop_smem<HOP_DW> &s)
 {
-    hop_lag<HOP_DW> lag;
     hop_ring<hop_config<HOP_DW>::n_stage> ring;
     int n_tile = count_tiles<HOP_DW>(a);
 
@@ -207,11 +175,10 @@ __device__ inline void produce_k(const hop_args &a, const hop_smem<HOP_DW> &s)
             if (threadIdx.x == 0 && !tail)
                 issue_tma<HOP_DW>(a, t, s, ring.stage, step);
             gather_k(g, a, t, s.a(ring.stage));
-            lag.issued(s);
+            mbar_arrive_cp_async(s.full + 8 * ring.stage);
             g = ahead;
         }
     }
-    lag.flush(s);
 }
 
 template <int OP> __device__ inline void produce(const hop_args &a, const hop_smem<OP> &s)

@@ -56,6 +56,12 @@ __device__ inline void mbar_expect(uint32_t bar, uint32_t bytes)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
 
+/* Arrives once this thread's earlier cp.async have landed; the arrival counts as one of the expected ones. */
+__device__ inline void mbar_arrive_cp_async(uint32_t bar)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
+}
+
 __device__ inline void mbar_wait(uint32_t bar, uint32_t parity)
 {
     asm volatile("{\n"
@@ -134,6 +140,12 @@ __device__ inline uint4 lds_16(uint32_t from)
     return v;
 }
 
+/* The compiler splits such a store where it has built the four words apart. */
+__device__ inline void stg_16(void *to, uint4 v)
+{
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+
 __device__ inline float lds_float(uint32_t from)
 {
     float v;
@@ -161,11 +173,6 @@ template <int N> __device__ inline void registers_shrink(void)
 __device__ inline void named_barrier(int id, int n_thread)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(n_thread) : "memory");
-}
-
-__device__ inline void named_arrive(int id, int n_thread)
-{
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(n_thread) : "memory");
 }
 
 __device__ inline void wgmma_fence(void)

@@ -13,7 +13,7 @@ extern "C" {
 
 #define MK_ROUTE_CHUNK 2048  /* choices that one block of the routing kernels sorts */
 #define MK_TILE_M 256        /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
-#define MK_DSCORE_TILE 64    /* columns of I that share one partial sum of dscore */
+#define MK_DSCORE_TILE 128   /* columns of I that share one partial sum of dscore */
 #define MK_MAX_EXPERT 1024
 
 /* A tile of rows of one expert, as the GEMM kernels read it. */

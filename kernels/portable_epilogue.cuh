@@ -111,10 +111,10 @@ template <typename T, bool GATED> __device__ inline void por_finish_dact(float a
             part[wn * POR_M + r] = sum;
     }
     __syncthreads();
-    int r = threadIdx.x % POR_M, half = threadIdx.x / POR_M; // of the tile's 128 columns
-    if (r < t.n_row && t.n + MK_DSCORE_TILE * half < a.inter)
-        a.dscore_part[(int64_t)(t.row + r) * a.n_dscore_part + t.n / MK_DSCORE_TILE + half] =
-            part[2 * half * POR_M + r] + part[(2 * half + 1) * POR_M + r];
+    int r = threadIdx.x;
+    if (r < t.n_row && r < POR_M)
+        a.dscore_part[(int64_t)(t.row + r) * a.n_dscore_part + t.n / MK_DSCORE_TILE] =
+            part[r] + part[POR_M + r] + part[2 * POR_M + r] + part[3 * POR_M + r];
 }
 
 __device__ inline void por_finish_dw(float acc[4][4][4], const por_args &a, const por_tile &t, int wm, int wn)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define KIT_CHECK(call) \
     do { \
@@ -86,6 +87,24 @@ static inline struct kit_time kit_time_calls(kit_fn fn, void *arg, int n, void *
     KIT_CHECK(cudaEventDestroy(begin));
     KIT_CHECK(cudaEventDestroy(end));
     return { ms[n / 2], ms[0], ms[n - 1] };
+}
+
+/* Median microseconds that the host spends in one call while the device is idle. */
+static inline double kit_host_us(kit_fn fn, void *arg, int n, cudaStream_t stream)
+{
+    float us[64];
+    struct timespec begin, end;
+
+    for (int i = 0; i < n; i++) {
+        KIT_CHECK(cudaStreamSynchronize(stream));
+        clock_gettime(CLOCK_MONOTONIC, &begin);
+        fn(arg, stream);
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        us[i] = (float)((end.tv_sec - begin.tv_sec) * 1e6 + (end.tv_nsec - begin.tv_nsec) / 1e3);
+    }
+    KIT_CHECK(cudaStreamSynchronize(stream));
+    qsort(us, (size_t)n, sizeof *us, kit_compare);
+    return us[n / 2];
 }
 
 static inline void kit_replay(void *arg, cudaStream_t stream)

@@ -4,7 +4,7 @@
  *
  * TFLOP/s count useful FLOPs: forward 6 T K H I, backward twice that; padding and recomputation do not count.
  * In the time: routing metadata, both GEMMs, activation, combine; gradients of x, all weights and the scores.
- * Two times: as called, and on the GPU alone (the call as a CUDA graph). L2 is flushed before each call, data is normal.
+ * Two times: as called, and on the GPU alone (the call as a CUDA graph); and what the host spends in a call. L2 is flushed before each call, data is normal.
  * The yardstick is cuBLAS in the same run, where it is on the library path: dense 8192^3. */
 #include <getopt.h>
 #include <string.h>
@@ -197,7 +197,7 @@ static void bench_close(struct bench *b)
 }
 
 static void print_row(const struct options *o, const struct shape *s, int n_token, const char *what, const struct bench *b,
-                      struct kit_time called, struct kit_time alone, double flop, double dense)
+                      struct kit_time called, struct kit_time alone, double host_us, double flop, double dense)
 {
     double tf = flop / called.median_ms / 1e9, tf_alone = flop / alone.median_ms / 1e9;
     const char *path = b->api->choose("forward", o->flags, &b->p)->name;
@@ -207,12 +207,12 @@ static void print_row(const struct options *o, const struct shape *s, int n_toke
                o->routing, path, what, called.median_ms, called.min_ms, called.max_ms, tf, alone.median_ms, alone.min_ms, alone.max_ms, tf_alone);
         if (dense > 0)
             printf(" = %.3f of dense", tf_alone / dense);
-        printf(", n=%d\n", o->n);
+        printf(", host %.0f us, n=%d\n", host_us, o->n);
     } else {
         printf("{\"shape\": \"%s\", \"tokens\": %d, \"routing\": \"%s\", \"path\": \"%s\", \"what\": \"%s\", \"n\": %d, \"called_ms\": [%.4f, %.4f, %.4f], "
-               "\"gpu_ms\": [%.4f, %.4f, %.4f], \"gpu_tflops\": %.1f, \"saved_bytes\": %zu, \"workspace_bytes\": %zu, \"dense_tflops\": ",
+               "\"gpu_ms\": [%.4f, %.4f, %.4f], \"gpu_tflops\": %.1f, \"host_us\": %.1f, \"saved_bytes\": %zu, \"workspace_bytes\": %zu, \"dense_tflops\": ",
                s->name, n_token, o->routing, path, what, o->n, called.median_ms, called.min_ms, called.max_ms, alone.median_ms, alone.min_ms,
-               alone.max_ms, tf_alone, b->sizes.saved_bytes, b->sizes.forward_workspace_bytes + b->sizes.backward_workspace_bytes);
+               alone.max_ms, tf_alone, host_us, b->sizes.saved_bytes, b->sizes.forward_workspace_bytes + b->sizes.backward_workspace_bytes);
         printf(dense > 0 ? "%.1f}\n" : "null}\n", dense);
     }
     fflush(stdout);
@@ -227,8 +227,8 @@ static void bench_case(const struct mk_api *api, const struct shape *s, int n_to
     KIT_CHECK(cudaDeviceSynchronize());
     struct kit_time f = kit_time_calls(run_forward, &b, o->n, flush, stream), fg = kit_time_graph(run_forward, &b, o->n, flush, stream);
     struct kit_time a = kit_time_calls(run_both, &b, o->n, flush, stream), ag = kit_time_graph(run_both, &b, o->n, flush, stream);
-    print_row(o, s, n_token, "forward", &b, f, fg, flop, dense);
-    print_row(o, s, n_token, "fwd+bwd", &b, a, ag, 3 * flop, dense);
+    print_row(o, s, n_token, "forward", &b, f, fg, kit_host_us(run_forward, &b, o->n, stream), flop, dense);
+    print_row(o, s, n_token, "fwd+bwd", &b, a, ag, kit_host_us(run_both, &b, o->n, stream), 3 * flop, dense);
     bench_close(&b);
 }
 

@@ -145,6 +145,8 @@ def cases(quick):
         yield f'T={T}', dict(T=T, H=256, I=128, E=8, K=2), {}
     yield 'T=1024 many experts', dict(T=1024, H=512, I=384, E=32, K=4), {}
     yield 'T=4096 one expert', dict(T=4096, H=256, I=256, E=1, K=1), {}
+    yield 'many tiles a block', dict(T=16384, H=512, I=512, E=24, K=4), {}
+    yield 'many tiles a block, skewed', dict(T=8192, H=1024, I=768, E=64, K=8, routing='half'), {}
     yield 'K=E prime', dict(T=257, H=256, I=128, E=7, K=7), {}
     yield 'H, I odd multiples of 8', dict(T=200, H=328, I=200, E=5, K=3), {}
     yield 'H, I small', dict(T=130, H=8, I=8, E=3, K=2), {}
