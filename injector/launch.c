@@ -75,7 +75,8 @@ uint64_t inj_launch_count(void)
 
 struct func {
     _Atomic(void *) handle; /* NULL free; set last, release */
-    const char *name;
+    const char *name;       /* never read through: its module may be gone */
+    uint64_t name_hash;
     uint8_t kclass;
     uint8_t n_param;
     uint16_t param_bytes[PARAM_MAX];
@@ -100,6 +101,15 @@ static void fill_params(struct func *f, void *handle)
     }
 }
 
+static uint64_t hash(const char *name) /* FNV-1a */
+{
+    uint64_t h = 14695981039346656037u;
+
+    for (; name && *name; name++)
+        h = (h ^ (unsigned char)*name) * 1099511628211u;
+    return h;
+}
+
 /* Kernels that take a weight: products, and generated kernels, which may be anything. */
 static bool takes_weights(enum mp_kclass kclass)
 {
@@ -118,13 +128,14 @@ static const struct func *func_get(void *handle, const char *name)
         void *have = atomic_load_explicit(&f->handle, memory_order_acquire);
 
         if (have == handle)
-            return f->name == name || (name && strcmp(f->name, name) == 0) ? f : NULL;
+            return f->name == name || f->name_hash == hash(name) ? f : NULL;
         if (have)
             continue;
         if (!atomic_compare_exchange_strong(&func_lock, &expected, 1))
             return NULL;
         if (!atomic_load(&f->handle)) {
             f->name = name;
+            f->name_hash = hash(name);
             f->kclass = (uint8_t)mp_kname_class(name);
             if (takes_weights(f->kclass))
                 fill_params(f, handle);
@@ -138,8 +149,9 @@ static const struct func *func_get(void *handle, const char *name)
 
 /* ---- launch arguments ---------------------------------------------------------------------- */
 
-/* Nearly every word is outside all ranges, so that test is made here. */
-static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, struct mp_hit *hit)
+/* Nearly every word is outside all ranges, so that test is made here. In a layer's scope a weight of
+ * another layer is a word left over from another launch. */
+static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, int layer, struct mp_hit *hit)
 {
     uint64_t lo = r->lo, span = r->hi - r->lo;
 
@@ -147,13 +159,13 @@ static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, s
         uint64_t word;
 
         memcpy(&word, (const char *)bytes + i, 8);
-        if (word - lo < span && mp_ranges_find(r, word, hit))
+        if (word - lo < span && mp_ranges_find(r, word, hit) && (layer < 0 || hit->layer == layer))
             return true;
     }
     return false;
 }
 
-static bool scan_params(const struct func *f, void **params, struct mp_hit *hit)
+static bool scan_params(const struct func *f, void **params, int layer, struct mp_hit *hit)
 {
     const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
 
@@ -162,14 +174,14 @@ static bool scan_params(const struct func *f, void **params, struct mp_hit *hit)
     for (unsigned i = 0; i < f->n_param; i++) {
         size_t n = f->param_bytes[i] < SCAN_MAX_BYTES ? f->param_bytes[i] : SCAN_MAX_BYTES;
 
-        if (scan_words(r, params[i], n, hit))
+        if (scan_words(r, params[i], n, layer, hit))
             return true;
     }
     return false;
 }
 
 /* cuBLAS hands its arguments over as one buffer. */
-static bool scan_extra(void **extra, struct mp_hit *hit)
+static bool scan_extra(void **extra, int layer, struct mp_hit *hit)
 {
     const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
     const void *buffer = NULL;
@@ -183,7 +195,7 @@ static bool scan_extra(void **extra, struct mp_hit *hit)
     }
     if (!r || !r->n || !buffer)
         return false;
-    return scan_words(r, buffer, bytes < SCAN_MAX_BYTES ? bytes : SCAN_MAX_BYTES, hit);
+    return scan_words(r, buffer, bytes < SCAN_MAX_BYTES ? bytes : SCAN_MAX_BYTES, layer, hit);
 }
 
 struct args {
@@ -316,8 +328,6 @@ static void apply_hit(struct inj_thread *t, struct inj_note *n, const struct mp_
 {
     bool one = n->kclass == MP_KC_GEMM && hit->expert >= 0;
 
-    if (n->layer >= 0 && hit->layer != n->layer)
-        return; /* a stale word; the scope knows better */
     n->layer = hit->layer;
     n->flags |= MP_FLAG_POINTER;
     if (n->phase == MP_PHASE_OTHER || n->phase == MP_PHASE_LOSS || n->layer < 0)
@@ -355,7 +365,7 @@ static void note_launch(struct inj_thread *t, enum kind kind, const struct cupti
     }
     locate(t, &n);
     if (f && n.pass != MP_PASS_UPDATE && !(n.flags & MP_FLAG_OWN) && takes_weights(f->kclass) &&
-        (a.params ? scan_params(f, a.params, &hit) : a.extra && scan_extra(a.extra, &hit)))
+        (a.params ? scan_params(f, a.params, n.layer, &hit) : a.extra && scan_extra(a.extra, n.layer, &hit)))
         apply_hit(t, &n, &hit);
     if (n.phase != MP_PHASE_EXPERT || !carries(n.kclass, n.pass))
         n.expert = -1;

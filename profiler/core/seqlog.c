@@ -11,7 +11,7 @@ void mp_seqlog_put(struct mp_seqlog *log, uint64_t seq, struct mp_ctx ctx)
 {
     uint64_t n = atomic_load_explicit(&log->n, memory_order_relaxed);
 
-    if (n && slot(log, n - 1)->seq == seq) {
+    if (n && slot(log, n - 1)->seq >= seq) {
         slot(log, n - 1)->ctx = ctx;
         return;
     }

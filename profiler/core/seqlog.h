@@ -37,7 +37,8 @@ struct mp_seqlog {
     struct mp_seqnote note[MP_SEQLOG_CAP];
 };
 
-/* Owner thread: from node seq on, nodes belong to ctx. Two notes for one seq: the later one holds. */
+/* Owner thread: from node seq on, nodes belong to ctx. Two notes for one seq: the later one holds. A seq
+ * below the last note's counts as that: what stands is never rewritten, and notes stay sorted. */
 void mp_seqlog_put(struct mp_seqlog *log, uint64_t seq, struct mp_ctx ctx);
 
 /* Any thread: context of node seq; false when it is older than the log or the log is empty.

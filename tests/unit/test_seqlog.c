@@ -55,6 +55,23 @@ static void test_equal_seq_later_holds(void **state)
     free(log);
 }
 
+/* A product with a frozen weight makes no node, and its note would fall on a node of the scope before. */
+static void test_never_back(void **state)
+{
+    struct mp_seqlog *log = fresh();
+
+    (void)state;
+    for (int i = 0; i < 64; i++) {
+        mp_seqlog_put(log, (uint64_t)i * 10, layer(i));
+        mp_seqlog_put(log, i ? (uint64_t)i * 10 - 1 : 0, layer(100 + i));
+        for (int k = 0; k <= i; k++) {
+            assert_int_equal(find(log, (uint64_t)k * 10, 0), 100 + k);
+            assert_int_equal(find(log, (uint64_t)k * 10 + 9, 0), 100 + k);
+        }
+    }
+    free(log);
+}
+
 /* Notes at 0, 3, 6, ...: whatever the hint, the answer is the same. */
 static void test_any_hint(void **state)
 {
@@ -108,7 +125,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty_and_below), cmocka_unit_test(test_equal_seq_later_holds),
-        cmocka_unit_test(test_any_hint),        cmocka_unit_test(test_hint_moves_down),
+        cmocka_unit_test(test_never_back), cmocka_unit_test(test_any_hint),        cmocka_unit_test(test_hint_moves_down),
         cmocka_unit_test(test_wrap_forgets_and_says_so),
     };
 

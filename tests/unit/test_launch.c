@@ -1,0 +1,654 @@
+/* The launch callback: from a driver call to a note that says where the work belongs. Torch and the
+ * driver are stand-ins; every path through locate(), the argument scan and the expert's carry. */
+#include "injector/launch.h"
+
+#include "injector/cuda_api.h"
+#include "injector/scope.h"
+#include "injector/torch_abi.h"
+#include "profiler/core/kname.h"
+#include "profiler/core/phase.h"
+#include "tests/unit/guest_fixture.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+static struct mock mock;
+static uint32_t next_corr = 1;
+
+MOCK_NODE_TYPE(mul_type, "N5torch8autograd9generated12MulBackward0E");
+MOCK_NODE_TYPE(mm_type, "N5torch8autograd9generated11MmBackward0E");
+MOCK_NODE_TYPE(select_type, "N5torch8autograd9generated15SelectBackward0E");
+
+static const char gemm[] = "nvjet_sm90_tst_64x8", add[] = "at::native::vectorized_elementwise_kernel<add>",
+                  gather[] = "at::native::vectorized_gather_kernel", scatter[] = "indexFuncLargeIndex_add",
+                  grouped[] = "cutlass::gemm::GroupProblemShape", adam[] = "multi_tensor_apply_kernel",
+                  triton[] = "triton_poi_fused_0", copy[] = "direct_copy_kernel";
+
+enum { GATE = 0x10000, STACK = 0x100000, SLICE = 0x1000, ONE = 0x900000, HEAD = 0xa00000 };
+
+static const struct mp_range weights[] = {
+    {.base = GATE, .bytes = 0x100, .layer = 3, .expert = -1, .phase = MP_PHASE_ROUTER},
+    {.base = STACK, .bytes = 8 * SLICE, .n_slice = 8, .layer = 3, .expert = -1, .phase = MP_PHASE_EXPERT},
+    {.base = ONE, .bytes = 0x1000, .layer = 4, .expert = 5, .phase = MP_PHASE_EXPERT},
+    {.base = HEAD, .bytes = 0x1000, .layer = -1, .expert = -1, .phase = MP_PHASE_LM_HEAD},
+};
+
+static void call(uint32_t cbid, const void *params, const char *name)
+{
+    struct cupti_callback info = {.site = SITE_ENTER, .params = params, .symbol_name = name, .correlation = next_corr++};
+
+    inj_launch_callback(NULL, DOMAIN_DRIVER, cbid, &info);
+    info.site = SITE_EXIT;
+    inj_launch_callback(NULL, DOMAIN_DRIVER, cbid, &info);
+}
+
+/* One kernel with one parameter of 128 bytes, whose word 5 is `word`; its handle is its name's address. */
+static struct inj_note launch_word(const char *name, uint64_t word)
+{
+    uint64_t block[16] = {1, 2, 3, 4, 5, word};
+    void *kernel_params[] = {block};
+    struct launch_params p = {.f = (void *)(uintptr_t)name, .kernel_params = kernel_params};
+
+    call(CB_cuLaunchKernel, &p, name);
+    return guest_note();
+}
+
+static struct inj_note launch(const char *name)
+{
+    return launch_word(name, 0);
+}
+
+static void expect(struct inj_note n, int layer, int expert, enum mp_phase phase, enum mp_pass pass)
+{
+    assert_int_equal(n.layer, layer);
+    assert_int_equal(n.expert, expert);
+    assert_string_equal(mp_phase_name(n.phase), mp_phase_name(phase));
+    assert_string_equal(mp_pass_name(n.pass), mp_pass_name(pass));
+}
+
+static void run_node(struct mock_node *node)
+{
+    mock.torch()->node = node;
+    mock.torch()->grad = false; /* the backward proper builds no graph */
+}
+
+static void end_node(void)
+{
+    mock.torch()->node = NULL;
+    mock.torch()->grad = true;
+    assert_int_equal(mock.torch()->use_count, 1); /* the guest gave its reference back */
+}
+
+/* Node numbers are never used twice; each test has its hundred. */
+static void at_seq(uint64_t seq)
+{
+    mock.torch()->next_seq = seq;
+}
+
+static void in_layer(int layer, enum mp_phase phase)
+{
+    inj_scope_enter(1, layer, MP_PHASE_OTHER);
+    inj_scope_enter(2, layer, (int)phase);
+}
+
+/* ---- before torch is believed ------------------------------------------------------------------- */
+
+static void test_no_torch(void **state)
+{
+    (void)state;
+    assert_false(inj_torch_trusted());
+    assert_int_equal(inj_torch_init(), MP_ENOTSUP);
+    expect(launch(add), -1, -1, MP_PHASE_OTHER, MP_PASS_FORWARD);
+    inj_scope_enter(1, 3, MP_PHASE_ATTENTION);
+    expect(launch(add), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD);
+    inj_scope_leave(1);
+}
+
+static void test_self_check(void **state)
+{
+    struct mock_node node = {.vtable = mul_type, .seq = 41, .tid = 1};
+
+    (void)state;
+    mock_load_torch(&mock);
+    mock_load_cuda(&mock);
+    assert_int_equal(inj_torch_init(), MP_OK);
+    assert_int_equal(inj_cuda_find(), MP_OK);
+    mock.torch()->thread_id = 1;
+    mock.torch()->next_seq = 500;
+    run_node(&node);
+    assert_true(inj_torch_check(41, true));
+    end_node();
+    assert_true(inj_torch_trusted());
+}
+
+/* ---- forward --------------------------------------------------------------------------------------- */
+
+static void test_forward_scope(void **state)
+{
+    struct inj_note n;
+
+    (void)state;
+    inj_micro_begin();
+    n = launch(add);
+    expect(n, -1, -1, MP_PHASE_EMBED, MP_PASS_FORWARD);
+    assert_int_equal(n.counts, 1);
+    assert_int_equal(n.kclass, MP_KC_ELEMENTWISE);
+    assert_int_equal(n.corr, next_corr - 1);
+    in_layer(3, MP_PHASE_ATTENTION);
+    expect(launch(add), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD);
+    inj_scope_leave(2);
+    expect(launch(add), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD); /* the residual add */
+    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
+    inj_scope_leave(2);
+    expect(launch(add), 3, -1, MP_PHASE_COMBINE, MP_PASS_FORWARD);
+    inj_scope_leave(1);
+    inj_micro_end();
+    expect(launch(add), -1, -1, MP_PHASE_LOSS, MP_PASS_FORWARD);
+}
+
+/* Scopes that an exception never left end with the next one at or above their depth. */
+static void test_scope_never_left(void **state)
+{
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_ATTENTION);
+    inj_scope_enter(1, 4, MP_PHASE_NORM);
+    expect(launch(add), 4, -1, MP_PHASE_NORM, MP_PASS_FORWARD);
+    inj_scope_leave(2); /* not open */
+    inj_scope_leave(-1);
+    inj_scope_enter(INJ_DEPTH_MAX, 9, MP_PHASE_NORM);
+    inj_scope_enter(-1, 9, MP_PHASE_NORM);
+    expect(launch(add), 4, -1, MP_PHASE_NORM, MP_PASS_FORWARD);
+    inj_scope_enter(5, 6, MP_PHASE_ROUTER); /* those between were not hooked */
+    expect(launch(add), 6, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
+    inj_micro_end();
+}
+
+/* ---- arguments -------------------------------------------------------------------------------------- */
+
+static void test_kernel_params(void **state)
+{
+    struct inj_note n;
+
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_EXPERT);
+    n = launch_word(gemm, STACK + 6 * SLICE);
+    expect(n, 3, 6, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    assert_true(n.flags & MP_FLAG_POINTER);
+    n = launch_word(add, STACK + 2 * SLICE); /* an elementwise kernel takes no weight: carried on */
+    expect(n, 3, 6, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    assert_false(n.flags & MP_FLAG_POINTER);
+    n = launch_word(grouped, STACK); /* all experts at once: layer proven, no expert */
+    expect(n, 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    assert_true(n.flags & MP_FLAG_POINTER);
+    inj_micro_end();
+}
+
+static void test_extra(void **state)
+{
+    uint64_t buffer[215] = {0};
+    size_t bytes = sizeof buffer;
+    void *extra[] = {(void *)EXTRA_SIZE, &bytes, (void *)EXTRA_POINTER, buffer, (void *)EXTRA_END};
+    struct launch_ex_params p = {.f = (void *)(uintptr_t)gemm, .extra = extra};
+
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_EXPERT);
+    buffer[102] = STACK + 3 * SLICE; /* as seen in cuBLAS: offset 816 of 1720 bytes */
+    call(CB_cuLaunchKernelEx, &p, gemm);
+    expect(guest_note(), 3, 3, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    extra[0] = (void *)EXTRA_END;
+    call(CB_cuLaunchKernelEx, &p, gemm);
+    expect(guest_note(), 3, 3, MP_PHASE_EXPERT, MP_PASS_FORWARD); /* no arguments: expert 3 goes on */
+    inj_micro_end();
+}
+
+/* Words that were left over from another launch name another layer: what follows them still counts. */
+static void test_stale_word(void **state)
+{
+    uint64_t block[16] = {ONE, HEAD, STACK + 7 * SLICE + 8, STACK + 2 * SLICE};
+    void *kernel_params[] = {block};
+    struct launch_params p = {.f = (void *)(uintptr_t)gemm, .kernel_params = kernel_params};
+
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_EXPERT);
+    call(CB_cuLaunchKernel, &p, gemm);
+    expect(guest_note(), 3, 2, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    block[3] = 0;
+    inj_scope_enter(2, 3, MP_PHASE_ATTENTION);
+    call(CB_cuLaunchKernel, &p, gemm);
+    expect(guest_note(), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD);
+    inj_micro_end();
+}
+
+static void test_weight_outside_scopes(void **state)
+{
+    (void)state;
+    inj_micro_end();
+    expect(launch_word(gemm, ONE), 4, 5, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch_word(gemm, HEAD), -1, -1, MP_PHASE_LM_HEAD, MP_PASS_FORWARD);
+    expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
+}
+
+/* A block whose loop runs inline, without a module of its own: the weight turns its scope into expert. */
+static void test_inline_loop(void **state)
+{
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_ROUTER);
+    expect(launch_word(gemm, STACK + 4 * SLICE), 3, 4, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_micro_end();
+}
+
+static void test_cooperative_has_no_extra(void **state)
+{
+    struct { /* the cooperative launch's block ends before `extra` */
+        struct launch_params p;
+    } block = {.p = {.f = (void *)(uintptr_t)gemm, .extra = (void **)8}};
+
+    (void)state;
+    call(CB_cuLaunchCooperativeKernel, &block.p, gemm);
+    assert_int_equal(guest_note().counts, 1);
+}
+
+static void test_ranges_replaced(void **state)
+{
+    const struct mp_range moved = {.base = 0x5000, .bytes = 8 * 16, .n_slice = 8, .layer = 3, .expert = -1, .phase = MP_PHASE_EXPERT};
+
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_EXPERT);
+    inj_launch_set_ranges(mp_ranges_new(&moved, 1));
+    expect(launch_word(gemm, 0x5000 + 16), 3, 1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
+    expect(launch_word(gemm, STACK + SLICE), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_launch_set_ranges(mp_ranges_new(NULL, 0));
+    expect(launch_word(gemm, 0x5000), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_launch_set_ranges(mp_ranges_new(weights, countof(weights)));
+    inj_micro_end();
+}
+
+/* ---- the expert that runs ----------------------------------------------------------------------------- */
+
+static void test_carry_forward(void **state)
+{
+    (void)state;
+    at_seq(1000);
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_EXPERT);
+    expect(launch(gather), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    at_seq(1001); /* the product's node was made just before its launch */
+    expect(launch_word(gemm, STACK + 2 * SLICE), 3, 2, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch(add), 3, 2, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch(scatter), 3, 2, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch(gather), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD); /* the next expert's rows */
+    at_seq(1005);
+    expect(launch_word(gemm, STACK + 7 * SLICE), 3, 7, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_micro_end();
+}
+
+/* The ModuleList's loop says which expert by itself, empty experts included. */
+static void test_module_list(void **state)
+{
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_ROUTER);
+    inj_scope_expert(3, 6);
+    expect(launch(gemm), 3, 6, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_micro_end();
+    inj_scope_expert(3, 6); /* outside all scopes: nothing to set */
+}
+
+/* ---- backward ------------------------------------------------------------------------------------------- */
+
+/* Forward: attention from node base, experts from base + 10, expert 4's product is base + 12, 5's + 16. */
+static uint64_t base = 1900;
+
+static void forward_graph(void)
+{
+    base += 100;
+    at_seq(base);
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_ATTENTION);
+    at_seq(base + 10);
+    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
+    at_seq(base + 13);
+    launch_word(gemm, STACK + 4 * SLICE);
+    at_seq(base + 17);
+    launch_word(gemm, STACK + 5 * SLICE);
+    at_seq(base + 20);
+    inj_scope_leave(2);
+    inj_scope_leave(1);
+    inj_micro_end();
+}
+
+static struct inj_note backward(const void *const *type, uint64_t seq, uint64_t tid, const char *name, uint64_t word)
+{
+    struct mock_node node = {.vtable = type, .seq = seq, .tid = tid};
+    struct inj_note n;
+
+    run_node(&node);
+    n = launch_word(name, word);
+    end_node();
+    return n;
+}
+
+static void test_backward_by_node(void **state)
+{
+    (void)state;
+    forward_graph();
+    expect(backward(mm_type, base + 5, 1, gemm, 0), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 12, 1, gemm, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 14, 1, add, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 16, 1, gemm, 0), 3, 5, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 11, 1, gemm, STACK + SLICE), 3, 1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 12, 99, gemm, 0), -1, -1, MP_PHASE_OTHER, MP_PASS_BACKWARD); /* nobody's node */
+    expect(backward(mm_type, 1, 1, gemm, 0), -1, -1, MP_PHASE_OTHER, MP_PASS_BACKWARD);     /* older than the log */
+    expect(backward(mm_type, 1, 1, gemm, ONE), 4, 5, MP_PHASE_EXPERT, MP_PASS_BACKWARD);    /* but the weight tells */
+}
+
+static void test_backward_special_nodes(void **state)
+{
+    (void)state;
+    forward_graph();
+    expect(backward(mm_type, UINT64_MAX, 0, add, 0), -1, -1, MP_PHASE_GRADIENT, MP_PASS_BACKWARD);
+    expect(backward(select_type, base + 13, 1, add, 0), 3, -1, MP_PHASE_GRADIENT, MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 12, 1, gemm, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(backward(select_type, base + 6, 1, copy, 0), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 12, 1, copy, 0), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 12, 1, gather, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+}
+
+/* A checkpoint replays the forward inside a node: the thread's own scopes hold, and build a graph again. */
+static void test_recompute(void **state)
+{
+    struct mock_node outer = {.vtable = mul_type, .seq = base + 5, .tid = 1};
+
+    (void)state;
+    forward_graph();
+    run_node(&outer);
+    mock.torch()->grad = true;
+    at_seq(base + 50);
+    inj_scope_enter(1, 3, MP_PHASE_OTHER);
+    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
+    at_seq(base + 51);
+    expect(launch_word(gemm, STACK + 6 * SLICE), 3, 6, MP_PHASE_EXPERT, MP_PASS_RECOMPUTE);
+    at_seq(base + 60);
+    inj_scope_leave(1);
+    mock.torch()->grad = false;
+    expect(launch(add), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
+    end_node();
+    expect(backward(mm_type, base + 50, 1, gemm, 0), 3, 6, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    inj_micro_end();
+}
+
+/* Products with frozen weights make no node: the expert must not be written over a node made before. */
+static void test_frozen_makes_no_node(void **state)
+{
+    (void)state;
+    at_seq(5000);
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_ATTENTION);
+    at_seq(5005); /* nodes 5000..5004 are attention's */
+    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
+    launch_word(gemm, STACK + 2 * SLICE); /* next node is still 5005 */
+    at_seq(5010);
+    inj_micro_end();
+    expect(backward(mm_type, 5004, 1, gemm, 0), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
+    expect(backward(mm_type, 5005, 1, gemm, 0), 3, 2, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+}
+
+/* ---- the autograd thread ------------------------------------------------------------------------------ */
+
+static void *engine(void *arg)
+{
+    struct mock_node node = {.vtable = mm_type, .seq = base + 12, .tid = 1};
+
+    (void)arg;
+    mock.torch()->grad = false;
+    mock.torch()->thread_id = 2;
+    expect(launch(add), -1, -1, MP_PHASE_LOSS, MP_PASS_FORWARD); /* before its first node */
+    mock.torch()->node = &node;
+    expect(launch(gemm), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    mock.torch()->node = NULL;
+    expect(launch(add), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD); /* sums up at one input */
+    return NULL;
+}
+
+static void test_engine_thread(void **state)
+{
+    pthread_t thread;
+
+    (void)state;
+    base = 5900;
+    forward_graph();
+    assert_int_equal(pthread_create(&thread, NULL, engine, NULL), 0);
+    pthread_join(thread, NULL);
+    expect(launch(add), -1, -1, MP_PHASE_GRADIENT, MP_PASS_FORWARD); /* clipping, on the main thread */
+}
+
+/* ---- between steps ---------------------------------------------------------------------------------------- */
+
+static void test_optimizer_and_stages(void **state)
+{
+    union mp_record mark[2];
+    uint32_t step = atomic_load(&inj.step);
+
+    (void)state;
+    inj_micro_begin();
+    inj_micro_end();
+    inj_optimizer_begin();
+    expect(launch(adam), -1, -1, MP_PHASE_OPTIMIZER, MP_PASS_UPDATE);
+    expect(launch_word(gemm, STACK), -1, -1, MP_PHASE_OPTIMIZER, MP_PASS_UPDATE); /* parameters everywhere */
+    inj_optimizer_end();
+    assert_int_equal(launch(add).step, step);
+    inj_step_end();
+    assert_int_equal(guest_outbox(mark, 2), 1);
+    assert_int_equal(mark[0].head.kind, MP_STEP);
+    assert_int_equal(mark[0].mark.step, step);
+    expect(launch(add), -1, -1, MP_PHASE_OTHER, MP_PASS_FORWARD);
+    assert_int_equal(launch(add).step, step + 1);
+    inj_step_end();
+    assert_int_equal(guest_outbox(mark, 2), 1);
+    assert_int_equal(mark[0].mark.n_micro, 0);
+}
+
+static void test_own_launches(void **state)
+{
+    struct inj_note n;
+    uint64_t before = inj_launch_count();
+
+    (void)state;
+    inj_thread_self()->own = true;
+    n = launch_word(gemm, STACK);
+    inj_thread_self()->own = false;
+    expect(n, -1, -1, MP_PHASE_OTHER, MP_PASS_FORWARD);
+    assert_true(n.flags & MP_FLAG_OWN);
+    assert_int_equal(inj_launch_count(), before);
+}
+
+/* ---- the filter ----------------------------------------------------------------------------------------------- */
+
+static void test_copies_and_graphs(void **state)
+{
+    struct inj_note n;
+
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_EXPERT);
+    call(CB_cuMemcpyDtoDAsync_v2, NULL, NULL);
+    n = guest_note();
+    expect(n, 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    assert_int_equal(n.counts, 0);
+    call(CB_cuGraphLaunch, NULL, NULL);
+    assert_int_equal(guest_note().counts, 0);
+    inj_micro_end();
+}
+
+static void test_every_enabled_cbid_is_known(void **state)
+{
+    union mp_record r[2];
+
+    (void)state;
+    for (size_t i = 0; inj_launch_cbid[i]; i++) {
+        struct launch_params p = {.f = (void *)(uintptr_t)add};
+        struct launch_ex_params ex = {.f = (void *)(uintptr_t)add};
+        bool is_ex = inj_launch_cbid[i] == CB_cuLaunchKernelEx || inj_launch_cbid[i] == CB_cuLaunchKernelEx_ptsz;
+
+        call(inj_launch_cbid[i], is_ex ? (void *)&ex : &p, add);
+        assert_int_equal(guest_outbox(r, 2), 1);
+    }
+}
+
+static void test_filtered(void **state)
+{
+    struct launch_params p = {.f = (void *)(uintptr_t)add};
+    struct cupti_callback info = {.params = &p, .symbol_name = add, .correlation = 1};
+    union mp_record r;
+
+    (void)state;
+    inj_launch_callback(NULL, 2, CB_cuLaunchKernel, &info);
+    inj_launch_callback(NULL, DOMAIN_DRIVER, 1, &info);
+    inj_launch_callback(NULL, DOMAIN_DRIVER, CB_MAX, &info);
+    inj_launch_callback(NULL, DOMAIN_DRIVER, UINT32_MAX, &info);
+    atomic_store(&inj.life, INJ_DEAD);
+    inj_launch_callback(NULL, DOMAIN_DRIVER, CB_cuLaunchKernel, &info);
+    atomic_store(&inj.life, INJ_ALIVE);
+    assert_int_equal(guest_outbox(&r, 1), 0);
+}
+
+static void test_errno_is_kept(void **state)
+{
+    (void)state;
+    errno = ENOTTY;
+    launch(add);
+    assert_int_equal(errno, ENOTTY);
+}
+
+/* A handle without a name, and one that got another kernel after its module was unloaded. */
+static void test_odd_handles(void **state)
+{
+    struct launch_params p = {.f = (void *)0x7000};
+
+    (void)state;
+    call(CB_cuLaunchKernel, &p, NULL);
+    assert_int_equal(guest_note().kclass, MP_KC_UNKNOWN);
+    call(CB_cuLaunchKernel, &p, gemm);
+    assert_int_equal(guest_note().kclass, MP_KC_GEMM);
+    call(CB_cuLaunchKernel, &p, NULL);
+    guest_note();
+    p.f = (void *)0x7010;
+    call(CB_cuLaunchKernel, &p, gemm);
+    guest_note();
+    call(CB_cuLaunchKernel, &p, add);
+    assert_int_equal(guest_note().kclass, MP_KC_ELEMENTWISE);
+}
+
+/* Parameters are asked for once a kernel; more kernels than the table holds work all the same. */
+static void test_many_kernels(void **state)
+{
+    unsigned before;
+
+    (void)state;
+    launch(gemm);
+    before = mock.cuda()->n_query_param;
+    launch(gemm);
+    assert_int_equal(mock.cuda()->n_query_param, before);
+    for (uintptr_t h = 1; h < 6000; h++) {
+        struct launch_params p = {.f = (void *)(h << 8)};
+
+        call(CB_cuLaunchKernel, &p, gemm);
+        assert_int_equal(guest_note().kclass, MP_KC_GEMM);
+    }
+}
+
+static void test_full_outbox_is_counted(void **state)
+{
+    struct launch_params p = {.f = (void *)(uintptr_t)add};
+    static union mp_record r[1024];
+    uint64_t lost = inj_thread_lost();
+
+    (void)state;
+    for (unsigned i = 0; i < INJ_OUTBOX_CAP + 10; i++)
+        call(CB_cuLaunchKernel, &p, add);
+    assert_int_equal(inj_thread_lost() - lost, 10);
+    while (guest_outbox(r, 1024))
+        continue;
+}
+
+/* ---- threads ------------------------------------------------------------------------------------------------------ */
+
+static void *one_launch(void *arg)
+{
+    struct launch_params p = {.f = (void *)(uintptr_t)add};
+
+    (void)arg;
+    call(CB_cuLaunchKernel, &p, add);
+    inj_scope_enter(0, 1, MP_PHASE_NORM);
+    inj_step_end();
+    return NULL;
+}
+
+/* Threads beyond the pool are counted as lost, and nothing else happens. */
+static void test_pool_exhausted(void **state)
+{
+    pthread_t thread[INJ_THREAD_MAX + 4];
+    uint64_t lost = inj_thread_lost();
+    unsigned n = 0;
+
+    (void)state;
+    for (size_t i = 0; i < countof(thread); i++) {
+        assert_int_equal(pthread_create(&thread[i], NULL, one_launch, NULL), 0);
+        pthread_join(thread[i], NULL);
+    }
+    while (inj_thread_at(n))
+        n++;
+    assert_int_equal(n, INJ_THREAD_MAX);
+    assert_true(inj_thread_lost() > lost);
+}
+
+static int up(void **state)
+{
+    if (guest_up(state))
+        return -1;
+    inj_launch_set_ranges(mp_ranges_new(weights, countof(weights)));
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_torch),
+        cmocka_unit_test(test_self_check),
+        cmocka_unit_test(test_forward_scope),
+        cmocka_unit_test(test_scope_never_left),
+        cmocka_unit_test(test_kernel_params),
+        cmocka_unit_test(test_extra),
+        cmocka_unit_test(test_stale_word),
+        cmocka_unit_test(test_weight_outside_scopes),
+        cmocka_unit_test(test_inline_loop),
+        cmocka_unit_test(test_cooperative_has_no_extra),
+        cmocka_unit_test(test_ranges_replaced),
+        cmocka_unit_test(test_carry_forward),
+        cmocka_unit_test(test_module_list),
+        cmocka_unit_test(test_backward_by_node),
+        cmocka_unit_test(test_backward_special_nodes),
+        cmocka_unit_test(test_recompute),
+        cmocka_unit_test(test_frozen_makes_no_node),
+        cmocka_unit_test(test_engine_thread),
+        cmocka_unit_test(test_optimizer_and_stages),
+        cmocka_unit_test(test_own_launches),
+        cmocka_unit_test(test_copies_and_graphs),
+        cmocka_unit_test(test_every_enabled_cbid_is_known),
+        cmocka_unit_test(test_filtered),
+        cmocka_unit_test(test_errno_is_kept),
+        cmocka_unit_test(test_odd_handles),
+        cmocka_unit_test(test_many_kernels),
+        cmocka_unit_test(test_full_outbox_is_counted),
+        cmocka_unit_test(test_pool_exhausted),
+    };
+
+    return cmocka_run_group_tests(tests, up, guest_down);
+}
