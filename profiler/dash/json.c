@@ -168,7 +168,7 @@ int dash_once_json(const struct dash_model *m, FILE *out, struct mp_err *err)
 
     for (int i = 0; i < n; i++)
         json_array_append_new(jobs, job_object(job[i]));
-    root = json_pack("{s:i, s:s, s:o}", "schema", DASH_JSON_SCHEMA, "moeprof", MP_VERSION, "jobs",
+    root = json_pack("{s:i, s:s, s:o}", "schema_version", DASH_JSON_SCHEMA, "moeprof", MP_VERSION, "jobs",
                      jobs);
     rc = root ? json_dumpf(root, out, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : -1;
     json_decref(root);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define BATCH       4096u
+#define EAGER_OPS   64u /* of the next step, before a step is taken as ended */
 #define BATCHES_MAX 80u /* a drain: somewhat more than a whole ring */
 
 struct source {
@@ -97,7 +98,8 @@ static void take_counters(struct source *s, uint64_t now_ns)
     c->n_record = atomic_load(&shm->n_record);
     c->n_dropped = atomic_load(&shm->n_dropped);
     c->n_lost = atomic_load(&shm->n_lost);
-    c->n_unmatched = atomic_load(&shm->n_unmatched);c->agent_cpu_ns = cpu;
+    c->n_unmatched = atomic_load(&shm->n_unmatched);
+    c->agent_cpu_ns = cpu;
     if (s->cpu_at_ns && now_ns > s->cpu_at_ns && cpu > 0 && cpu >= s->cpu_ns)
         c->agent_frac = dash_measured((double)(cpu - s->cpu_ns) / (double)(now_ns - s->cpu_at_ns));
     s->cpu_ns = cpu;
@@ -251,6 +253,7 @@ static void add_source(struct dash_live *live, const struct mp_reader *r)
         close_source(s);
         return;
     }
+    mp_steps_eager(s->steps, EAGER_OPS);
     live->source[live->n_source++] = s;
     refresh(live, s);
 }
@@ -319,7 +322,8 @@ static size_t drain(struct dash_live *live, struct source *s)
         take_names(s, live->record, n);
         dash_job_records(s->job, live->record, n);
         mp_steps_feed(s->steps, live->record, n);
-        sum += n;        if (n < BATCH)
+        sum += n;
+        if (n < BATCH)
             break;
     }
     s->job->counters.n_lapped = s->reader.n_lost;

@@ -1,6 +1,6 @@
 # top when things end: the job is killed while watched; top itself gets TERM, ABRT, SEGV and HUP. Each
 # time the terminal is a terminal again.
-. tests/e2e/top_lib.sh
+. tests/e2e/top_lib.bash
 have_tmux
 build_fake
 

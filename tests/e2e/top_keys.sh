@@ -1,6 +1,6 @@
 # top in a real terminal: a job appears, screens change, the window changes its size, the display
 # pauses while the collection goes on, and leaving gives the shell back.
-. tests/e2e/top_lib.sh
+. tests/e2e/top_lib.bash
 have_tmux
 build_fake
 
