@@ -55,7 +55,8 @@ struct mp_event {
 enum mp_step_flag {
     MP_STEP_PARTIAL = 1,   /* recording began or paused inside it: not for statistics */
     MP_STEP_ASIDE = 2,     /* the guest had stepped aside for another profiler */
-    MP_STEP_INCOMPLETE = 4 /* some launches never got a record */
+    MP_STEP_INCOMPLETE = 4, /* some launches never got a record */
+    MP_STEP_UNTRACED = 8    /* the GPU was not watched, on request: marks, tokens and pairs only */
 };
 
 struct mp_step_mark {

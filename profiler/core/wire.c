@@ -12,6 +12,7 @@ MP_STATIC_ASSERT(HEAD_BYTES + FIXED_BYTES + 4 + MP_WIRE_NAME_CAP + MP_WIRE_TEXT_
 static const char *const kind_name[MP_WIRE_KIND_END] = {
     [MP_WIRE_HELLO] = "hello",   [MP_WIRE_STATUS] = "status",   [MP_WIRE_SWAP] = "swap",
     [MP_WIRE_CHECK] = "check",   [MP_WIRE_MEMORY] = "memory",   [MP_WIRE_CANCEL] = "cancel",
+    [MP_WIRE_TRACE] = "trace",
     [MP_WIRE_STATE] = "state",   [MP_WIRE_ARM] = "arm",         [MP_WIRE_LAYER] = "layer",
     [MP_WIRE_PARITY] = "parity", [MP_WIRE_DONE] = "done",       [MP_WIRE_SWAPPED] = "swapped",
     [MP_WIRE_REVERTED] = "reverted",

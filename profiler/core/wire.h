@@ -26,6 +26,7 @@ enum mp_wire_kind {
     MP_WIRE_CHECK,      /* name: the arm; parity alone: PARITY.. and DONE */
     MP_WIRE_MEMORY,     /* answered by DONE with value[] */
     MP_WIRE_CANCEL,     /* step: the id of a request that waits; answered by DONE for both */
+    MP_WIRE_TRACE,      /* name: "on" or "off"; answered by DONE */
     /* told by the guest */
     MP_WIRE_STATE = 32,
     MP_WIRE_ARM,
@@ -43,6 +44,7 @@ enum mp_wire_flag {
     /* HELLO, guest: what it can do */
     MP_WIRE_CAN_SWAP = 1,   /* a model was found */
     MP_WIRE_CAN_MEMORY = 2,
+    MP_WIRE_CAN_TRACE = 4,  /* CUPTI can be paused and resumed at a step boundary */
     /* SWAP: */
     MP_WIRE_FRESH = 1,      /* run parity again although this arm has passed before */
     MP_WIRE_PARTIAL = 2,    /* swap the layers that can be, leave the others; without it all must be */
