@@ -27,13 +27,14 @@ guest = globals().get("_moeprof")
 MODELLED = 3  # enum mp_basis
 SEARCH_AFTER_STEPS = 3  # optimizer steps in a row without a call of the root: another model trains
 GIVE_UP_AFTER_STEPS = 16  # and nothing that looks like a model was called either
+PATIENCE = 100000  # module calls under search before an optimizer has to step: inference is not slowed down for good
 GIVE_UP_AFTER_MOVES = 3  # steps in a row in which weights moved: they are not worth following
 
 WRAPPED = ("base_layer", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 WRAPPER_WORDS = frozenset(WRAPPED) | {"weight", "original", "parametrizations", "default"}
 STACKED_CHILDREN = ("input_linear", "output_linear")
 ROUTER_WORDS = ("gate", "router", "wg", "gating")
-ATTENTION_WORDS = ("attn", "attention", "mamba", "rotary", "rope")
+ATTENTION_WORDS = ("attn", "attention", "mamba")
 INDEX_WORDS = ("index", "indices", "selected_experts", "expert_ids", "topk_ids", "topk_idx")
 SIZE_WORDS = ("expert_size", "tokens_per_expert")  # rows of each expert as a list on the host: GraniteMoe in 4.x
 TOP_K_NAMES = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k",
@@ -119,6 +120,15 @@ def own(module):
     return found
 
 
+def shape_of(p):
+    """The shape of the whole parameter; DeepSpeed ZeRO-3 leaves an empty one and keeps it beside."""
+    return tuple(getattr(p, "ds_shape", p.shape))
+
+
+def size_of(p):
+    return getattr(p, "ds_numel", None) or p.numel()
+
+
 def has_params(module):
     return next(module.parameters(), None) is not None
 
@@ -129,7 +139,7 @@ def router_of(module):
 
 def is_stacked(module):
     """Experts in 3-D parameters of their own. Convolutions have those too, and a kernel_size."""
-    return not hasattr(module, "kernel_size") and any(p.dim() == 3 for p in own(module).values())
+    return not hasattr(module, "kernel_size") and any(len(shape_of(p)) == 3 for p in own(module).values())
 
 
 def is_expert_list(name, module):
@@ -139,8 +149,8 @@ def is_expert_list(name, module):
 
 def is_experts(name, module):
     base = unwrap(module)
-    return is_expert_list(name, base) or (is_stacked(base) and router_of(base) is None) or ("experts" in name and "shared" not in name
-                                                              and has_params(base))
+    return (is_expert_list(name, base) or (is_stacked(base) and router_of(base) is None)
+            or ("experts" in name and "shared" not in name and has_params(base)))
 
 
 def expert_children(block):
@@ -149,13 +159,21 @@ def expert_children(block):
 
 def is_norm(name, module):
     if "norm" in name.lower() or "norm" in type(module).__name__.lower() or name.startswith("ln_"):
-        return not any(p.dim() > 1 for p in module.parameters())
+        return not any(len(shape_of(p)) > 1 for p in module.parameters())
     return False
 
 
+def is_rotary(name):
+    return "rotary" in name or "rope" in name.split("_")
+
+
+def is_linear_attention(module):
+    return hasattr(module, "conv1d") or hasattr(module, "A_log")
+
+
 def is_attention(name, module):
-    return (any(word in name for word in ATTENTION_WORDS)
-            or any(hasattr(module, other) for other in ("q_proj", "qkv_proj", "q_a_proj", "wq", "conv1d", "A_log")))
+    return (any(word in name for word in ATTENTION_WORDS) or is_linear_attention(module)
+            or any(hasattr(module, other) for other in ("q_proj", "qkv_proj", "q_a_proj", "wq")))
 
 
 def is_router(name):
@@ -171,7 +189,7 @@ def phase_of(name, module):
         return "norm"
     if is_router(name):
         return "router"
-    if "rotary" in name or (is_attention(name, base) and has_params(base)):
+    if is_rotary(name) or (is_attention(name, base) and has_params(base)):
         return "attention"
     return "dense_mlp" if any(hasattr(m, "in_features") for m in base.modules()) else None
 
@@ -198,14 +216,14 @@ def stack_of(root):
     pending = [("", root)]
     while pending:
         name, module = pending.pop()
-        kids = [child for child in module._modules.values() if child is not None]
+        kids = list(module.children())
         if (isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)) and kids
                 and all(unwrap(kid)._modules and has_params(kid) for kid in kids)):
-            size = sum(p.numel() for p in module.parameters())
+            size = sum(map(size_of, module.parameters()))
             if size > weight:
                 best, weight = (name, module), size
         else:
-            pending += [((name + "." if name else "") + key, kid) for key, kid in module._modules.items() if kid is not None]
+            pending += [((name + "." if name else "") + key, kid) for key, kid in module.named_children()]
     return best
 
 
@@ -257,7 +275,7 @@ class Structure:
                 continue
             if hasattr(module, "num_embeddings"):
                 self._add(module, -1, "embed", 1)
-            elif "rotary" in name or "rope" in name:
+            elif is_rotary(name):
                 self._add(module, -1, "attention", 1)
             elif path.rpartition(".")[0] == self.stack_name.rpartition(".")[0] and is_norm(name, module):
                 self._add(module, -1, "norm", 1)
@@ -303,7 +321,7 @@ class Structure:
                 phase = phase_of(name, child)
                 if phase:
                     self._add(child, index, phase, 2)
-                if phase == "attention" and (hasattr(block, "conv1d") or hasattr(block, "A_log")):
+                if phase == "attention" and is_linear_attention(block):
                     self.linear_attention.add(index)
 
     def _experts(self, index, block, found, depth):
@@ -314,9 +332,9 @@ class Structure:
         if depth:
             for _, module in found if not members else [(name, member) for member in members]:
                 self._add(module, index, "expert", depth)
-        stacked = next((p for p in own(base).values() if p.dim() == 3), None)
+        stacked = next((shape_of(p) for p in own(base).values() if len(shape_of(p)) == 3), None)
         router = router_of(block)
-        n = len(members) or (stacked.shape[0] if stacked is not None else first_of(("num_experts",), base, router))
+        n = len(members) or (stacked[0] if stacked else first_of(("num_experts",), base, router))
         declared = [per_layer(getattr(self.config, key, None), index) for key in TOP_K_NAMES]
         top_k = first_of(TOP_K_NAMES, block, router, base) or next((k for k in declared if isinstance(k, int)), None)
         self.moes.append(Moe(index, block, router, outer(first), base, members, n or 0, top_k))
@@ -326,7 +344,7 @@ class Structure:
         scope = self.owner.get(id(module))
         if scope is None:
             return None
-        return scope.layer, "expert" if p.dim() == 3 and scope.phase == "router" else scope.phase
+        return scope.layer, "expert" if len(shape_of(p)) == 3 and scope.phase == "router" else scope.phase
 
 
 def routing_source(moe):
@@ -359,7 +377,10 @@ def looks_like_model(module):
 
 def address(p):
     """(pointer, bytes) of what kernels read, or None: meta, sharded away, or not readable as memory."""
-    p = getattr(p, "_local_tensor", p)
+    local = getattr(p, "_local_tensor", p)
+    if local.shape != p.shape:
+        return None  # a shard: kernels read what is gathered from it
+    p = local
     try:
         pointer, size = p.data_ptr(), p.numel() * p.element_size()
     except Exception:  # tensor subclasses without storage of their own
@@ -390,7 +411,7 @@ def ranges_of(structure):
 def slices_of(structure, layer, p):
     """Experts in one stacked parameter, expert-major: (E, ..), or r rows for each in PEFT's lora_A."""
     n = next((moe.n for moe in structure.moes if moe.layer == layer), 0)
-    return n if n and p.dim() >= 2 and p.shape[0] % n == 0 else 1
+    return n if n and p.dim() > 1 and p.shape[0] % n == 0 else 1
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -402,14 +423,15 @@ def build_spec(root, optimizer=None, seen=None):
     seen = seen or {}
     notes = collections.defaultdict(list)  # sentence -> the layers it is about
     params = {id(p): p for p in root.parameters()}
-    total = sum(p.numel() for p in params.values())
+    total = sum(map(size_of, params.values()))
     first = next(iter(structure.moes), None)
-    layers = [layer_spec(structure, index, notes) for index in range(len(structure.layers))]
+    ops = ops_of(structure, notes)
+    layers = [layer_spec(structure, index, ops, notes) for index in range(len(structure.layers))]
     config = structure.config
     head = structure.head
     sizes = collections.Counter()
     for p in params.values():
-        sizes[str(p.dtype).replace("torch.", "")] += p.numel()
+        sizes[str(p.dtype).replace("torch.", "")] += p.numel() if p.is_floating_point() else 0  # packed: not its dtype
     compiled = any(map(is_compiled, root.modules()))
     if compiled:
         notes["parts of the model are compiled: inside a compiled region modules are not told apart"] = []
@@ -427,14 +449,15 @@ def build_spec(root, optimizer=None, seen=None):
             "n_layers": len(structure.layers), "hidden": first_of(("hidden_size", "d_model", "n_embd", "dim"), config),
             "vocab": getattr(unwrap(head), "out_features", None) if head is not None else None,
             "params_total": total, "params_active": total - idle_params(structure),
-            "params_trainable": sum(p.numel() for p in params.values() if p.requires_grad),
-            "tied_embeddings": is_tied(structure), "dtype": sizes.most_common(1)[0][0], "autocast": seen.get("autocast"),
+            "params_trainable": sum(size_of(p) for p in params.values() if p.requires_grad),
+            "tied_embeddings": is_tied(structure),
+            "dtype": sizes.most_common(1)[0][0], "autocast": seen.get("autocast"),
             "checkpointing": checkpointing(root), "compiled": compiled,
             "attention": getattr(config, "_attn_implementation", None), "is_moe": first is not None},
         "experts": first and experts_spec(first),
         "lora": lora_spec(root),
         "layers": layers,
-        "ops": ops_of(structure, notes),
+        "ops": [op.row() for op in ops],
         "optimizer": optimizer_spec(optimizer) or seen.get("optimizer"),
         "train": {"world_size": env_int("WORLD_SIZE", 1), "rank": env_int("RANK", 0),
                   "grad_accum": seen.get("grad_accum"), "trainer": seen.get("trainer")},
@@ -452,7 +475,7 @@ def idle_params(structure):
         for p in own(module).values():
             layer, phase = structure.phase_of_param(module, p) or (-1, None)
             if phase == "expert":
-                sizes[layer] += p.numel()
+                sizes[layer] += size_of(p)
     return sum(int(sizes[moe.layer] * (1 - moe.top_k / moe.n)) for moe in structure.moes if moe.top_k and moe.n)
 
 
@@ -510,8 +533,8 @@ def lora_spec(root):
         if isinstance(config, dict) and config:
             adapter = next(iter(config))
             one = config[adapter]
-            targets = sorted(word for key in ("target_modules", "target_parameters") for word in getattr(one, key, None) or [])
-            return {"r": getattr(one, "r", None), "targets": targets, "adapter": adapter}
+            targets = [*(getattr(one, "target_modules", None) or []), *(getattr(one, "target_parameters", None) or [])]
+            return {"r": getattr(one, "r", None), "targets": sorted(targets), "adapter": adapter}
     return None
 
 
@@ -519,7 +542,9 @@ def backend_of(base, block):
     """(name, basis) of the experts implementation that really runs."""
     for module in (base, block):
         patched = module.__dict__.get("forward")
-        if patched is not None:
+        # accelerate's hooks and torch.compile wrap forward too, and run the same one inside
+        wrapped = hasattr(module, "_old_forward") or hasattr(patched, "_torchdynamo_orig_callable")
+        if patched is not None and not wrapped:
             function = getattr(patched, "__func__", patched)
             return "patched:%s" % getattr(function, "__module__", "?"), "structure"
     forward = type(base).forward
@@ -548,9 +573,10 @@ def is_transposed(moe):
         return bool(declared)
     down = own(moe.base).get("down_proj")
     hidden = first_of(("hidden_size", "hidden_dim"), moe.base, getattr(moe.base, "config", None))
-    if down is None or hidden is None or down.dim() != 3 or down.shape[1] == down.shape[2]:
+    shape = shape_of(down) if down is not None else ()
+    if hidden is None or len(shape) != 3 or shape[1] == shape[2]:
         return False if any(name in moe.block._modules for name in STACKED_CHILDREN) else None
-    return down.shape[2] == hidden
+    return shape[2] == hidden
 
 
 def experts_spec(moe):
@@ -560,12 +586,17 @@ def experts_spec(moe):
             "module": type(unwrap(kind)).__module__, "layout": layout_of(moe), "n": moe.n, "top_k": moe.top_k}
 
 
-def layer_spec(structure, index, notes):
+def layer_spec(structure, index, ops, notes):
     moe = next((m for m in structure.moes if m.layer == index), None)
-    shared = sum(s.phase == "shared_expert" and hasattr(unwrap(s.module), "forward") and s.layer == index
-                 and bool(unwrap(s.module)._modules) for s in structure.scopes)
+    shared = sum(s.phase == "shared_expert" and s.layer == index and bool(unwrap(s.module)._modules)
+                 for s in structure.scopes)
+    attention = attention_spec(structure, index, notes)
+    if attention:  # its core runs backward when what the output projection takes needs a gradient
+        last = [op.dgrad for op in ops if op.scope.layer == index and op.scope.phase == "attention"
+                and op.rank == 2 and not op.lora]
+        attention["dgrad"] = not last or any(last)
     return {"index": index, "kind": "moe" if moe else "dense", "experts": moe.n if moe else 0,
-            "top_k": moe.top_k if moe else 0, "shared": shared, "attention": attention_spec(structure, index, notes)}
+            "top_k": moe.top_k if moe else 0, "shared": shared, "attention": attention}
 
 
 def attention_spec(structure, index, notes):
@@ -577,7 +608,7 @@ def attention_spec(structure, index, notes):
         notes["no softmax attention: its core is left out of the FLOPs (approximate)"].append(index)
         return None
     heads = first_of(("num_attention_heads", "num_heads", "n_heads", "n_head", "heads"), module, config)
-    d_qk = first_of(("qk_head_dim", "head_dim", "d_head"), module, config)
+    d_qk = first_of(("qk_head_dim", "q_head_dim", "head_dim", "d_head"), module, config)
     if heads and not d_qk:
         hidden = first_of(("hidden_size", "d_model", "n_embd", "dim", "embed_dim"), module, config)
         d_qk = hidden // heads if hidden else None
@@ -599,14 +630,17 @@ def window_of(config, module, kind):
     return width if isinstance(width, int) and width > 0 else 0
 
 
-def matmul_shape(module, phase):
-    """(in, out) of a module that multiplies by one weight, by what it declares; routers keep a bare weight."""
+def matmul_of(module, phase):
+    """(weight, (in, out)) of a module that multiplies by one matrix, by what it declares; None: it does not."""
+    mine = own(module)
+    weight, fused = mine.get("weight"), mine.get("in_proj_weight")
     inside, outside = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if isinstance(inside, int) and isinstance(outside, int):
-        return inside, outside
-    weight = own(module).get("weight")
-    if phase == "router" and weight is not None and weight.dim() == 2:
-        return weight.shape[1], weight.shape[0]
+        return weight, (inside, outside)
+    if phase == "router" and weight is not None and len(shape_of(weight)) == 2:
+        return weight, shape_of(weight)[::-1]
+    if fused is not None:  # torch's MultiheadAttention
+        return fused, shape_of(fused)[::-1]
     return None
 
 
@@ -622,10 +656,11 @@ def trains(module):
 class Op:
     """One matmul of the definition; `rank` orders those of one chain (q before o, gate before down)."""
 
-    def __init__(self, scope, name, shape, per, wgrad, lora):
-        self.scope, self.name, self.shape, self.per, self.wgrad, self.lora = scope, name, shape, per, wgrad, lora
+    def __init__(self, scope, name, shape, wgrad, lora=False):
+        self.scope, self.name, self.shape, self.wgrad, self.lora = scope, name, shape, wgrad, lora
         leaf = name.split(".")[0]
         self.rank = 2 if leaf in LAST_OF_CHAIN else 1 if leaf in SECOND_OF_CHAIN else 0
+        self.per = {"expert": "assignment", "lm_head": "head_row"}.get(scope.phase, "token")
         self.dgrad = True
 
     def row(self):
@@ -635,55 +670,65 @@ class Op:
 
 
 def ops_of(structure, notes):
-    ops, unknown = [], 0
+    ops, outside, strange = [], 0, 0
     for path, module in structure.root.named_modules():
         scope = structure.owner.get(id(module))
         moe, expert = structure.member.get(id(module), (None, 0))
-        if scope is None or expert:  # one member of a ModuleList speaks for all
-            unknown += scope is None and matmul_shape(module, "") is not None
-            continue
-        ops += stacked_ops(structure, scope, module) + lora_ops(structure, scope, path, module)
-        shape = matmul_shape(module, scope.phase)
-        if shape and ".lora_" not in path and unwrap(module) is module:
-            phase = "expert" if moe else scope.phase
-            per = "assignment" if phase == "expert" else "head_row" if phase == "lm_head" else "token"
-            weight = own(module).get("weight")
-            ops.append(Op(scope, leaf_name(path), shape, per, weight is not None and weight.requires_grad, False))
-    if unknown:
-        notes["%d linear layers outside of the decoder stack are not in the FLOPs" % unknown] = []
+        if expert or ".lora_" in path or unwrap(module) is not module:
+            if scope is not None and not expert:
+                ops += lora_ops(scope, path, module)
+            continue  # one member of a ModuleList speaks for all; adapters are told by the layer they adapt
+        matmul = matmul_of(module, scope.phase if scope else None)
+        strange += hasattr(module, "kernel_size") and not (scope and scope.layer in structure.linear_attention)
+        if scope is None:
+            outside += matmul is not None
+        elif matmul:
+            weight, shape = matmul
+            ops.append(Op(scope, leaf_name(path), shape, weight is not None and weight.requires_grad))
+        else:
+            mine = stacked_ops(structure, scope, module)
+            strange += not mine and not hasattr(module, "num_embeddings") and any(map(is_matrix, own(module).values()))
+            ops += mine
+    if outside:
+        notes["%d linear layers outside of the decoder stack are not in the FLOPs" % outside] = []
+    if strange:
+        notes["%d modules multiply in a way not recognised: they are not in the FLOPs" % strange] = []
     mark_dgrad(structure, ops)
-    return [op.row() for op in ops]
+    return ops
+
+
+def is_matrix(p):
+    shape = shape_of(p)
+    return len(shape) > 1 and min(shape) > 1 and p.is_floating_point()
 
 
 def stacked_ops(structure, scope, module):
     moe = next((m for m in structure.moes if m.layer == scope.layer and not m.members), None)
     if moe is None or not is_stacked(module):
         return []
-    flipped = is_transposed(moe)
+    step = 1 if is_transposed(moe) else -1
     scope = scope._replace(phase="expert")
-    return [Op(scope, name if name != "weight" else leaf_of_stacked(moe, module),
-               (p.shape[1], p.shape[2]) if flipped else (p.shape[2], p.shape[1]), "assignment", p.requires_grad, False)
-            for name, p in own(module).items() if p.dim() == 3]
+    return [Op(scope, leaf_of_stacked(moe, module) if name == "weight" else name, shape_of(p)[1:][::step], p.requires_grad)
+            for name, p in own(module).items() if len(shape_of(p)) == 3 and "bias" not in name]
 
 
 def leaf_of_stacked(moe, module):
     return next((name for name, child in moe.block.named_children() if unwrap(child) is module), "weight")
 
 
-def lora_ops(structure, scope, path, wrapper):
+def lora_ops(scope, path, wrapper):
     """The low-rank pair of a PEFT layer: of a Linear, or of a stacked parameter (ParamWrapper)."""
     pairs = wrapper._modules.get("lora_A"), wrapper._modules.get("lora_B")
     if None in pairs or getattr(wrapper, "disable_adapters", False) or getattr(wrapper, "merged", False):
         return []
     stacked = getattr(wrapper, "num_experts", 1) if hasattr(wrapper, "parameter_name") else 1
     name = getattr(wrapper, "parameter_name", None) or leaf_name(path)
-    per = "assignment" if scope.phase == "expert" else "head_row" if scope.phase == "lm_head" else "token"
     ops = []
     for adapter in getattr(wrapper, "active_adapters", None) or list(pairs[0]):
         if adapter in pairs[0]._modules:
             a, b = pairs[0][adapter], pairs[1][adapter]
-            ops.append(Op(scope, name + ".lora_A", (a.in_features, a.out_features // stacked), per, trains(a), True))
-            ops.append(Op(scope, name + ".lora_B", (b.in_features // stacked, b.out_features), per, trains(b), True))
+            ops.append(Op(scope, name + ".lora_A", (a.in_features, a.out_features // stacked), trains(a), True))
+            ops.append(Op(scope, name + ".lora_B", (b.in_features // stacked, b.out_features), trains(b), True))
     return ops
 
 
@@ -839,6 +884,7 @@ class Session:
 
     def search(self):
         """A hook on every module call, until the first call of a model in training. Off at once when found."""
+        self.patience = PATIENCE
         if self.finder is None:
             self.rejected = weakref.WeakSet()
             # OptimizedModule warns about global hooks; this one is gone before its region is compiled.
@@ -852,6 +898,9 @@ class Session:
 
     @guarded("python")
     def consider(self, module, args):
+        self.patience -= 1
+        if self.patience < 0:
+            self.stop_search()
         if not (module.training and torch.is_grad_enabled()) or module in self.rejected:
             return
         if not looks_like_model(module):
@@ -930,6 +979,7 @@ class Session:
         elif kind != "members":
             unknown_routing(moe.layer)
 
+    @guarded("python")
     def look_inside(self, *_):
         """Once, within the first layer: what is only in force inside the root's forward."""
         self.probe.remove()
@@ -975,10 +1025,12 @@ class Session:
         guest.optimizer_end()
         self.updates += 1
         self.blind[id(optimizer)] += 1  # since the root was last called in training
-        if self.blind[id(optimizer)] == SEARCH_AFTER_STEPS:
+        blind = self.blind[id(optimizer)]
+        if blind == SEARCH_AFTER_STEPS or (blind == 1 and self.root is None):
             self.search()
+        if blind == SEARCH_AFTER_STEPS:
             self.find_compiled_root(optimizer)
-        elif self.blind[id(optimizer)] == GIVE_UP_AFTER_STEPS and self.finder is not None:
+        elif blind == GIVE_UP_AFTER_STEPS and self.finder is not None:
             self.stop_search()
             guest.log(1, "optimizers step, but no model with decoder layers was called: nothing is told apart")
 
@@ -1020,6 +1072,7 @@ class Session:
             self.published = state
             guest.set_spec(json.dumps(build_spec(root, seen=self.seen), separators=(",", ":")))
 
+    @guarded("python")
     def gone(self):
         """The model was freed, or the interpreter ends: close the last step and forget its addresses."""
         if self.updates:
@@ -1034,6 +1087,7 @@ class Watch:
     def __init__(self, moe, handles):
         self.layer, self.n, self.top_k, self.handles = moe.layer, moe.n, moe.top_k, handles
 
+    @guarded("routing")
     def look(self, router, args, output):
         self.handle.remove()
         parts = output if isinstance(output, (tuple, list)) else ()

@@ -42,6 +42,13 @@ def test_attention_only(guest):
     for ops in (first, second):
         assert all(grads(op) == (True, False) for op in ops.values() if op["phase"] in ("expert", "router"))
     assert grads(head["lm_head"]) == (True, False)
+    assert [layer["attention"]["dgrad"] for layer in guest.spec["layers"]] == [True, True]
+
+
+def test_attention_core_of_a_frozen_start(guest):
+    """Only the output projection trains: the first core has no backward, the second one has."""
+    models.train(adapt(modules=["o_proj"]), steps=2)
+    assert [layer["attention"]["dgrad"] for layer in guest.spec["layers"]] == [False, True]
 
 
 def test_input_gradients_are_asked_for(guest):

@@ -1,5 +1,6 @@
 """Is every family recognised: which scopes are entered in which order, and the facts of the spec."""
 import pytest
+import torch
 
 import fake_guest
 import models
@@ -90,7 +91,7 @@ def test_mla(guest):
     models.train(models.make("deepseek_v3"), steps=1)
     names = [op["name"] for op in guest.spec["ops"] if op["layer"] == 1 and op["phase"] == "attention"]
     assert names == ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
-    assert guest.spec["layers"][1]["attention"] == dict(heads=4, d_qk=12, d_v=6, window=0, causal=True)
+    assert guest.spec["layers"][1]["attention"] == dict(heads=4, d_qk=12, d_v=6, window=0, causal=True, dgrad=True)
 
 
 def test_grouped_query_attention(guest):
@@ -160,9 +161,11 @@ def test_hand_written(guest, kind):
     spec = guest.spec
     assert (spec["experts"]["n"], spec["experts"]["top_k"], spec["model"]["n_layers"]) == (4, 2, 2)
     assert spec["experts"]["layout"] == ("modulelist" if kind == "list" else None)
-    assert spec["layers"][0]["attention"] == dict(heads=4, d_qk=8, d_v=8, window=0, causal=True)
+    assert spec["layers"][0]["attention"] == dict(heads=4, d_qk=8, d_v=8, window=0, causal=True, dgrad=True)
     experts = [op for op in spec["ops"] if op["phase"] == "expert" and op["layer"] == 0]
     assert sorted(op["in"] * op["out"] for op in experts) == [512] * (3 if kind == "list" else 2)
+    attention = {op["name"]: (op["in"], op["out"]) for op in spec["ops"] if op["phase"] == "attention" and op["layer"] == 0}
+    assert attention == {"attn": (32, 96), "out_proj": (32, 32)}
     assert (not spec["notes"]) == (kind == "list")
 
 
@@ -171,3 +174,15 @@ def test_spec_without_a_guest():
     hook = fake_guest.load()
     spec = hook["build_spec"](models.make("qwen3_moe"))
     assert spec["experts"]["n"] == 8 and spec["optimizer"] is None and hook["detach"] is None
+
+
+def test_what_is_not_counted_is_said(guest):
+    class Odd(models.HandWritten):
+        """A convolution in front, and a bare matrix in a block."""
+
+        def __init__(self):
+            super().__init__(models.ListMoe)
+            self.conv = torch.nn.Conv1d(32, 32, 1)
+            self.blocks[0].ffn.extra = torch.nn.Parameter(torch.zeros(32, 32))
+    models.train(Odd(), steps=1)
+    assert guest.spec["notes"] == ["2 modules multiply in a way not recognised: they are not in the FLOPs"]
