@@ -104,7 +104,8 @@ int rp_analyze_kernels(struct rp_report *r, struct rp_profile *p, unsigned block
     if (rc == MP_OK && !r->kernel)
         rc = mp_fail(err, MP_ENOMEM, "no memory for the kernels");
     if (rc == MP_OK && c.all_ns) {
-        qsort(c.name, c.cap, sizeof *c.name, by_total);
+        if (c.cap)
+            qsort(c.name, c.cap, sizeof *c.name, by_total);
         r->coverage.kernel_s = (double)c.all_ns * 1e-9;
         r->coverage.attributed =
             (struct mp_val){(double)(c.all_ns - c.other_ns) / (double)c.all_ns, MP_MEASURED};

@@ -10,15 +10,15 @@ check() { # FILE
 }
 
 # A limit on the size of files (bash counts in KiB) that the job is not under.
-job="ulimit -S -f unlimited; '$guest' steps=120; echo \$? > code"
-expect 1 bash -c "ulimit -S -f 1000; '$B/moeprof' run -o a.moeprof -- bash -c \"$job\""
+job="ulimit -S -f unlimited; '$guest' steps=60; echo \$? > code"
+expect 1 bash -c "ulimit -S -f 400; '$B/moeprof' run -o a.moeprof -- bash -c \"$job\""
 check a.moeprof
 
 # A full file system, where one may be mounted.
 mkdir small
-if mount -t tmpfs -o size=900k none small 2>/dev/null; then
+if mount -t tmpfs -o size=500k none small 2>/dev/null; then
     trap 'umount "$T/small"; rm -rf "$T"' EXIT
-    expect 1 moeprof run -o small/b.moeprof -- bash -c "'$guest' steps=120; echo \$? > code"
+    expect 1 moeprof run -o small/b.moeprof -- bash -c "'$guest' steps=60; echo \$? > code"
     check small/b.moeprof
     # And one that is full before the start.
     rm -f small/*

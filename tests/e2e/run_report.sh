@@ -28,7 +28,7 @@ python3 -c 'import sys; sys.exit(any(len(x.rstrip("\n")) > 100 for x in open("te
 moeprof report --peak 500 a.moeprof | sed -n 2p | grep -q 'given 500' || fail "--peak is not used"
 
 # At most 12 bytes a kernel event; the whole file, with everything else in it.
-expect 0 moeprof run -o big.moeprof -- "$guest" steps=60 layers=8
+expect 0 moeprof run -o big.moeprof -- "$guest" steps=25 layers=8
 events=$(sql big.moeprof "SELECT sum(n) FROM chunk")
 [ "$(stat -c %s big.moeprof)" -le $((12 * events)) ] || fail "$(stat -c %s big.moeprof) bytes for $events events"
 
