@@ -116,7 +116,7 @@ static bool start(void)
         atomic_store(&shm->state, MP_GUEST_OFF);
         return false;
     }
-    inj_join_mark_steps(step, atomic_load(&inj.step), MP_STEP_PARTIAL);
+    inj_join_mark_steps(shm, step, atomic_load(&inj.step), MP_STEP_PARTIAL);
     atomic_store(&shm->state, MP_GUEST_RECORDING);
     return true;
 }
@@ -124,6 +124,7 @@ static bool start(void)
 static void follow_other_profiler(struct mp_shm *shm)
 {
     static uint32_t since;
+    bool was_aside = atomic_load(&shm->state) == MP_GUEST_ASIDE;
 
     switch (inj_tracer_poll()) {
     case 1:
@@ -139,8 +140,8 @@ static void follow_other_profiler(struct mp_shm *shm)
     default:
         break;
     }
-    if (atomic_load(&shm->state) == MP_GUEST_ASIDE)
-        inj_join_mark_steps(since, atomic_load(&inj.step), MP_STEP_ASIDE);
+    if (was_aside || atomic_load(&shm->state) == MP_GUEST_ASIDE) /* the step in which it ends included */
+        inj_join_mark_steps(shm, since, atomic_load(&inj.step), MP_STEP_ASIDE);
 }
 
 /* An empty profiler session before ours has been seen to silence CUPTI: better said than shown as 0. */

@@ -13,9 +13,12 @@
 #define STEP_CAP (1u << STEP_LOG2)
 #define GRACE_NS 2000000000u /* a launch without a record by then never gets one */
 
-struct pending { /* a step between its first launch and its mark */
+struct pending { /* a step that is not closed; slot = step mod STEP_CAP */
     uint32_t step;
-    bool used, ended;
+    bool used;
+    bool ended;           /* it is over: its mark was taken, or a later step's */
+    bool marked;          /* its own mark was taken */
+    uint32_t ended_round; /* in which that was */
     uint32_t launches, records;
     uint32_t flags;
     uint64_t ended_ns;
@@ -24,11 +27,13 @@ struct pending { /* a step between its first launch and its mark */
 
 static struct mp_corr *corr;
 static struct pending pending[STEP_CAP];
-static uint32_t next_close;   /* oldest step without a mark */
-static bool any_step;
+static uint32_t next_close;   /* oldest step that is not closed */
+static uint32_t newest;       /* newest step seen; [next_close, newest] is less than STEP_CAP long */
+static bool any_step, any_closed;
+static uint32_t ended_below;  /* steps below it are over */
+static uint32_t round_no;     /* passes over all outboxes */
 static uint32_t last_step;    /* of the last record that had a launch */
 static uint64_t dropped_seen;
-static uint32_t mark_from = 1, mark_to, mark_flags; /* inj_join_mark_steps; empty when from > to */
 
 /* kernel name pointer → index; CUPTI keeps one pointer a kernel */
 #define NAME_LOG2 14
@@ -56,23 +61,69 @@ int inj_join_init(void)
     return MP_OK;
 }
 
-static struct pending *step_of(uint32_t step)
+static struct pending *slot_of(uint32_t step)
 {
     struct pending *p = &pending[step & (STEP_CAP - 1)];
 
-    if (p->used && p->step == step)
-        return p;
-    if (p->used && p->step > step)
-        return NULL; /* so late that its place is taken */
-    *p = (struct pending){.used = true, .step = step};
+    return p->used && p->step == step ? p : NULL;
+}
+
+static void close_step(struct mp_shm *shm, struct pending *p)
+{
+    union mp_record r = {.mark = p->mark};
+    uint64_t dropped = inj_activity_dropped();
+
+    r.mark.kind = MP_STEP;
+    r.mark.step = p->step;
+    r.mark.launches = p->launches;
+    r.mark.records = p->records;
+    r.mark.dropped = (uint32_t)(dropped - dropped_seen);
+    r.mark.flags = (uint16_t)p->flags;
+    if (p->records < p->launches || !p->marked)
+        r.mark.flags |= MP_STEP_INCOMPLETE;
+    dropped_seen = dropped;
+    mp_shm_put(shm, &r);
+    p->used = false;
+}
+
+/* Closes the oldest step, whatever it lacks. One that nothing was heard of leaves no mark. */
+static void close_oldest(struct mp_shm *shm)
+{
+    struct pending *p = slot_of(next_close);
+
+    if (p)
+        close_step(shm, p);
+    next_close++;
+    any_closed = true;
+}
+
+/* The open step of that number, made at first mention; NULL when it has been closed. Makes room: a job
+ * with very short steps, one of which waits for a record in vain, has more than STEP_CAP of them open. */
+static struct pending *step_of(struct mp_shm *shm, uint32_t step)
+{
+    struct pending *p;
+
     if (!any_step) {
-        next_close = step;
+        next_close = newest = step;
         any_step = true;
+    }
+    if (step < next_close && !any_closed && newest - step < STEP_CAP)
+        next_close = step; /* outboxes are read thread by thread: the first one read may be ahead */
+    if (step < next_close)
+        return NULL;
+    while (step - next_close >= STEP_CAP)
+        close_oldest(shm);
+    if (step > newest)
+        newest = step;
+    p = slot_of(step);
+    if (!p) {
+        p = &pending[step & (STEP_CAP - 1)];
+        *p = (struct pending){.used = true, .step = step};
     }
     return p;
 }
 
-static void take_launch(const struct inj_note *n)
+static void take_launch(struct mp_shm *shm, const struct inj_note *n)
 {
     struct mp_launch l = {.time_ns = n->time_ns, .corr = n->corr, .step = n->step,
                           .layer = n->layer, .expert = n->expert, .phase = n->phase,
@@ -80,53 +131,83 @@ static void take_launch(const struct inj_note *n)
     struct pending *p;
 
     mp_corr_put(corr, &l);
-    if (n->counts && !(n->flags & MP_FLAG_OWN) && (p = step_of(n->step)))
+    if (n->counts && !(n->flags & MP_FLAG_OWN) && (p = step_of(shm, n->step)))
         p->launches++;
 }
 
-static void take_mark(const struct mp_step_mark *mark)
+static void end_step(struct pending *p, uint64_t end_ns)
 {
-    struct pending *p = step_of(mark->step);
+    if (p->ended)
+        return;
+    p->ended = true;
+    p->ended_ns = end_ns;
+    p->ended_round = round_no;
+}
+
+static void take_mark(struct mp_shm *shm, const struct mp_step_mark *mark)
+{
+    struct pending *p = step_of(shm, mark->step);
 
     if (!p)
         return;
-    p->ended = true;
-    p->ended_ns = mark->end_ns;
+    end_step(p, mark->end_ns);
+    p->marked = true;
     p->mark = *mark;
+    for (uint32_t s = next_close; s < mark->step; s++) /* a mark that found a full outbox never comes */
+        if ((p = slot_of(s)))
+            end_step(p, mark->end_ns);
+    if (mark->step >= ended_below)
+        ended_below = mark->step + 1;
 }
 
-void inj_join_launches(struct mp_shm *shm)
+static void take_outbox(struct mp_shm *shm, struct inj_thread *t)
 {
     static union mp_record batch[512];
-    struct inj_thread *t;
     size_t n;
 
-    for (unsigned i = 0; (t = inj_thread_at(i)); i++) {
-        while ((n = inj_thread_take(t, batch, countof(batch)))) {
-            for (size_t k = 0; k < n; k++) {
-                if (batch[k].head.kind == INJ_NOTE_LAUNCH)
-                    take_launch((const struct inj_note *)&batch[k]);
-                else if (batch[k].head.kind == MP_STEP)
-                    take_mark(&batch[k].mark);
-                else
-                    mp_shm_put(shm, &batch[k]);
-            }
+    while ((n = inj_thread_take(t, batch, countof(batch)))) {
+        for (size_t k = 0; k < n; k++) {
+            if (batch[k].head.kind == INJ_NOTE_LAUNCH)
+                take_launch(shm, (const struct inj_note *)&batch[k]);
+            else if (batch[k].head.kind == MP_STEP)
+                take_mark(shm, &batch[k].mark);
+            else
+                mp_shm_put(shm, &batch[k]);
         }
+    }
+}
+
+/* Twice: what other threads launched before a step's mark was posted is there in the next pass at the
+ * latest, and only then may the step be closed. */
+void inj_join_launches(struct mp_shm *shm)
+{
+    struct inj_thread *t;
+
+    for (int pass = 0; pass < 2; pass++) {
+        round_no++;
+        for (unsigned i = 0; (t = inj_thread_at(i)); i++)
+            take_outbox(shm, t);
     }
 }
 
 static const struct name_slot *name_of(struct mp_shm *shm, const char *ptr)
 {
-    uint32_t at = (uint32_t)(((uintptr_t)ptr >> 3) * 2654435761u) >> (32 - NAME_LOG2);
+    static struct name_slot beyond = {.index = MP_NAME_CAP - 1}; /* of names too many */
+    uint32_t at;
 
-    while (names[at].ptr && names[at].ptr != ptr)
-        at = (at + 1) & ((1u << NAME_LOG2) - 1);
-    if (!names[at].ptr) {
-        names[at].index = mp_shm_name_add(shm, ptr ? ptr : "?");
-        names[at].kclass = (uint8_t)mp_kname_class(ptr);
-        names[at].ptr = ptr;
+    ptr = ptr ? ptr : "?";
+    at = (uint32_t)(((uintptr_t)ptr >> 3) * 2654435761u) >> (32 - NAME_LOG2);
+    for (unsigned probe = 0; probe < 64; probe++, at = (at + 1) & ((1u << NAME_LOG2) - 1)) {
+        if (!names[at].ptr) {
+            names[at].index = mp_shm_name_add(shm, ptr);
+            names[at].kclass = (uint8_t)mp_kname_class(ptr);
+            names[at].ptr = ptr;
+        }
+        if (names[at].ptr == ptr)
+            return &names[at];
     }
-    return &names[at];
+    beyond.kclass = (uint8_t)mp_kname_class(ptr);
+    return &beyond;
 }
 
 static uint8_t stream_of(uint32_t stream)
@@ -222,7 +303,7 @@ void inj_join_activity(void *arg, const uint8_t *record)
     }
     set_copy_phase(e);
     if (a.kind == MP_KERNEL && l && !(e->flags & (MP_FLAG_OWN | MP_FLAG_GRAPH)) &&
-        (p = step_of(e->step)))
+        (p = step_of(shm, e->step)))
         p->records++;
     atomic_fetch_add_explicit(&shm->n_record, 1, memory_order_relaxed);
     mp_shm_put(shm, &r);
@@ -233,48 +314,37 @@ static void put_shm(void *shm, const union mp_record *record)
     mp_shm_put(shm, record);
 }
 
-static void close_step(struct mp_shm *shm, struct pending *p)
+void inj_join_mark_steps(struct mp_shm *shm, uint32_t from, uint32_t to, unsigned flags)
 {
-    union mp_record r = {.mark = p->mark};
-    uint64_t dropped = inj_activity_dropped();
+    struct pending *p;
 
-    r.mark.kind = MP_STEP;
-    r.mark.step = p->step;
-    r.mark.launches = p->launches;
-    r.mark.records = p->records;
-    r.mark.dropped = (uint32_t)(dropped - dropped_seen);
-    r.mark.flags = (uint16_t)p->flags;
-    if (p->records < p->launches)
-        r.mark.flags |= MP_STEP_INCOMPLETE;
-    if (p->step >= mark_from && p->step <= mark_to)
-        r.mark.flags |= (uint16_t)mark_flags;
-    dropped_seen = dropped;
-    mp_shm_put(shm, &r);
-    p->used = false;
+    if (any_closed && from < next_close)
+        from = next_close;
+    for (uint32_t step = from; step <= to; step++)
+        if ((p = step_of(shm, step)))
+            p->flags |= flags;
 }
 
-void inj_join_mark_steps(uint32_t from, uint32_t to, unsigned flags)
+static bool complete(const struct pending *p, bool counts_wait, uint32_t counts_from)
 {
-    mark_from = from;
-    mark_to = to;
-    mark_flags = flags;
+    return p->marked && p->ended_round < round_no && p->records >= p->launches &&
+           !(counts_wait && counts_from <= p->step);
 }
 
 void inj_join_steps(struct mp_shm *shm, uint64_t now_ns, bool all)
 {
     uint32_t oldest = 0;
-    int waiting = inj_count_collect(put_shm, shm, &oldest);
+    bool waiting = inj_count_collect(put_shm, shm, &oldest);
 
-    while (any_step) {
-        struct pending *p = &pending[next_close & (STEP_CAP - 1)];
+    while (any_step && next_close <= newest) {
+        struct pending *p = slot_of(next_close);
         bool late;
 
-        if (!p->used || p->step != next_close || !p->ended)
+        if (p ? !p->ended : next_close >= ended_below)
             break;
-        late = now_ns > p->ended_ns + GRACE_NS;
-        if (!all && !late && (p->records < p->launches || (waiting && oldest <= p->step)))
+        late = p && now_ns > p->ended_ns + GRACE_NS;
+        if (p && !all && !late && !complete(p, waiting, oldest))
             break;
-        close_step(shm, p);
-        next_close++;
+        close_oldest(shm);
     }
 }

@@ -19,6 +19,6 @@ void inj_join_activity(void *shm, const uint8_t *record);
 void inj_join_steps(struct mp_shm *shm, uint64_t now_ns, bool all);
 
 /* Steps from `from` to `to` were (partly) not recorded: they get these flags. */
-void inj_join_mark_steps(uint32_t from, uint32_t to, unsigned flags);
+void inj_join_mark_steps(struct mp_shm *shm, uint32_t from, uint32_t to, unsigned flags);
 
 #endif
