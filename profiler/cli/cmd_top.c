@@ -1,6 +1,7 @@
 /* moeprof top: options of the dashboard. */
 #include "profiler/cli/cmd.h"
 #include "profiler/cli/launch.h"
+#include "profiler/cli/top_json.h"
 #include "profiler/dash/app.h"
 
 #include <getopt.h>
@@ -86,7 +87,7 @@ static int take_option(int opt, struct dash_options *o, char **argv)
         o->once = true;
         return 0;
     case OPT_JSON:
-        o->json = true;
+        o->print = cli_top_json;
         return 0;
     case OPT_ASCII:
         o->ascii = true;

@@ -138,8 +138,11 @@ static void watch(struct app *a)
         uint64_t since = now_ns() - a->drained_ns;
 
         done = turn(a, since >= DRAIN_NS ? 0 : (int)((DRAIN_NS - since) / 1000000u) + 1);
-        if (now_ns() - a->drained_ns >= DRAIN_NS)
+        if (!done && now_ns() - a->drained_ns >= DRAIN_NS) {
             collect(a);
+            if (is_due(a, now_ns()))
+                draw(a); /* now, not after the next wait for a key */
+        }
     }
 }
 
@@ -212,8 +215,8 @@ static int look_once(struct app *a, struct mp_err *err)
 
 static int print(const struct app *a, struct mp_err *err)
 {
-    if (a->o->json)
-        return dash_once_json(&a->m, stdout, err);
+    if (a->o->print)
+        return a->o->print(&a->m, stdout, err);
     return dash_once_text(&a->m, a->o->ascii || !dash_term_utf8(), stdout);
 }
 
@@ -267,7 +270,7 @@ static int run_replay(struct app *a, bool interactive, struct mp_err *err)
 int dash_app(const struct dash_options *o, struct mp_err *err)
 {
     struct app *a = calloc(1, sizeof *a);
-    bool interactive = !o->once && !o->json && dash_term_possible();
+    bool interactive = !o->once && !o->print && dash_term_possible();
     int rc;
 
     if (!a)

@@ -3,16 +3,20 @@
 #ifndef DASH_APP_H
 #define DASH_APP_H
 
-#include "profiler/core/base.h"
+#include <stdio.h>
 
+#include "profiler/dash/model.h"
+
+typedef int (*dash_print_fn)(const struct dash_model *m, FILE *out, struct mp_err *err);
 struct dash_options {
     const int *pid; /* (n_pid); none: every job of this user */
     size_t n_pid;
-    const char *dir;    /* job directory, for live jobs */
-    const char *replay; /* a profile; NULL: live */
-    double speed;       /* of a replay */
-    double interval_s;  /* between drawings */
-    bool once, json, ascii, no_color;
+    const char *dir;     /* job directory, for live jobs */
+    const char *replay;  /* a profile; NULL: live */
+    double speed;        /* of a replay */
+    double interval_s;   /* between drawings */
+    dash_print_fn print; /* looks once and prints by this; NULL: text, or the terminal */
+    bool once, ascii, no_color;
 };
 
 /* MP_OK, or a code with its sentence; MP_EGONE: a process that was asked for is gone. */

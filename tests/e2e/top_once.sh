@@ -31,7 +31,7 @@ expect 0 "MFU ~?[0-9.]+ %" "$JOB"
 "$TOP" top --once --ascii | LC_ALL=C grep -q '[^ -~]' && fail "--ascii prints other characters"
 LC_ALL=C "$TOP" top --once | LC_ALL=C grep -q '[^ -~]' && fail "characters beyond ASCII in the C locale"
 "$TOP" top --json >"$WORK/top.json" || fail "--json failed"
-python3 tests/e2e/json_schema.py profiler/dash/schema/top.schema.json "$WORK/top.json" || fail "JSON is not as its schema says"
+python3 tests/e2e/json_schema.py profiler/cli/schema/top.schema.json "$WORK/top.json" || fail "JSON is not as its schema says"
 python3 - "$WORK/top.json" "$JOB" <<'PY' || fail "JSON is not as promised"
 import json, sys
 top = json.load(open(sys.argv[1]))

@@ -13,7 +13,7 @@ record() { # FILE ARGS...
 record "$WORK/a.moeprof" steps=40 layers=4 experts=16
 "$TOP" top --replay "$WORK/a.moeprof" --json >"$WORK/top.json" || fail "no JSON of a replay"
 "$TOP" report --json "$WORK/a.moeprof" >"$WORK/report.json" || fail "no report"
-python3 tests/e2e/json_schema.py profiler/dash/schema/top.schema.json "$WORK/top.json" || fail "JSON is not as its schema says"
+python3 tests/e2e/json_schema.py profiler/cli/schema/top.schema.json "$WORK/top.json" || fail "JSON is not as its schema says"
 python3 - "$WORK" <<'PY' || fail "top and report differ"
 import json, sys
 top = json.load(open(sys.argv[1] + "/top.json"))["jobs"][0]

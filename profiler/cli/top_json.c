@@ -1,6 +1,6 @@
 /* One object for all jobs. A tool reads this: names are full words, units stand in them, unknown is
  * null and never 0, and an apportioned or modelled figure says so in its basis. */
-#include "profiler/dash/once.h"
+#include "profiler/cli/top_json.h"
 
 #if HAVE_JANSSON
 
@@ -159,7 +159,7 @@ static json_t *job_object(const struct dash_job *job)
                      layers(&job->experts));
 }
 
-int dash_once_json(const struct dash_model *m, FILE *out, struct mp_err *err)
+int cli_top_json(const struct dash_model *m, FILE *out, struct mp_err *err)
 {
     int n;
     struct dash_job *const *job = dash_model_shown(m, &n);
@@ -168,8 +168,8 @@ int dash_once_json(const struct dash_model *m, FILE *out, struct mp_err *err)
 
     for (int i = 0; i < n; i++)
         json_array_append_new(jobs, job_object(job[i]));
-    root = json_pack("{s:i, s:s, s:o}", "schema_version", DASH_JSON_SCHEMA, "moeprof", MP_VERSION, "jobs",
-                     jobs);
+    root = json_pack("{s:i, s:s, s:o}", "schema_version", CLI_TOP_JSON_SCHEMA, "moeprof",
+                     MP_VERSION, "jobs", jobs);
     rc = root ? json_dumpf(root, out, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : -1;
     json_decref(root);
     fputc('\n', out);
@@ -178,7 +178,7 @@ int dash_once_json(const struct dash_model *m, FILE *out, struct mp_err *err)
 
 #else
 
-int dash_once_json(const struct dash_model *m, FILE *out, struct mp_err *err)
+int cli_top_json(const struct dash_model *m, FILE *out, struct mp_err *err)
 {
     (void)m;
     (void)out;
