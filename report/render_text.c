@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "report/demangle.h"
 #include "report/format.h"
 
 #define WIDTH       100
@@ -411,16 +412,10 @@ static void experts(FILE *f, const struct rp_report *r)
 
 /* ---- kernels and notes -------------------------------------------------------------------------- */
 
-/* Every kernel template returns void: saying so takes room from what tells them apart. */
-static const char *short_name(const char *name)
-{
-    return strncmp(name, "void ", 5) == 0 ? name + 5 : name;
-}
-
 static void kernels(FILE *f, const struct rp_report *r)
 {
     size_t n = r->n_kernel < KERNEL_ROWS ? r->n_kernel : KERNEL_ROWS;
-    char fig[RP_FIG], name[256];
+    char fig[RP_FIG], full[RP_KERNEL_NAME], name[RP_KERNEL_NAME];
 
     if (n == 0 || r->step.count == 0)
         return;
@@ -435,7 +430,8 @@ static void kernels(FILE *f, const struct rp_report *r)
         right(f, 10, rp_fmt_seconds(fig, (struct mp_val){k->mean_s, MP_MEASURED}));
         fputs("  ", f);
         left(f, 15, mp_phase_name(k->phase));
-        fprintf(f, "%s\n", rp_cut(name, sizeof name, short_name(k->name), WIDTH - 53));
+        fprintf(f, "%s\n",
+                rp_cut(name, sizeof name, rp_kernel_name(full, sizeof full, k->name), WIDTH - 53));
     }
 }
 
