@@ -2,6 +2,7 @@
 #include "injector/agent.h"
 
 #include "injector/activity.h"
+#include "injector/ctl.h"
 #include "injector/cuda_api.h"
 #include "injector/cupti_api.h"
 #include "injector/gauges.h"
@@ -24,23 +25,8 @@
 #define SILENT_NS 2000000000u /* launches without any record for so long: say so */
 
 static pthread_t thread;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t changed; /* wake or stop; on the monotonic clock */
-static bool wake, stop, started;
-
-static void nap(uint64_t ns)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    ns += (uint64_t)t.tv_nsec;
-    t.tv_sec += (time_t)(ns / 1000000000u);
-    t.tv_nsec = (long)(ns % 1000000000u);
-    pthread_mutex_lock(&lock);
-    if (!stop && !(wake && !started))
-        pthread_cond_timedwait(&changed, &lock, &t);
-    pthread_mutex_unlock(&lock);
-}
+static _Atomic bool wake, stop; /* set by other threads, which then kick the wait */
+static bool started;
 
 /* ---- GPU facts --------------------------------------------------------------------------------- */
 
@@ -100,6 +86,14 @@ static bool start_cuda(struct mp_shm *shm)
     return true;
 }
 
+static void listen_for_tools(void)
+{
+    struct mp_err err = {0};
+
+    if (inj_ctl_open(inj.dir, &err))
+        inj_log(1, "no tool can talk to this job: %s", err.msg);
+}
+
 static bool start(void)
 {
     struct mp_shm *shm = inj_shm();
@@ -108,6 +102,7 @@ static bool start(void)
     started = true;
     if (!shm)
         return false;
+    listen_for_tools(); /* a swap needs no recording */
     if (inj_thread_init() || inj_join_init()) {
         inj_feature_off(MP_FEATURE_CUPTI, "no memory for the guest's tables");
         return false;
@@ -232,8 +227,9 @@ static void *run(void *arg)
             on = start();
         if (on)
             one_round(inj_shm(), false);
-        nap(on ? ROUND_NS : hooked ? ASLEEP_MAX_NS : sleep_ns);
+        inj_ctl_wait(on ? ROUND_NS : hooked ? ASLEEP_MAX_NS : sleep_ns);
     }
+    inj_ctl_close();
     if (on && inj_alive()) {
         one_round(inj_shm(), true);
         atomic_store(&inj_shm()->state, MP_GUEST_ENDED);
@@ -244,12 +240,9 @@ static void *run(void *arg)
 int inj_agent_start(void)
 {
     sigset_t all, before;
-    pthread_condattr_t monotonic;
     int rc;
 
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&changed, &monotonic);
+    inj_ctl_init();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     rc = pthread_create(&thread, NULL, run, NULL);
@@ -257,12 +250,10 @@ int inj_agent_start(void)
     return rc ? MP_ENOMEM : MP_OK;
 }
 
-static void signal_agent(bool *what)
+static void signal_agent(_Atomic bool *what)
 {
-    pthread_mutex_lock(&lock);
-    *what = true;
-    pthread_cond_signal(&changed);
-    pthread_mutex_unlock(&lock);
+    atomic_store(what, true);
+    inj_ctl_kick();
 }
 
 void inj_agent_wake(void)

@@ -8,6 +8,7 @@
 #include "injector/inject.h"
 
 #include "injector/agent.h"
+#include "injector/ctl.h"
 #include "injector/guest.h"
 
 #include <dlfcn.h>
@@ -47,6 +48,7 @@ static void parse_options(struct inj_opts *o, const char *text)
 static void in_forked_child(void)
 {
     atomic_store(&inj.life, INJ_DEAD);
+    inj_ctl_forked();
 }
 
 static int start(const char *options)
