@@ -37,7 +37,7 @@ ROUTER_WORDS = ("gate", "router", "wg", "gating")
 ATTENTION_WORDS = ("attn", "attention", "mamba")
 INDEX_WORDS = ("index", "indices", "selected_experts", "expert_ids", "topk_ids", "topk_idx")
 SIZE_WORDS = ("expert_size", "tokens_per_expert")  # rows of each expert as a list on the host: GraniteMoe in 4.x
-TOP_K_NAMES = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k",
+TOP_K_NAMES = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts",
                "n_activated_experts", "topk", "k")
 LAST_OF_CHAIN = ("o_proj", "out_proj", "wo", "dense", "c_proj", "down_proj", "w2", "fc2", "output_linear", "linear_2")
 SECOND_OF_CHAIN = ("q_b_proj", "kv_b_proj")
@@ -191,7 +191,7 @@ def phase_of(name, module):
         return "router"
     if is_rotary(name) or (is_attention(name, base) and has_params(base)):
         return "attention"
-    return "dense_mlp" if any(hasattr(m, "in_features") for m in base.modules()) else None
+    return "dense_mlp" if any(matmul_of(m, None) for m in base.modules()) else None
 
 
 def children(module):
@@ -465,7 +465,7 @@ def build_spec(root, optimizer=None, seen=None):
 
 
 def about(layers):
-    return " (layer%s %s)" % ("s" if len(layers) > 1 else "", ", ".join(map(str, layers))) if layers else ""
+    return " (layers %s)" % ", ".join(map(str, sorted(set(layers)))) if layers else ""
 
 
 def idle_params(structure):
@@ -604,7 +604,9 @@ def attention_spec(structure, index, notes):
     module = next((unwrap(s.module) for s in structure.scopes
                    if s.layer == index and s.phase == "attention" and s.depth == 2), None)
     kind = per_layer(getattr(config, "layer_types", None), index)
-    if module is None or index in structure.linear_attention or kind == "linear_attention":
+    if module is None:
+        return None  # a layer of another kind in a hybrid stack
+    if index in structure.linear_attention or kind == "linear_attention":
         notes["no softmax attention: its core is left out of the FLOPs (approximate)"].append(index)
         return None
     heads = first_of(("num_attention_heads", "num_heads", "n_heads", "n_head", "heads"), module, config)
@@ -639,6 +641,8 @@ def matmul_of(module, phase):
         return weight, (inside, outside)
     if phase == "router" and weight is not None and len(shape_of(weight)) == 2:
         return weight, shape_of(weight)[::-1]
+    if hasattr(module, "nf") and weight is not None:  # transformers' Conv1D: a Linear laid out (in, out)
+        return weight, shape_of(weight)
     if fused is not None:  # torch's MultiheadAttention
         return fused, shape_of(fused)[::-1]
     return None
@@ -661,7 +665,7 @@ class Op:
         leaf = name.split(".")[0]
         self.rank = 2 if leaf in LAST_OF_CHAIN else 1 if leaf in SECOND_OF_CHAIN else 0
         self.per = {"expert": "assignment", "lm_head": "head_row"}.get(scope.phase, "token")
-        self.dgrad = True
+        self.dgrad, self.chooses = True, False
 
     def row(self):
         return {"layer": self.scope.layer, "phase": self.scope.phase, "name": self.name, "in": int(self.shape[0]),
@@ -684,7 +688,11 @@ def ops_of(structure, notes):
             outside += matmul is not None
         elif matmul:
             weight, shape = matmul
-            ops.append(Op(scope, leaf_name(path), shape, weight is not None and weight.requires_grad))
+            op = Op(scope, leaf_name(path), shape, weight is not None and weight.requires_grad)
+            if ".indexer." in path:  # sparse attention picks keys by it: nothing flows back through a choice
+                op.chooses, op.wgrad = True, False
+                notes["sparse attention is counted as full causal attention (approximate)"].append(scope.layer)
+            ops.append(op)
         else:
             mine = stacked_ops(structure, scope, module)
             strange += not mine and not hasattr(module, "num_embeddings") and any(map(is_matrix, own(module).values()))
@@ -744,7 +752,8 @@ def mark_dgrad(structure, ops):
             group = [op for op in ops if op.scope.layer == index and (op.scope.phase == "attention") == attention]
             for op in group:
                 before = [o for o in group if o.scope.module is op.scope.module and o.rank < op.rank]
-                op.dgrad = flowing or any(o.wgrad for o in before) or (op.name.endswith(".lora_B") and op.wgrad)
+                op.dgrad = not op.chooses and (flowing or any(o.wgrad for o in before)
+                                               or (op.name.endswith(".lora_B") and op.wgrad))
             flowing = flowing or any(op.wgrad for op in group)
         flowing = flowing or trains(structure.layers[index])
     for op in ops:

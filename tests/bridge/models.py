@@ -30,10 +30,26 @@ FAMILIES = {
     "phimoe": ("phimoe", dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=None), (0, 1), 4, 2),
     "dots1": ("dots1", dict(head_dim=8, moe_intermediate_size=16, n_routed_experts=8, n_shared_experts=1, n_group=1,
                             topk_group=1, num_experts_per_tok=2, first_k_dense_replace=1), (1,), 8, 2),
+    "qwen3_next": ("qwen3_next", dict(head_dim=8, moe_intermediate_size=16, shared_expert_intermediate_size=24, num_experts=8,
+                                      num_experts_per_tok=2, decoder_sparse_step=1, linear_num_value_heads=4,
+                                      linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8,
+                                      layer_types=["linear_attention", "full_attention"]), (0, 1), 8, 2),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", dict(head_dim=8, num_experts=8, moe_topk=2, pad_token_id=0), (0, 1), 8, 2),
     "llama4": ("llama4_text", dict(head_dim=8, num_local_experts=4, num_experts_per_tok=1, intermediate_size_mlp=48,
                                    interleave_moe_layer_step=2, attention_chunk_size=64), (1,), 4, 1),
     "llama": ("llama", dict(head_dim=8), (), 0, 0),
 }
+
+
+NEWER = {  # not in 4.57, or of another kind there
+    "gemma4": ("gemma4_text", dict(head_dim=8, global_head_dim=8, moe_intermediate_size=16, num_experts=8, top_k_experts=2,
+                                   enable_moe_block=True, hidden_size_per_layer_input=0, sliding_window=8,
+                                   layer_types=["sliding_attention", "full_attention"]), (0, 1), 8, 2),
+    "granitemoeshared": ("granitemoeshared", dict(num_local_experts=4, num_experts_per_tok=2,
+                                                  shared_intermediate_size=24), (0, 1), 4, 2),
+}
+if V5:
+    FAMILIES.update(NEWER)
 
 
 def make(family, **more):

@@ -241,6 +241,21 @@ def test_search_is_given_up(guest):
     assert any("no model with decoder layers" in text for _, text in guest.logs)
 
 
+def test_inference_is_not_searched_for_good(guest):
+    """The hook on every module call ends after a while, and comes back when an optimizer steps."""
+    model = models.make("qwen3_moe").eval()
+    hook = torch.nn.modules.module._global_forward_pre_hooks
+    assert len(hook) == 1
+    small = torch.nn.Identity()
+    for _ in range(100001):
+        small(1)
+    assert not hook
+    with torch.no_grad():
+        model(input_ids=torch.randint(0, 96, (1, 8)))
+    models.train(model.train(), steps=3)
+    assert guest.awake == 1 and guest.step == 2 and not hook
+
+
 def test_wrapped_root(guest):
     """A wrapper around the model is the root: its call is the outermost."""
     class Wrapper(torch.nn.Module):
