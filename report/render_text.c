@@ -8,57 +8,11 @@
 
 #include "report/demangle.h"
 #include "report/format.h"
+#include "report/layout.h"
 
-#define WIDTH       100
 #define LAYER_ROWS  16
 #define EXPERT_ROWS 8
 #define KERNEL_ROWS 12
-
-/* ---- layout ------------------------------------------------------------------------------------- */
-
-static void right(FILE *f, int width, const char *text)
-{
-    fprintf(f, "%*s%s", width - (int)rp_columns(text) > 0 ? width - (int)rp_columns(text) : 0, "",
-            text);
-}
-
-static void left(FILE *f, int width, const char *text)
-{
-    char cut[256];
-
-    rp_cut(cut, sizeof cut, text, (size_t)width);
-    fprintf(f, "%s%*s", cut, width - (int)rp_columns(cut), "");
-}
-
-/* Words of text over lines, each line but the first indented. */
-static void wrap(FILE *f, const char *text, int indent, int column)
-{
-    while (*text) {
-        size_t n = strcspn(text, " ");
-        char word[256];
-
-        snprintf(word, sizeof word, "%.*s", (int)n, text);
-        if (column > indent && column + 1 + (int)rp_columns(word) > WIDTH) {
-            fprintf(f, "\n%*s", indent, "");
-            column = indent;
-        } else if (column > indent) {
-            fputc(' ', f);
-            column++;
-        }
-        fputs(word, f);
-        column += (int)rp_columns(word);
-        text += n + strspn(text + n, " ");
-    }
-    fputc('\n', f);
-}
-
-#define LABEL 10
-
-static void line(FILE *f, const char *label, const char *text)
-{
-    left(f, LABEL, label);
-    wrap(f, text, LABEL, LABEL);
-}
 
 static struct mp_val per_step(const struct rp_report *r, double seconds)
 {
@@ -81,18 +35,18 @@ static void verdict(FILE *f, const struct rp_report *r)
     snprintf(text, sizeof text, "MFU %s, %s useful tokens/s, %s a step%s%s",
              rp_fmt_percent(mfu, r->mfu.mfu), rp_fmt_count(tokens, r->tokens.useful_s),
              rp_fmt_seconds(step, r->step.median_s), *backend ? "; experts run as " : "", backend);
-    wrap(f, text, 0, 0);
+    rp_wrap(f, text, 0, 0);
     if (r->mfu.mfu.basis != MP_UNKNOWN)
         snprintf(text, sizeof text, "%s", r->mfu.convention);
     else
         snprintf(text, sizeof text, "no MFU: %s",
                  *r->mfu.why_not ? r->mfu.why_not : "nothing is known to divide by");
     fputs("  ", f);
-    wrap(f, text, 2, 2);
+    rp_wrap(f, text, 2, 2);
     if (*r->mfu.converted) {
         snprintf(text, sizeof text, "by other conventions: %s", r->mfu.converted);
         fputs("  ", f);
-        wrap(f, text, 2, 2);
+        rp_wrap(f, text, 2, 2);
     }
     fputc('\n', f);
 }
@@ -120,7 +74,7 @@ static void model_line(FILE *f, const struct rp_spec *s)
     snprintf(text + n, sizeof text - (size_t)n, ", %s, attention %s, checkpointing %s%s",
              known(t->dtype), known(t->attention), known(t->checkpointing),
              s->compiled ? ", compiled" : "");
-    line(f, "model", text);
+    rp_line(f, "model", text);
 }
 
 static void software_line(FILE *f, const struct rp_report *r)
@@ -140,7 +94,7 @@ static void software_line(FILE *f, const struct rp_report *r)
         if (*part[i].version && n + RP_SPEC_TEXT < sizeof text)
             n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s", n ? ", " : "", part[i].name,
                                   part[i].version);
-    line(f, "software", known(text));
+    rp_line(f, "software", known(text));
 }
 
 static void step_line(FILE *f, const struct rp_report *r)
@@ -148,14 +102,14 @@ static void step_line(FILE *f, const struct rp_report *r)
     char text[256], a[RP_FIG], b[RP_FIG], c[RP_FIG];
 
     if (r->step.count == 0) {
-        line(f, "steps", "none");
+        rp_line(f, "steps", "none");
         return;
     }
     snprintf(text, sizeof text, "%u counted of %u recorded (step %u to %u): median %s, %s to %s",
              r->step.count, r->step.recorded, r->step.first, r->step.last,
              rp_fmt_seconds(a, r->step.median_s), rp_fmt_seconds(b, r->step.min_s),
              rp_fmt_seconds(c, r->step.max_s));
-    line(f, "steps", text);
+    rp_line(f, "steps", text);
 }
 
 static void tokens_line(FILE *f, const struct rp_tokens *t)
@@ -165,7 +119,7 @@ static void tokens_line(FILE *f, const struct rp_tokens *t)
     snprintf(text, sizeof text, "%s/s useful, %s/s processed (padding included), %s/s with a label",
              rp_fmt_count(a, t->useful_s), rp_fmt_count(b, t->processed_s),
              rp_fmt_count(c, t->trainable_s));
-    line(f, "tokens", text);
+    rp_line(f, "tokens", text);
 }
 
 static void coverage_line(FILE *f, const struct rp_report *r)
@@ -179,7 +133,7 @@ static void coverage_line(FILE *f, const struct rp_report *r)
              "%s of GPU kernel time is on a phase; %llu records lost; moeprof's own kernels: %s",
              rp_fmt_percent(a, c->attributed), (unsigned long long)c->dropped,
              rp_fmt_percent(b, own));
-    line(f, "coverage", text);
+    rp_line(f, "coverage", text);
 }
 
 static void flops_line(FILE *f, const struct rp_report *r)
@@ -193,7 +147,7 @@ static void flops_line(FILE *f, const struct rp_report *r)
     done.v /= r->step.count;
     snprintf(text, sizeof text, "%sFLOP of the model a step; %sFLOP executed, HFU %s",
              rp_fmt_si(model, flop), rp_fmt_si(executed, done), rp_fmt_percent(hfu, r->mfu.hfu));
-    line(f, "work", text);
+    rp_line(f, "work", text);
 }
 
 static void facts(FILE *f, const struct rp_report *r)
@@ -205,11 +159,11 @@ static void facts(FILE *f, const struct rp_report *r)
     snprintf(text, sizeof text, "%s on %s%s",
              known(*r->spec.text.argv ? r->spec.text.argv : r->run.command), known(r->run.gpu),
              rank);
-    line(f, "run", text);
+    rp_line(f, "run", text);
     if (r->has_spec)
         model_line(f, &r->spec);
     else
-        line(f, "model", RP_DASH);
+        rp_line(f, "model", RP_DASH);
     software_line(f, r);
     step_line(f, r);
     tokens_line(f, &r->tokens);
@@ -234,15 +188,15 @@ static void phase_row(FILE *f, const struct rp_report *r, enum mp_phase phase)
     double sum = 0;
 
     fputs("  ", f);
-    left(f, 16, mp_phase_name(phase));
+    rp_left(f, 16, mp_phase_name(phase));
     for (int pass = 0; pass < MP_PASS_COUNT; pass++) {
         const struct rp_phase *row = phase_find(r, phase, (enum mp_pass)pass);
 
         sum += row ? row->seconds.v : 0;
-        right(f, 12, row ? rp_fmt_seconds(fig, row->step_s) : "");
+        rp_right(f, 12, row ? rp_fmt_seconds(fig, row->step_s) : "");
     }
-    right(f, 12, rp_fmt_seconds(fig, per_step(r, sum)));
-    right(f, 10, rp_fmt_percent(fig, (struct mp_val){sum / r->step.window_s, MP_MEASURED}));
+    rp_right(f, 12, rp_fmt_seconds(fig, per_step(r, sum)));
+    rp_right(f, 10, rp_fmt_percent(fig, (struct mp_val){sum / r->step.window_s, MP_MEASURED}));
     fputc('\n', f);
 }
 
@@ -251,9 +205,9 @@ static void total_row(FILE *f, const char *name, struct mp_val step_s, struct mp
     char fig[RP_FIG];
 
     fputs("  ", f);
-    left(f, 16, name);
-    right(f, 12 * (MP_PASS_COUNT + 1), rp_fmt_seconds(fig, step_s));
-    right(f, 10, rp_fmt_percent(fig, ratio));
+    rp_left(f, 16, name);
+    rp_right(f, 12 * (MP_PASS_COUNT + 1), rp_fmt_seconds(fig, step_s));
+    rp_right(f, 10, rp_fmt_percent(fig, ratio));
     fputc('\n', f);
 }
 
@@ -294,11 +248,11 @@ static void phases(FILE *f, const struct rp_report *r)
     if (n == 0)
         return;
     fputs("\nWhere a step's time goes (mean)\n", f);
-    left(f, 18, "");
+    rp_left(f, 18, "");
     for (int pass = 0; pass < MP_PASS_COUNT; pass++)
-        right(f, 12, mp_pass_name((enum mp_pass)pass));
-    right(f, 12, "all");
-    right(f, 10, "share");
+        rp_right(f, 12, mp_pass_name((enum mp_pass)pass));
+    rp_right(f, 12, "all");
+    rp_right(f, 10, "share");
     fputc('\n', f);
     for (int i = 0; i < n; i++)
         phase_row(f, r, (enum mp_phase)order[i]);
@@ -325,15 +279,15 @@ static void layer_row(FILE *f, const struct rp_report *r, const struct rp_layer 
     double around = s[MP_PHASE_ROUTER] + s[MP_PHASE_DISPATCH] + s[MP_PHASE_COMBINE];
 
     fprintf(f, "  %-5d", l->layer);
-    right(f, 12, rp_fmt_seconds(fig, per_step(r, l->total_s)));
-    right(f, 12, rp_fmt_seconds(fig, per_step(r, s[MP_PHASE_ATTENTION])));
-    right(f, 12, rp_fmt_seconds(fig, per_step(r, s[MP_PHASE_EXPERT])));
-    right(f, 22, rp_fmt_seconds(fig, per_step(r, around)));
+    rp_right(f, 12, rp_fmt_seconds(fig, per_step(r, l->total_s)));
+    rp_right(f, 12, rp_fmt_seconds(fig, per_step(r, s[MP_PHASE_ATTENTION])));
+    rp_right(f, 12, rp_fmt_seconds(fig, per_step(r, s[MP_PHASE_EXPERT])));
+    rp_right(f, 22, rp_fmt_seconds(fig, per_step(r, around)));
     if (l->max_vio_step.basis != MP_UNKNOWN)
         snprintf(fig, sizeof fig, "%.2f", l->max_vio_step.v);
-    right(f, 10, l->max_vio_step.basis != MP_UNKNOWN ? fig : RP_DASH);
+    rp_right(f, 10, l->max_vio_step.basis != MP_UNKNOWN ? fig : RP_DASH);
     snprintf(dead, sizeof dead, "%d", l->n_dead);
-    right(f, 14, l->n_expert ? dead : RP_DASH);
+    rp_right(f, 14, l->n_expert ? dead : RP_DASH);
     fputc('\n', f);
 }
 
@@ -385,9 +339,9 @@ static void expert_row(FILE *f, const struct rp_report *r, const struct rp_exper
     own.v /= r->step.count;
     shared.v /= r->step.count;
     fprintf(f, "  %-5d  %-6d", e->layer, e->expert);
-    right(f, 14, rp_fmt_count(fig, tokens));
-    right(f, 16, rp_fmt_seconds(fig, own));
-    right(f, 26, rp_fmt_seconds(fig, shared));
+    rp_right(f, 14, rp_fmt_count(fig, tokens));
+    rp_right(f, 16, rp_fmt_seconds(fig, own));
+    rp_right(f, 26, rp_fmt_seconds(fig, shared));
     fprintf(f, "   %s\n", mp_basis_name(e->seconds.basis));
 }
 
@@ -424,14 +378,16 @@ static void kernels(FILE *f, const struct rp_report *r)
     for (size_t i = 0; i < n; i++) {
         const struct rp_top_kernel *k = &r->kernel[i];
 
-        right(f, 10, rp_fmt_seconds(fig, per_step(r, k->seconds)));
-        right(f, 8, rp_fmt_percent(fig, (struct mp_val){k->ratio, MP_MEASURED}));
-        right(f, 8, rp_fmt_count(fig, (struct mp_val){(double)k->n / r->step.count, MP_MEASURED}));
-        right(f, 10, rp_fmt_seconds(fig, (struct mp_val){k->mean_s, MP_MEASURED}));
+        rp_right(f, 10, rp_fmt_seconds(fig, per_step(r, k->seconds)));
+        rp_right(f, 8, rp_fmt_percent(fig, (struct mp_val){k->ratio, MP_MEASURED}));
+        rp_right(f, 8,
+                 rp_fmt_count(fig, (struct mp_val){(double)k->n / r->step.count, MP_MEASURED}));
+        rp_right(f, 10, rp_fmt_seconds(fig, (struct mp_val){k->mean_s, MP_MEASURED}));
         fputs("  ", f);
-        left(f, 15, mp_phase_name(k->phase));
-        fprintf(f, "%s\n",
-                rp_cut(name, sizeof name, rp_kernel_name(full, sizeof full, k->name), WIDTH - 53));
+        rp_left(f, 15, mp_phase_name(k->phase));
+        fprintf(
+            f, "%s\n",
+            rp_cut(name, sizeof name, rp_kernel_name(full, sizeof full, k->name), RP_WIDTH - 53));
     }
 }
 
@@ -441,7 +397,7 @@ static void notes(FILE *f, const struct rp_report *r)
         fputs("\nTo know\n", f);
     for (size_t i = 0; i < r->n_note; i++) {
         fputs("  ", f);
-        wrap(f, r->note[i], 2, 2);
+        rp_wrap(f, r->note[i], 2, 2);
     }
 }
 
