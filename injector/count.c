@@ -412,8 +412,10 @@ void inj_count_step(uint32_t step, void *stream)
     s->known = c.known;
     s->routed = c.routed;
     memcpy(s->host, c.host, n);
-    if (used && !copy_out(s, stream))
+    if (used && !copy_out(s, stream)) {
+        inj_log(1, "counts could not be copied from the GPU: some steps have no tokens and no routing");
         goto clear;
+    }
     if (!used)
         s->known.n_micro = 0;
     s->on_gpu = used;

@@ -53,7 +53,7 @@ struct mock_cuda {
     int capturing;        /* a stream capture is under way */
     int busy;             /* so many event queries say "not ready" */
     int fail_alloc;       /* 1: cuMemAlloc fails */
-    int fail_launch;
+    int fail_launch, fail_copy;
     size_t param_bytes;   /* of the one parameter every kernel has, 0: unknown kernel */
     unsigned n_launch, n_alloc, n_query_param;
     unsigned n_illegal;   /* accesses outside what was allocated: error 700 on a GPU */

@@ -151,6 +151,8 @@ CALL(cuMemsetD32Async, uint64_t ptr, unsigned value, size_t n, void *stream)
 CALL(cuMemcpyDtoHAsync_v2, void *host, uint64_t ptr, size_t bytes, void *stream)
 {
     (void)stream;
+    if (m.fail_copy)
+        return INVALID;
     if (!mine((void *)(uintptr_t)ptr, bytes))
         return ILLEGAL;
     memcpy(host, (void *)(uintptr_t)ptr, bytes);
