@@ -43,6 +43,8 @@ struct rp_ab_step {
     bool counts;                /* whole and undisturbed */
     double seconds;             /* > 0 where it counts */
     double work[RP_WORK_COUNT]; /* NaN: unknown */
+    uint64_t begin_ns, end_ns;  /* CLOCK_REALTIME; 0 unknown */
+    bool is_traced;             /* the GPU was watched */
 };
 
 /* The first unit that every step knows that counts; RP_WORK_STEP always is. */
