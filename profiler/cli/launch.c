@@ -18,7 +18,8 @@
 #include "profiler/cli/cmd.h"
 #include "profiler/core/shm.h"
 
-#define GUEST_NAME "libmoeprof.so"
+#define GUEST_NAME    "libmoeprof.so"
+#define GUEST_DIR_MAX 199 /* what the guest keeps room for: inj_opts in injector/guest.h */
 
 int cli_guest_path(char *out, size_t out_bytes, struct mp_err *err)
 {
@@ -46,10 +47,17 @@ int cli_job_dir(char *out, size_t out_bytes, struct mp_err *err)
 {
     const char *env = getenv("MOEPROF"), *at = env ? strstr(env, "dir=") : NULL;
     char wanted[2048] = "";
+    int rc;
 
     if (at && (at == env || at[-1] == ','))
         snprintf(wanted, sizeof wanted, "%.*s", (int)strcspn(at + 4, ","), at + 4);
-    return mp_shm_dir(out, out_bytes, wanted, err);
+    rc = mp_shm_dir(out, out_bytes, wanted, err);
+    if (rc == MP_OK && (strlen(out) > GUEST_DIR_MAX || strchr(out, ',')))
+        rc = mp_fail(err, MP_EINVAL,
+                     "job directory '%.80s..' is too long for a guest, or holds a comma: name "
+                     "another with MOEPROF=dir=",
+                     out);
+    return rc;
 }
 
 static int prepend(const char *variable, const char *word)
@@ -67,12 +75,30 @@ static int prepend(const char *variable, const char *word)
     return rc;
 }
 
+/* What MOEPROF held besides dir and session, each item with a comma in front. */
+static void other_items(char *out, size_t n)
+{
+    const char *item = getenv("MOEPROF");
+    size_t used = 0;
+
+    out[0] = 0;
+    while (item && *item) {
+        size_t len = strcspn(item, ",");
+
+        if (len && strncmp(item, "dir=", 4) != 0 && strncmp(item, "session=", 8) != 0 &&
+            used + len + 2 < n)
+            used += (size_t)snprintf(out + used, n - used, ",%.*s", (int)len, item);
+        item += len + (item[len] == ',');
+    }
+}
+
 static int environment_set(const struct cli_launch *l)
 {
-    char *text;
+    char *text, others[1024];
     int rc;
 
-    if (asprintf(&text, "dir=%s,session=%s", l->dir, l->session) < 0)
+    other_items(others, sizeof others);
+    if (asprintf(&text, "dir=%s,session=%s%s", l->dir, l->session, others) < 0)
         return -1;
     rc = setenv("MOEPROF", text, 1);
     free(text);

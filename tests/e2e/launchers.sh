@@ -29,5 +29,5 @@ expect 0 moeprof run -o o.moeprof -- "$guest" steps=5
 kill $other && wait $other 2>/dev/null || true
 
 # Whatever the job's environment, the guest's own variables arrive.
-expect 1 moeprof run --preload -- bash -c 'echo "$MOEPROF|$CUDA_INJECTION64_PATH|$LD_PRELOAD" > env'
-grep -q "^dir=$T/job,session=run-[0-9a-f-]*|$B/libmoeprof.so|$B/libmoeprof.so\$" env || fail "environment: $(cat env)"
+expect 1 env MOEPROF="other=1,$MOEPROF,session=x" "$B/moeprof" run --preload -- bash -c 'echo "$MOEPROF|$CUDA_INJECTION64_PATH|$LD_PRELOAD" > env'
+grep -q "^dir=$T/job,session=run-[0-9a-f-]*,other=1|$B/libmoeprof.so|$B/libmoeprof.so\$" env || fail "environment: $(cat env)"
