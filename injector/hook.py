@@ -1,16 +1,16 @@
 """The part of the guest that only Python can do: where the model is, what it is made of, when a step ends.
 
 Embedded in libmoeprof.so and executed once, under the GIL, when torch is in the process. `_moeprof` (C) is
-put among the globals before; without it nothing is installed and only build_spec() and describe() are of use.
+put among the globals before; without it nothing is installed and only build_spec() is of use.
 
 Rules (injector/BRIDGE.md): no print, no import of a module the job has not imported, no sync with the GPU,
 no reference that keeps a model alive, and no exception that reaches the job.
 
 When a step ends: at the first call of the root module after an optimizer stepped. What runs between the two
 (zero_grad, scheduler, logging, several optimizers, a step fused into backward) thus belongs to the step whose
-update it is. Forwards without gradient that follow an update (evaluation) form a step of their own without
-micro-batches, closed by the next training forward. A step that GradScaler skips calls no optimizer and
-becomes part of the next one.
+update it is. Forwards without gradient that follow an update (evaluation, generation) form a step of their own
+without micro-batches, closed by the next training forward. A step that GradScaler skips calls no optimizer and
+becomes part of the next one. The last step ends when the model is freed or the interpreter ends.
 """
 import collections
 import collections.abc
@@ -626,9 +626,10 @@ def attention_spec(structure, index, notes):
 def window_of(config, module, kind):
     if kind not in (None, "sliding_attention"):
         return 0
-    width = getattr(module, "sliding_window", None)
+    declared = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    width = getattr(module, "sliding_window", declared)
     if kind == "sliding_attention":
-        width = width or getattr(config, "sliding_window", None)
+        width = width or declared
     return width if isinstance(width, int) and width > 0 else 0
 
 
@@ -770,25 +771,24 @@ def causal_pairs(length, window):
     return window * length - window * (window - 1) // 2
 
 
-def plain(tensor, shape):
-    """A mask, labels or positions the guest can count: a plain tensor of exactly (batch, length)."""
-    return tensor if isinstance(tensor, torch.Tensor) and tuple(tensor.shape) == shape else None
+def tokens_of(given):
+    """The tensor of the tokens or their embeddings among what the model was called with; None: not recognised."""
+    named = (given.get(name) for name in ("input_ids", "inputs_embeds", "tokens", "idx", "x"))
+    return next((value for value in (*named, *given.values()) if isinstance(value, torch.Tensor)), None)
 
 
-def token_shape(given):
-    """(batch, length) from what the model was called with, by metadata alone; None: not recognised."""
-    for name in ("input_ids", "inputs_embeds", "tokens", "idx", "x"):
-        if isinstance(given.get(name), torch.Tensor):
-            break
-    else:
-        name = next((key for key, value in given.items() if isinstance(value, torch.Tensor)), None)
-    tensor = given.get(name)
-    if tensor is None:
-        return None
+def token_shape(tensor):
+    """(batch, length) by metadata alone."""
     sizes = tuple(tensor.shape)
     if tensor.is_floating_point():
         sizes = sizes[:-1]  # embeddings: the last dimension is the hidden size
     return sizes if len(sizes) == 2 else (1,) + sizes if len(sizes) == 1 else None
+
+
+def beside(tokens, shape, value):
+    """A mask, labels or positions that can be counted with the tokens: of their shape, on their device."""
+    fits = isinstance(value, torch.Tensor) and tuple(value.shape) == shape and value.device == tokens.device
+    return value if fits else None
 
 
 def head_rows(given, batch, length):
@@ -810,14 +810,15 @@ def segment_lengths(given):
 
 
 def count_tokens(given, windows):
-    shape = token_shape(given)
+    tokens = tokens_of(given)
+    shape = token_shape(tokens) if tokens is not None else None
     if shape is None:
         guest.micro(None, None, None, None, None, None, 0)
         return
     batch, length = shape
-    mask = plain(given.get("attention_mask"), shape)
-    labels = plain(given.get("labels"), shape)
-    positions = plain(given.get("position_ids"), shape)
+    mask = beside(tokens, shape, given.get("attention_mask"))
+    labels = beside(tokens, shape, given.get("labels", given.get("targets")))
+    positions = beside(tokens, shape, given.get("position_ids"))
     lengths = segment_lengths(given) if mask is None and positions is None else None
     on_device = mask is not None or positions is not None
     processed = batch * length
@@ -1085,7 +1086,7 @@ class Session:
     def gone(self):
         """The model was freed, or the interpreter ends: close the last step and forget its addresses."""
         if self.updates:
-            guest.step_end()
+            guest.step_end(True)  # it ended when its optimizer returned, not now
         self.updates = 0
         guest.set_ranges([])
 

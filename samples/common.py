@@ -51,7 +51,7 @@ def options(description):
     add("--deterministic", action="store_true", help="deterministic algorithms, for bit-identical losses")
     add("--print-losses", metavar="FILE", help="write the losses of all steps as JSON")
     add("--routing", metavar="FILE", help="write the tokens per expert, layer and step, as the model chose them")
-    add("--torch-profiler", metavar="FILE", help="record steps with torch.profiler, write a summary of its kernels as JSON")
+    add("--torch-profiler", metavar="FILE", help="record steps with torch.profiler, summarise its kernels as JSON")
     add("--torch-trace", metavar="FILE", help="and export its trace")
     add("--profile-from", type=int, default=3, help="first step that torch.profiler records")
     add("--profile-steps", type=int, default=3, help="how many")
@@ -151,16 +151,14 @@ class Routing:
         import torch
         self.torch, self.steps, self.now = torch, [], {}
         for name, module in model.named_modules():
-            if name.endswith(".experts") and not hasattr(module, "base_layer"):
-                if isinstance(module, torch.nn.ModuleList):
-                    for e, expert in enumerate(module):
-                        expert.register_forward_pre_hook(self.count_rows(name, e, len(module)))
-                else:
-                    module.register_forward_pre_hook(self.count_indices(name, module.num_experts), with_kwargs=True)
-            elif hasattr(module, "base_layer") and ".experts" in name and hasattr(module.get_base_layer(), "num_experts"):
-                if not name.endswith("base_layer"):
-                    module.register_forward_pre_hook(self.count_indices(name, module.get_base_layer().num_experts),
-                                                     with_kwargs=True)
+            if not name.endswith(".experts"):
+                continue
+            base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+            if isinstance(base, torch.nn.ModuleList):
+                for e, expert in enumerate(base):
+                    expert.register_forward_pre_hook(self.count_rows(name, e, len(base)))
+            elif hasattr(base, "num_experts"):
+                module.register_forward_pre_hook(self.count_indices(name, base.num_experts), with_kwargs=True)
 
     def replaying(self):
         return self.torch._C._current_graph_task_id() != -1
@@ -169,12 +167,14 @@ class Routing:
         self.now[name] = self.now[name] + counts if name in self.now else counts
 
     def count_indices(self, name, experts):
+        torch = self.torch
+
         def hook(module, args, kwargs):
             if not self.replaying():
                 given = [*args, *kwargs.values()]
-                index = next(tensor for tensor in given if tensor.dtype in (self.torch.int64, self.torch.int32))
-                self.add(name, self.torch.zeros(experts, dtype=self.torch.int64, device=index.device).scatter_add_(
-                    0, index.flatten().long(), self.torch.ones(index.numel(), dtype=self.torch.int64, device=index.device)))
+                index = next(tensor for tensor in given if tensor.dtype in (torch.int64, torch.int32)).flatten().long()
+                counts = torch.zeros(experts, dtype=torch.int64, device=index.device)
+                self.add(name, counts.scatter_add_(0, index, torch.ones_like(index)))
         return hook
 
     def count_rows(self, name, expert, experts):

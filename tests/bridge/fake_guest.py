@@ -170,7 +170,7 @@ class FakeGuest:
         self.in_update = False
         self.note("optimizer_end")
 
-    def step_end(self):
+    def step_end(self, late=False):
         self.note("step_end")
         self.step += 1
 

@@ -56,8 +56,8 @@ def make(family, **more):
     kind, extra, *_ = FAMILIES[family]
     config = transformers.AutoConfig.for_model(kind, **dict(COMMON, **dict(extra, **more)))
     torch.manual_seed(0)
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=more.get("attn_implementation", "eager")
-                                                         if family == "gpt_oss" else "sdpa").train()
+    attention = "eager" if family == "gpt_oss" else "sdpa"  # its sinks have no sdpa
+    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention).train()
 
 
 def expectation(family):

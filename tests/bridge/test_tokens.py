@@ -99,6 +99,21 @@ def test_a_mask_of_another_shape_is_left_alone(guest):
     assert (micro["useful"], micro["basis"]) == (24, fake_guest.MODELLED)
 
 
+def test_labels_elsewhere_are_not_read(guest):
+    """The guest is handed tensors of one device only."""
+    hook = fake_guest.load()
+    meta = IDS.to("meta")
+    assert hook["beside"](IDS, (2, 12), meta) is None and hook["beside"](IDS, (2, 12), IDS) is IDS
+    assert not guest.off
+
+
+def test_hand_written_targets(guest):
+    targets = IDS.clone()
+    targets[0, :4] = -100
+    models.HandWritten(models.ListMoe)(IDS, targets).backward()
+    assert guest.micros[0]["trainable"] == 20
+
+
 def test_unknown_inputs(guest):
     class Odd(models.HandWritten):
         def forward(self, batch):
