@@ -146,8 +146,6 @@ static int subscribe(struct mp_err *err)
     } else if (rc != CUPTI_OK) {
         return mp_fail(err, MP_ENOTSUP, "CUPTI refuses a subscriber: %s (%d)", inj_cupti_text(rc), rc);
     }
-    for (size_t i = 0; inj_launch_cbid[i]; i++)
-        cupti.enable_callback(1, subscriber, DOMAIN_DRIVER, inj_launch_cbid[i]);
     return MP_OK;
 }
 
@@ -226,9 +224,10 @@ static int kineto_disable(int kind)
 {
     int rc;
 
+    if (kind < 0 || kind > 63 || !(atomic_load(&other.kinds) >> kind & 1))
+        return CUPTI_OK; /* not on by its doing: it may be on by ours */
     pthread_mutex_lock(&lock);
-    if (kind >= 0 && kind < 64)
-        atomic_fetch_and(&other.kinds, ~(1ull << kind));
+    atomic_fetch_and(&other.kinds, ~(1ull << kind));
     rc = cupti.disable(kind);
     atomic_store(&other.flushed_ns, inj_now_ns());
     pthread_mutex_unlock(&lock);
@@ -265,6 +264,21 @@ static void redirect_torch(void)
 
 /* ---- public -------------------------------------------------------------------------------------------- */
 
+static int record(struct mp_err *err)
+{
+    int rc = cupti.register_callbacks(request, complete);
+
+    if (rc != CUPTI_OK)
+        return mp_fail(err, MP_ENOTSUP, "CUPTI refuses buffer callbacks: %s (%d)", inj_cupti_text(rc), rc);
+    rc = enable_kinds(err);
+    if (rc)
+        return rc;
+    redirect_torch();
+    for (size_t i = 0; inj_launch_cbid[i]; i++) /* last: a launch that is counted has a record */
+        cupti.enable_callback(1, subscriber, DOMAIN_DRIVER, inj_launch_cbid[i]);
+    return MP_OK;
+}
+
 int inj_tracer_start(struct mp_err *err)
 {
     int rc = inj_cupti_find(err);
@@ -275,12 +289,16 @@ int inj_tracer_start(struct mp_err *err)
         return mp_fail(err, MP_ENOTSUP, "the CUDA driver in this process lacks calls that recording needs");
     if (inj_activity_init())
         return mp_fail(err, MP_ENOMEM, "no memory for activity buffers");
-    rc = cupti.register_callbacks(request, complete);
-    if (rc != CUPTI_OK)
-        return mp_fail(err, MP_ENOTSUP, "CUPTI refuses buffer callbacks: %s (%d)", inj_cupti_text(rc), rc);
-    redirect_torch();
-    rc = enable_kinds(err); /* before launches are noted: a launch that is counted has a record */
-    return rc ? rc : subscribe(err);
+    rc = subscribe(err); /* first: who holds CUPTI keeps its buffer callbacks and kinds as they are */
+    if (rc)
+        return rc;
+    rc = record(err);
+    if (rc) {
+        kinds(cupti.disable);
+        cupti.unsubscribe(subscriber);
+        subscriber = NULL;
+    }
+    return rc;
 }
 
 void inj_tracer_flush(void)

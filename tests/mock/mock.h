@@ -44,6 +44,7 @@ struct mock_cupti {
     cupti_complete_fn complete;
     size_t dropped;          /* since last asked */
     unsigned n_register, n_flush;
+    bool keeps_on_flush;     /* a buffer whose records are not all complete stays */
     size_t record_bytes[64]; /* of a kind; 0: as the version says */
 };
 
@@ -65,6 +66,7 @@ struct mock {
     struct mock_torch *(*torch)(void);
     int (*kineto_start)(void); /* 0, or CUPTI's refusal */
     struct mock_kineto_seen (*kineto_stop)(void);
+    int (*kineto_disable)(int kind);
     struct mock_cupti *(*cupti)(void);
     /* One driver call of this thread as CUPTI reports it: at entry and at exit. */
     void (*call)(uint32_t cbid, const void *params, const char *symbol, uint32_t corr);

@@ -167,7 +167,8 @@ EXPORT int cuptiActivityFlushAll(uint32_t flags)
     (void)flags;
     pthread_mutex_lock(&lock);
     m.n_flush++;
-    hand_over();
+    if (!m.keeps_on_flush)
+        hand_over();
     pthread_mutex_unlock(&lock);
     return CUPTI_OK;
 }

@@ -41,6 +41,7 @@ static inline void mock_load_torch(struct mock *m)
     *(void **)&m->torch = dlsym(lib, "mock_torch");
     *(void **)&m->kineto_start = dlsym(lib, "mock_kineto_start");
     *(void **)&m->kineto_stop = dlsym(lib, "mock_kineto_stop");
+    *(void **)&m->kineto_disable = dlsym(lib, "mock_kineto_disable");
 }
 
 static inline void mock_load_cupti(struct mock *m)

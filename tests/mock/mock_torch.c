@@ -25,6 +25,7 @@ uint64_t _ZN2at15sequence_number4peekEv(void);
 uint64_t _ZN2at14RecordFunction15currentThreadIdEv(void);
 int mock_kineto_start(void);
 struct mock_kineto_seen mock_kineto_stop(void);
+int mock_kineto_disable(int which);
 
 EXPORT struct shared_ptr *_ZN5torch8autograd16get_current_nodeEv(struct shared_ptr *out)
 {
@@ -132,6 +133,11 @@ EXPORT int mock_kineto_start(void)
         rc = cuptiActivityEnable(kind[i]);
     recording = !rc;
     return rc;
+}
+
+EXPORT int mock_kineto_disable(int which)
+{
+    return cuptiActivityDisable(which);
 }
 
 EXPORT struct mock_kineto_seen mock_kineto_stop(void)

@@ -1,0 +1,353 @@
+/* CUPTI switched on and off, refused, held by somebody, and shared with a profiler that the job starts.
+ * The tracer keeps its state for the life of a process, so each case runs in a child of its own. */
+#include "injector/tracer.h"
+
+#include "injector/activity.h"
+#include "injector/count.h"
+#include "injector/cuda_api.h"
+#include "injector/cupti_api.h"
+#include "injector/decode.h"
+#include "injector/launch.h"
+#include "tests/unit/guest_fixture.h"
+
+#include <sys/wait.h>
+
+static struct mock mock;
+static unsigned n_seen;
+static uint32_t last_corr;
+
+#define CHECK(cond)                                                                                \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                             \
+            _exit(1);                                                                              \
+        }                                                                                          \
+    } while (0)
+
+static void in_child(void (*fn)(void))
+{
+    int status;
+    pid_t pid = fork();
+
+    if (!pid) {
+        fn();
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    assert_int_equal(status, 0);
+}
+
+static void see(void *arg, const uint8_t *record)
+{
+    struct inj_activity a;
+
+    (void)arg;
+    CHECK(inj_decode(&a, record));
+    n_seen++;
+    last_corr = a.corr;
+}
+
+/* Records that have come to the guest since the last call. */
+static unsigned ours(void)
+{
+    n_seen = 0;
+    inj_tracer_flush();
+    inj_activity_drain(see, NULL);
+    return n_seen;
+}
+
+static void kernels(uint32_t n)
+{
+    static uint32_t corr;
+
+    for (uint32_t i = 0; i < n; i++, corr++)
+        mock.kernel(corr + 1, "some_kernel", 1000 + corr, 1001 + corr);
+}
+
+static bool launch_is_seen(void)
+{
+    struct launch_params p = {.f = (void *)0x100};
+    uint64_t before = inj_launch_count();
+
+    mock.call(CB_cuLaunchKernel, &p, "some_kernel", 1);
+    return inj_launch_count() == before + 1;
+}
+
+static void wait_for_resume(void)
+{
+    for (int i = 0; i < 40 && inj_tracer_poll() != 2; i++)
+        usleep(50000);
+    CHECK(!inj_tracer_aside());
+}
+
+/* ---- on ------------------------------------------------------------------------------------------------ */
+
+static void start_with(uint32_t version)
+{
+    struct mp_err err = {0};
+
+    mock.cupti()->version = version;
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    CHECK(cupti.version == version);
+    CHECK(strstr(cupti.path, "mock/libcupti.so.13"));
+    CHECK(mock.cupti()->kinds == (1u << ACT_CONCURRENT_KERNEL | 1u << ACT_MEMCPY | 1u << ACT_MEMCPY_P2P | 1u << ACT_MEMSET));
+    CHECK(launch_is_seen());
+    for (unsigned cbid = 0, i = 0; cbid < CB_MAX; cbid++) {
+        bool want = false;
+
+        for (i = 0; inj_launch_cbid[i]; i++)
+            want |= inj_launch_cbid[i] == cbid;
+        CHECK(mock.cupti()->callback_on[cbid] == want);
+    }
+    kernels(5000); /* more than one buffer */
+    CHECK(ours() == 5000);
+    CHECK(last_corr == 5000);
+    CHECK(inj_activity_starved() == 0 && inj_activity_dropped() == 0);
+}
+
+static void cupti_12_4(void)
+{
+    start_with(22);
+}
+
+static void cupti_12_8(void)
+{
+    start_with(26);
+}
+
+static void cupti_13_0(void)
+{
+    start_with(130001);
+}
+
+static void cupti_13_1(void)
+{
+    start_with(130100);
+}
+
+static void test_versions(void **state)
+{
+    (void)state;
+    in_child(cupti_12_4);
+    in_child(cupti_12_8);
+    in_child(cupti_13_0);
+    in_child(cupti_13_1);
+}
+
+/* An agent that does not come: no buffer is left, CUPTI is told so, each record is counted. */
+static void starved(void)
+{
+    struct mp_err err;
+    uint32_t n = INJ_BUFFER_MAX * (INJ_BUFFER_BYTES / 216) + 1000;
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    kernels(n);
+    CHECK(inj_activity_starved() > 0);
+    CHECK(ours() + mock.cupti()->dropped + inj_activity_dropped() == n);
+    kernels(10);
+    CHECK(ours() == 10);
+}
+
+static void test_no_buffer_left(void **state)
+{
+    (void)state;
+    in_child(starved);
+}
+
+/* ---- refused --------------------------------------------------------------------------------------------- */
+
+static void nothing_was_touched(void)
+{
+    CHECK(mock.cupti()->kinds == 0);
+    CHECK(mock.cupti()->n_register == 0);
+    CHECK(!mock.cupti()->subscriber);
+}
+
+/* Its buffer callbacks must stay its own: registering ours would take its records away. */
+static void held_by_name(void)
+{
+    struct mp_err err = {0};
+
+    strcpy(mock.cupti()->holder, "Nsight Systems");
+    CHECK(inj_tracer_start(&err) == MP_EBUSY);
+    CHECK(strstr(err.msg, "Nsight Systems"));
+    nothing_was_touched();
+}
+
+static void held_by_unknown(void)
+{
+    struct mp_err err = {0};
+
+    mock.cupti()->version = 26;
+    strcpy(mock.cupti()->holder, "somebody");
+    CHECK(inj_tracer_start(&err) == MP_EBUSY);
+    CHECK(strstr(err.msg, "another profiler"));
+    nothing_was_touched();
+}
+
+static void no_driver(void)
+{
+    struct mp_err err = {0};
+
+    mock.cupti()->subscribe_result = 999;
+    CHECK(inj_tracer_start(&err) == MP_ENOTSUP);
+    CHECK(strstr(err.msg, "CUPTI_ERROR_UNKNOWN (999)"));
+    nothing_was_touched();
+}
+
+static void no_kernels(void)
+{
+    struct mp_err err = {0};
+
+    mock.cupti()->enable_result = 35;
+    CHECK(inj_tracer_start(&err) == MP_ENOTSUP);
+    CHECK(strstr(err.msg, "refuses to record kernels"));
+    CHECK(!mock.cupti()->subscriber); /* others may have it */
+    CHECK(!launch_is_seen());
+}
+
+static void no_buffers(void)
+{
+    struct mp_err err = {0};
+
+    mock.cupti()->register_result = 1;
+    CHECK(inj_tracer_start(&err) == MP_ENOTSUP);
+    CHECK(strstr(err.msg, "buffer callbacks"));
+    CHECK(!mock.cupti()->subscriber && mock.cupti()->kinds == 0);
+    CHECK(mock.kineto_start() == 1); /* goes to CUPTI itself: nothing is redirected */
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    in_child(held_by_name);
+    in_child(held_by_unknown);
+    in_child(no_driver);
+    in_child(no_kernels);
+    in_child(no_buffers);
+}
+
+/* ---- beside another profiler -------------------------------------------------------------------------------- */
+
+/* It gets its records, all of them and only in its time, and we go on after it; again and again. */
+static void kineto_twice(void)
+{
+    struct mp_err err;
+    struct mock_kineto_seen seen;
+    static const int64_t index[1];
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    for (int session = 0; session < 2; session++) {
+        kernels(100);
+        CHECK(mock.kineto_start() == 0);
+        CHECK(inj_tracer_aside());
+        CHECK(inj_tracer_poll() == 1);
+        inj_count_layer(0, 4);
+        CHECK(inj_count_route(0, index, 8, 1, true, NULL) == MP_EBUSY); /* it would see our kernels */
+        kernels(1000);
+        CHECK(ours() == 100);
+        seen = mock.kineto_stop();
+        CHECK(seen.kernels == 1000 && seen.others == 0 && seen.unknown_buffers == 0 && seen.refused == 0);
+        kernels(7); /* in between: nobody's, and so it is said */
+        wait_for_resume();
+        kernels(50);
+        CHECK(ours() == 50);
+        CHECK(launch_is_seen());
+    }
+}
+
+/* What it switches off after it has ended, or that it never switched on, is not taken from us. */
+static void kineto_disables_again(void)
+{
+    struct mp_err err;
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    CHECK(mock.kineto_start() == 0);
+    mock.kineto_stop();
+    wait_for_resume();
+    CHECK(mock.kineto_disable(ACT_CONCURRENT_KERNEL) == 0);
+    kernels(20);
+    CHECK(ours() == 20);
+    CHECK(!inj_tracer_aside());
+}
+
+/* CUPTI may keep a buffer of ours when asked to flush, and put the other's records into it. */
+static void buffer_in_flight(void)
+{
+    struct mp_err err;
+    struct mock_kineto_seen seen;
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    kernels(1);
+    mock.cupti()->keeps_on_flush = true;
+    CHECK(mock.kineto_start() == 0);
+    kernels(500);
+    mock.cupti()->keeps_on_flush = false;
+    seen = mock.kineto_stop();
+    CHECK(seen.kernels == 501 && seen.unknown_buffers == 0);
+    CHECK(ours() == 0);
+    wait_for_resume();
+    kernels(3);
+    CHECK(ours() == 3);
+}
+
+/* It begins when nothing of ours runs yet, and before our start: CUPTI is its own then. */
+static void kineto_first(void)
+{
+    struct mp_err err = {0};
+
+    CHECK(mock.kineto_start() == 0);
+    strcpy(mock.cupti()->holder, "Kineto");
+    CHECK(inj_tracer_start(&err) == MP_EBUSY);
+    CHECK(strstr(err.msg, "Kineto"));
+    kernels(30);
+    CHECK(mock.kineto_stop().kernels == 30);
+}
+
+static void test_beside_kineto(void **state)
+{
+    (void)state;
+    in_child(kineto_twice);
+    in_child(kineto_disables_again);
+    in_child(buffer_in_flight);
+    in_child(kineto_first);
+}
+
+/* ---- the driver ------------------------------------------------------------------------------------------------- */
+
+/* Launches through the driver stand-in: one launch seen, one record delivered, each. */
+static void through_the_driver(void)
+{
+    struct mp_err err;
+    int seen = 0;
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    for (int i = 0; i < 4000; i++)
+        CHECK(cuda.launch((void *)0x1000, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL) == 0);
+    seen = (int)ours();
+    CHECK(seen == 4000 && inj_launch_count() == 4000);
+}
+
+static void test_exact_counts(void **state)
+{
+    (void)state;
+    in_child(through_the_driver);
+}
+
+static int up(void **state)
+{
+    mock_load_torch(&mock);
+    mock_load_cupti(&mock);
+    mock_load_cuda(&mock);
+    return guest_up(state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_versions),      cmocka_unit_test(test_no_buffer_left), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_beside_kineto), cmocka_unit_test(test_exact_counts),
+    };
+
+    return cmocka_run_group_tests(tests, up, guest_down);
+}
