@@ -96,7 +96,7 @@ static json_t *agent(const struct dash_job *job)
     const struct dash_counters *n = &job->counters;
     json_t *features = json_object();
 
-    for (int i = 0; i < MP_FEATURE_COUNT && !job->replay; i++) {
+    for (int i = 0; i < MP_FEATURE_COUNT; i++) {
         static const char *const state[] = {"waiting", "on", "off"};
         enum mp_feature_state s = job->feature[i].state;
         json_object_set_new(features, dash_feature_name((enum mp_feature)i),

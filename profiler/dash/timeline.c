@@ -102,6 +102,15 @@ static int by_start(const void *pa, const void *pb)
     return a->start_ns < b->start_ns ? -1 : a->start_ns > b->start_ns;
 }
 
+/* One stream's records come in order: sorting them again would be most of the work. */
+static bool is_sorted(const struct dash_op *op, uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++)
+        if (op[i].start_ns < op[i - 1].start_ns)
+            return false;
+    return true;
+}
+
 static void clear_bins(struct dash_timeline *t)
 {
     memset(t->bin, 0, sizeof t->bin);
@@ -115,8 +124,8 @@ static void clear_bins(struct dash_timeline *t)
 static void lay_out(struct dash_timeline *t, struct dash_op *op, uint32_t n)
 {
     uint64_t cursor = 0;
-
-    qsort(op, n, sizeof *op, by_start);
+    if (!is_sorted(op, n))
+        qsort(op, n, sizeof *op, by_start);
     for (uint32_t i = 0; i < n; i++) {
         uint64_t from = op[i].start_ns > t->begin_ns ? op[i].start_ns - t->begin_ns : 0;
         uint64_t to = from + op[i].dur_ns;

@@ -49,7 +49,7 @@ static void put_features(struct page *p, const struct dash_job *job)
 {
     static const char *const state[] = {"waiting", "on", "off"};
 
-    put_title(p, "What works");
+    put_title(p, job->replay ? "What worked" : "What works");
     for (int i = 0; i < MP_FEATURE_COUNT; i++) {
         enum mp_feature_state s = job->feature[i].state;
         char text[200];
@@ -66,8 +66,7 @@ static void put_features(struct page *p, const struct dash_job *job)
 
 static void put_all(struct page *p, const struct dash_job *job)
 {
-    if (!job->replay)
-        put_features(p, job);
+    put_features(p, job);
     put_title(p, "What runs");
     put_line(p, DASH_DIM, "command", DASH_NORMAL, job->title);
     if (job->gpu_name[0])
