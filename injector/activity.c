@@ -2,6 +2,7 @@
 #include "injector/activity.h"
 
 #include "injector/cupti_api.h"
+#include "injector/trace.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -89,6 +90,8 @@ void inj_activity_drain(void (*fn)(void *arg, const uint8_t *record), void *arg)
         int i = oldest(mask);
         uint8_t *buffer = pool + (size_t)i * INJ_BUFFER_BYTES, *record = NULL;
 
+        if (inj_trace_on())
+            inj_trace_buffer(buffer, full_bytes[i], cupti.get_next_record);
         while (cupti.get_next_record(buffer, full_bytes[i], &record) == CUPTI_OK)
             fn(arg, record);
         atomic_fetch_and(&full_mask, ~(1ull << i));

@@ -9,6 +9,7 @@
 #include "injector/join.h"
 #include "injector/launch.h"
 #include "injector/pybridge.h"
+#include "injector/trace.h"
 #include "injector/tracer.h"
 
 #include <pthread.h>
@@ -18,6 +19,7 @@
 #include <time.h>
 
 #define ROUND_NS 200000000u       /* 5 rounds a second: a record on screen within 250 ms of its delivery */
+#define TRACE_NS 20000000u        /* while everything is written down: four notes a launch */
 #define FLUSH_NS 1000000000u      /* asked for only when nothing was delivered by itself for so long */
 #define ASLEEP_NS 100000000u      /* until torch is in the process: looks 10 times a second... */
 #define ASLEEP_MAX_NS 5000000000u /* ...then ever more rarely */
@@ -98,6 +100,7 @@ static bool start(void)
 {
     struct mp_shm *shm = inj_shm();
     uint32_t step = atomic_load(&inj.step);
+    struct mp_err err;
 
     started = true;
     if (!shm)
@@ -111,6 +114,8 @@ static bool start(void)
         atomic_store(&shm->state, MP_GUEST_OFF);
         return false;
     }
+    if (inj_trace_on() && inj_trace_open(inj.opts.trace, cupti.version, &err))
+        inj_log(2, "%s", err.msg);
     inj_join_mark_steps(shm, step, atomic_load(&inj.step), MP_STEP_PARTIAL);
     atomic_store(&shm->state, MP_GUEST_RECORDING);
     return true;
@@ -199,10 +204,14 @@ static void one_round(struct mp_shm *shm, bool last)
         flush_if_quiet(last);
     }
     inj_join_launches(shm);
+    if (inj_trace_on())
+        inj_trace_round();
     if (!inj.opts.no_cuda)
         inj_activity_drain(inj_join_activity, shm);
     inj_join_steps(shm, inj_now_ns(), last);
     mp_shm_flush(shm);
+    if (inj_trace_on())
+        inj_trace_flush();
     watch_silence(shm);
     publish_gauges(shm);
 }
@@ -227,7 +236,7 @@ static void *run(void *arg)
             on = start();
         if (on)
             one_round(inj_shm(), false);
-        inj_ctl_wait(on ? ROUND_NS : hooked ? ASLEEP_MAX_NS : sleep_ns);
+        inj_ctl_wait(on ? (inj_trace_on() ? TRACE_NS : ROUND_NS) : hooked ? ASLEEP_MAX_NS : sleep_ns);
     }
     inj_ctl_close();
     if (on && inj_alive()) {

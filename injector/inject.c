@@ -10,6 +10,7 @@
 #include "injector/agent.h"
 #include "injector/ctl.h"
 #include "injector/guest.h"
+#include "injector/trace.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -25,6 +26,12 @@ static void copy_value(char *out, size_t bytes, const char *value, size_t n)
     snprintf(out, bytes, "%.*s", (int)n, value);
 }
 
+static void trace_to(struct inj_opts *o, const char *value, size_t n)
+{
+    copy_value(o->trace, sizeof o->trace, value, n);
+    atomic_store(&inj_tracing, o->trace[0] != '\0');
+}
+
 /* "key=value,key=value"; unknown keys are skipped: a newer tool may know more. */
 static void parse_options(struct inj_opts *o, const char *text)
 {
@@ -38,7 +45,7 @@ static void parse_options(struct inj_opts *o, const char *text)
         else if (strncmp(text, "session=", 8) == 0)
             copy_value(o->session, sizeof o->session, value, bytes);
         else if (strncmp(text, "trace=", 6) == 0)
-            copy_value(o->trace, sizeof o->trace, value, bytes);
+            trace_to(o, value, bytes);
         else if (strncmp(text, "cuda=none", 9) == 0)
             o->no_cuda = true;
         text += n + (text[n] == ',');

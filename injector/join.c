@@ -4,6 +4,7 @@
 #include "injector/activity.h"
 #include "injector/count.h"
 #include "injector/decode.h"
+#include "injector/trace.h"
 #include "profiler/core/attrib.h"
 
 #include <string.h>
@@ -160,18 +161,20 @@ static void take_mark(struct mp_shm *shm, const struct mp_step_mark *mark)
         ended_below = mark->step + 1;
 }
 
-static void take_outbox(struct mp_shm *shm, struct inj_thread *t)
+static void take_outbox(struct mp_shm *shm, unsigned slot, struct inj_thread *t)
 {
     static union mp_record batch[512];
     size_t n;
 
     while ((n = inj_thread_take(t, batch, countof(batch)))) {
         for (size_t k = 0; k < n; k++) {
+            if (inj_trace_on())
+                inj_trace_take(slot, &batch[k]);
             if (batch[k].head.kind == INJ_NOTE_LAUNCH)
                 take_launch(shm, (const struct inj_note *)&batch[k]);
             else if (batch[k].head.kind == MP_STEP)
                 take_mark(shm, &batch[k].mark);
-            else
+            else if (batch[k].head.kind < INJ_TRACE_KIND)
                 mp_shm_put(shm, &batch[k]);
         }
     }
@@ -186,7 +189,7 @@ void inj_join_launches(struct mp_shm *shm)
     for (int pass = 0; pass < 2; pass++) {
         round_no++;
         for (unsigned i = 0; (t = inj_thread_at(i)); i++)
-            take_outbox(shm, t);
+            take_outbox(shm, i, t);
     }
 }
 
@@ -311,6 +314,8 @@ void inj_join_activity(void *arg, const uint8_t *record)
 
 static void put_shm(void *shm, const union mp_record *record)
 {
+    if (inj_trace_on())
+        inj_trace_counted(record);
     mp_shm_put(shm, record);
 }
 

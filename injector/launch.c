@@ -9,6 +9,7 @@
 #include "injector/cuda_api.h"
 #include "injector/scope.h"
 #include "injector/torch_abi.h"
+#include "injector/trace.h"
 #include "profiler/core/kname.h"
 #include "profiler/core/phase.h"
 
@@ -55,7 +56,11 @@ static _Atomic uint64_t n_launch;
 
 void inj_launch_set_ranges(struct mp_ranges *new_ranges)
 {
-    struct mp_ranges *old = atomic_exchange_explicit(&ranges, new_ranges, memory_order_acq_rel);
+    struct mp_ranges *old;
+
+    if (inj_trace_on())
+        inj_trace_set_ranges(new_ranges);
+    old = atomic_exchange_explicit(&ranges, new_ranges, memory_order_acq_rel);
 
     mp_ranges_free(ranges_old); /* two generations back: no callback can still be in it */
     ranges_old = old;
@@ -181,18 +186,26 @@ static bool scan_params(const struct func *f, void **params, int layer, struct m
 }
 
 /* cuBLAS hands its arguments over as one buffer. */
-static bool scan_extra(void **extra, int layer, struct mp_hit *hit)
+static const void *extra_buffer(void **extra, size_t *bytes)
 {
-    const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
     const void *buffer = NULL;
-    size_t bytes = 0;
 
+    *bytes = 0;
     for (int i = 0; i < 8 && (uintptr_t)extra[i] != EXTRA_END; i += 2) {
         if ((uintptr_t)extra[i] == EXTRA_POINTER)
             buffer = extra[i + 1];
         else if ((uintptr_t)extra[i] == EXTRA_SIZE)
-            bytes = *(const size_t *)extra[i + 1];
+            *bytes = *(const size_t *)extra[i + 1];
     }
+    return buffer;
+}
+
+static bool scan_extra(void **extra, int layer, struct mp_hit *hit)
+{
+    const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
+    size_t bytes;
+    const void *buffer = extra_buffer(extra, &bytes);
+
     if (!r || !r->n || !buffer)
         return false;
     return scan_words(r, buffer, bytes < SCAN_MAX_BYTES ? bytes : SCAN_MAX_BYTES, layer, hit);
@@ -341,9 +354,25 @@ static void apply_hit(struct inj_thread *t, struct inj_note *n, const struct mp_
         expert_runs(t, hit->expert);
 }
 
+/* What a launch is told, before anything is made of it. */
+static void trace(struct inj_thread *t, uint32_t cbid, const struct cupti_callback *info, const struct func *f,
+                  const struct args *a)
+{
+    const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
+    const void *buffer;
+    size_t n;
+
+    inj_trace_launch(t, cbid, a->func, info, !a->params && a->extra);
+    if (a->params)
+        for (unsigned i = 0; f && i < f->n_param; i++)
+            inj_trace_words(t, r, a->params[i], f->param_bytes[i]);
+    else if (a->extra && (buffer = extra_buffer(a->extra, &n)))
+        inj_trace_words(t, r, buffer, n);
+}
+
 /* ---- the callback -------------------------------------------------------------------------------- */
 
-static void note_launch(struct inj_thread *t, enum kind kind, const struct cupti_callback *info)
+static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid, const struct cupti_callback *info)
 {
     struct inj_note n = {
         .kind = INJ_NOTE_LAUNCH,
@@ -363,6 +392,8 @@ static void note_launch(struct inj_thread *t, enum kind kind, const struct cupti
     } else {
         n.kclass = kind == COPY ? MP_KC_COPY : MP_KC_UNKNOWN;
     }
+    if (inj_trace_on())
+        trace(t, cbid, info, f, &a);
     locate(t, &n);
     if (f && n.pass != MP_PASS_UPDATE && !(n.flags & MP_FLAG_OWN) && takes_weights(f->kclass) &&
         (a.params ? scan_params(f, a.params, n.layer, &hit) : a.extra && scan_extra(a.extra, n.layer, &hit)))
@@ -385,6 +416,6 @@ void inj_launch_callback(void *user, int domain, uint32_t cbid, const struct cup
         return;
     t = inj_thread_self();
     if (t)
-        note_launch(t, kind, info);
+        note_launch(t, kind, cbid, info);
     errno = saved;
 }

@@ -2,6 +2,7 @@
 #include "injector/scope.h"
 
 #include "injector/torch_abi.h"
+#include "injector/trace.h"
 #include "profiler/core/attrib.h"
 
 #include <string.h>
@@ -22,7 +23,7 @@ static void note(struct inj_thread *t)
     mp_seqlog_put(&t->log, inj_torch_next_seq(), t->stack[t->depth ? t->depth - 1 : 0]);
 }
 
-void inj_scope_enter(int depth, int layer, int phase)
+static void enter(int depth, int layer, int phase)
 {
     struct inj_thread *t = inj_thread_self();
 
@@ -35,11 +36,20 @@ void inj_scope_enter(int depth, int layer, int phase)
     note(t);
 }
 
+void inj_scope_enter(int depth, int layer, int phase)
+{
+    if (inj_trace_on())
+        inj_trace_scope(INJ_OP_ENTER, depth, layer, phase);
+    enter(depth, layer, phase);
+}
+
 void inj_scope_leave(int depth)
 {
     struct inj_thread *t = inj_thread_self();
     struct mp_ctx *left, *parent;
 
+    if (inj_trace_on())
+        inj_trace_scope(INJ_OP_LEAVE, depth, 0, 0);
     if (!t || depth < 0 || depth >= t->depth)
         return;
     left = &t->stack[depth];
@@ -57,6 +67,8 @@ void inj_scope_expert(int layer, int expert)
     struct inj_thread *t = inj_thread_self();
     struct mp_ctx *ctx;
 
+    if (inj_trace_on())
+        inj_trace_scope(INJ_OP_EXPERT, 0, layer, expert);
     if (!t || !t->depth)
         return;
     ctx = &t->stack[t->depth - 1];
@@ -70,19 +82,23 @@ void inj_micro_begin(void)
 {
     struct inj_thread *t = inj_thread_self();
 
+    if (inj_trace_on())
+        inj_trace_scope(INJ_OP_MICRO_BEGIN, 0, 0, 0);
     atomic_fetch_add(&n_micro, 1);
     atomic_store(&in_micro, true);
     if (t) {
         t->depth = 0;
         t->root = true;
     }
-    inj_scope_enter(0, -1, MP_PHASE_EMBED);
+    enter(0, -1, MP_PHASE_EMBED);
 }
 
 void inj_micro_end(void)
 {
     struct inj_thread *t = inj_thread_self();
 
+    if (inj_trace_on())
+        inj_trace_scope(INJ_OP_MICRO_END, 0, 0, 0);
     atomic_store(&in_micro, false);
     atomic_store_explicit(&inj.stage, INJ_STAGE_LOSS, memory_order_relaxed);
     if (!t)
@@ -96,6 +112,8 @@ void inj_optimizer_begin(void)
 {
     struct inj_thread *t = inj_thread_self();
 
+    if (inj_trace_on())
+        inj_trace_scope(INJ_OP_OPTIMIZER_BEGIN, 0, 0, 0);
     if (t)
         t->in_optimizer = true;
 }
@@ -104,6 +122,8 @@ void inj_optimizer_end(void)
 {
     struct inj_thread *t = inj_thread_self();
 
+    if (inj_trace_on())
+        inj_trace_scope(INJ_OP_OPTIMIZER_END, 0, 0, 0);
     if (t)
         t->in_optimizer = false;
 }
@@ -113,6 +133,8 @@ void inj_step_end(void)
     struct inj_thread *t = inj_thread_self();
     struct mp_step_mark mark = {.kind = MP_STEP, .end_ns = inj_now_ns()};
 
+    if (inj_trace_on())
+        inj_trace_scope(INJ_OP_STEP_END, 0, 0, 0);
     atomic_store_explicit(&inj.stage, INJ_STAGE_DATA, memory_order_relaxed);
     mark.n_micro = (uint16_t)atomic_exchange(&n_micro, 0);
     mark.step = atomic_fetch_add(&inj.step, 1);
