@@ -53,6 +53,7 @@ def options(description):
     add("--routing", metavar="FILE", help="write the tokens per expert, layer and step, as the model chose them")
     add("--torch-profiler", metavar="FILE", help="record steps with torch.profiler, summarise its kernels as JSON")
     add("--torch-trace", metavar="FILE", help="and export its trace")
+    add("--truth", metavar="FILE", help="write which kernels ran the matmuls of which expert, by torch.profiler (eager)")
     add("--profile-from", type=int, default=3, help="first step that torch.profiler records")
     add("--profile-steps", type=int, default=3, help="how many")
     return parser
@@ -101,6 +102,11 @@ def enable_checkpointing(model, args):
     if args.checkpointing == "none":
         return
     model.gradient_checkpointing_enable({"use_reentrant": args.checkpointing == "reentrant"})
+    need_input_grads(model, args)
+
+
+def need_input_grads(model, args):
+    """A reentrant checkpoint computes gradients only if its input asks for them; under adapters it does not."""
     if args.lora and args.checkpointing == "reentrant":
         model.enable_input_require_grads()
 
@@ -199,19 +205,27 @@ class Routing:
 class KernelSummary:
     """torch.profiler over some steps, as a job would use it itself."""
 
-    def __init__(self, args):
+    def __init__(self, args, model):
         from torch.profiler import ProfilerActivity, profile
         self.args = args
         if args.profile_from + args.profile_steps > args.steps:
             raise SystemExit("torch.profiler is to record steps that are never run: raise --steps")
         self.profile = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+        self.labels = None
+        if args.truth:
+            import truth
+            self.labels = truth.Labels(model)
 
     def before(self, step):
         if step == self.args.profile_from:
             self.profile.start()
+            if self.labels:
+                self.labels.__enter__()
 
     def after(self, step):
         if step == self.args.profile_from + self.args.profile_steps - 1:
+            if self.labels:
+                self.labels.__exit__(None, None, None)
             synchronize(self.args.device)
             self.profile.stop()
             self.write()
@@ -231,12 +245,16 @@ class KernelSummary:
                 "from_step": self.args.profile_from, "steps": self.args.profile_steps,
                 "kernels": sum(row["count"] for row in work), "microseconds": sum(row["microseconds"] for row in work),
                 "by_name": rows})
+        if self.args.truth:
+            import truth
+            write_json(self.args.truth, {"from_step": self.args.profile_from, "steps": self.args.profile_steps,
+                                         "cells": truth.cells(self.profile)})
         if self.args.torch_trace:
             self.profile.export_chrome_trace(self.args.torch_trace)
 
 
-def profiler_of(args):
-    return KernelSummary(args) if args.torch_profiler or args.torch_trace else None
+def profiler_of(args, model):
+    return KernelSummary(args, model) if args.torch_profiler or args.torch_trace or args.truth else None
 
 
 def synchronize(device):

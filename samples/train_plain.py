@@ -15,7 +15,7 @@ def main():
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.lr, fused=args.device.startswith("cuda"))
     routing = common.Routing(model) if args.routing else None
-    profiler = common.profiler_of(args)
+    profiler = common.profiler_of(args, model)
     journal = common.Journal(args)
 
     for step in range(args.steps):

@@ -27,8 +27,9 @@ def main():
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     model = common.make_model(args)
+    common.need_input_grads(model, args)
     routing = common.Routing(model) if args.routing else None
-    profiler = common.profiler_of(args)
+    profiler = common.profiler_of(args, model)
     journal = common.Journal(args)
 
     class Steps(TrainerCallback):
