@@ -7,6 +7,7 @@ const struct cli_cmd cli_table[] = {
     {"top", "[PID...] [--replay FILE] [--once]", "look at running jobs, live", cmd_top_main},
     {"report", "FILE... [--json] [--peak TFLOPS]", "what a recorded run did with its time",
      cmd_report_main},
+    {"compare", "BEFORE AFTER [--md] [--json]", "two recorded runs side by side", cmd_compare_main},
     {"doctor", "", "check this machine, with what to do", cmd_doctor_main},
 };
 

@@ -1,0 +1,16 @@
+/* What the compare*.c files share. Private to them. */
+#ifndef RP_COMPARE_PART_H
+#define RP_COMPARE_PART_H
+
+#include "report/compare.h"
+
+/* Fills figure[] and phase[]. */
+void rp_compare_rows(struct rp_compare *c);
+
+void rp_compare_note(struct rp_compare *c, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* "before" and "after", with the experts' implementations where they differ. */
+void rp_compare_names(char out[2][64], const struct rp_compare *c);
+
+#endif
