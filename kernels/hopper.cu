@@ -56,7 +56,7 @@ static int fits_gradient(const mk_matrix *m, const mk_backward *a)
 {
     if (!m->base || a->dweight_dtype != MK_BF16 || a->accumulate)
         return MK_OK; /* stored element by element */
-    return fits_matrix(m) == MK_ELAYOUT ? MK_ELAYOUT : fits_matrix(m);
+    return fits_matrix(m);
 }
 
 int mk_hopper_fits_backward(const mk_backward *a)

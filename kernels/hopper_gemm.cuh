@@ -231,6 +231,8 @@ template <int OP, int ACT> __device__ inline void consume(const hop_args &a, con
     }
 }
 
+#define HOP_KERNEL hopper_gemm_v7
+
 template <int OP, int ACT> __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1) hopper_gemm_v7(const __grid_constant__ hop_args a)
 {
     extern __shared__ uint8_t raw[];

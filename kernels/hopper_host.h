@@ -40,9 +40,9 @@ template <int OP, int ACT> static inline int hop_launch(const hop_args *a, int64
 
     if (rc || !n_block)
         return rc;
-    if (cudaFuncSetAttribute(hopper_gemm_v7<OP, ACT>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
+    if (cudaFuncSetAttribute(HOP_KERNEL<OP, ACT>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
         return MK_ECUDA;
-    hopper_gemm_v7<OP, ACT><<<n_block, N_THREAD, bytes, stream>>>(*a);
+    HOP_KERNEL<OP, ACT><<<n_block, N_THREAD, bytes, stream>>>(*a);
     MK_LAUNCHED();
     return MK_OK;
 }

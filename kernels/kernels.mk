@@ -46,4 +46,13 @@ kernels: $(KERNELS_SO) $(B)/moe_bench
 else
 kernels: $(KERNELS_SO)
 endif
-lab: kernels
+
+# A version that waits for its measurement: the library with headers of the Hopper path from kernels/lab/v8.
+lab_v8_obj := $(patsubst kernels/%.cu,$(B)/lab/v8/%.o,$(wildcard kernels/hopper*.cu))
+lab_v8_so := $(B)/lab/libmoeprof_kernels_v8.so
+$(B)/lab/v8/%.o: kernels/%.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC,$< v8)$(NVCC) -Ikernels/lab/v8 $(NVFLAGS) $(NVARCH_hopper) -c -o $@ $<
+$(lab_v8_so): $(lab_v8_obj) $(filter-out $(B)/kernels/hopper%,$(kernels_obj)) kernels/exports.map
+	$(call say,LINK,$@)$(kernels_link) -o $@ $(filter %.o,$^) -lm
+lab: kernels $(if $(NVCC),$(lab_v8_so))
