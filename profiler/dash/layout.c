@@ -58,7 +58,7 @@ static void grow(int *rows, int want, int *spare)
 
 static void overview(struct dash_layout *l, struct dash_rect body, int n_job)
 {
-    int mfu = 5, step = 4, box = 4, jobs = 0, phases = 0;
+    int mfu = 5, step = 4, box = 4, jobs = 0, phases = 0, history = 0;
     int spare = body.h - mfu - step - box;
     struct dash_rect row;
 
@@ -71,11 +71,18 @@ static void overview(struct dash_layout *l, struct dash_rect body, int n_job)
     if (spare >= 8)
         grow(&phases, 14, &spare);
     grow(&step, 8, &spare);
+    grow(&mfu, 14, &spare);
+    if (spare >= 5)
+        grow(&history, 14, &spare);
     mfu += spare;
-
     l->slot[DASH_SLOT_MFU] = cut_top(&body, mfu);
     l->slot[DASH_SLOT_STEP] = cut_top(&body, step);
     l->slot[DASH_SLOT_PHASES] = phases ? cut_top(&body, phases) : (struct dash_rect){0, 0, 0, 0};
+    row = cut_top(&body, history);
+    if (history) {
+        l->slot[DASH_SLOT_TOKENS] = cut_left(&row, (row.w - GAP) / 2);
+        l->slot[DASH_SLOT_TIME] = row;
+    }
     row = cut_top(&body, box);
     l->slot[DASH_SLOT_GPU] = cut_left(&row, (row.w - GAP) / 2);
     l->slot[DASH_SLOT_GUEST] = row;

@@ -25,7 +25,9 @@ enum dash_slot {
     DASH_SLOT_COMPACT, /* the only one in compact mode */
     DASH_SLOT_MFU,
     DASH_SLOT_STEP,
-    DASH_SLOT_PHASES, /* only where there is room */
+    DASH_SLOT_PHASES, /* only where there is room, as the next two */
+    DASH_SLOT_TOKENS,
+    DASH_SLOT_TIME,
     DASH_SLOT_GPU,
     DASH_SLOT_GUEST,
     DASH_SLOT_JOBS, /* only with several jobs */

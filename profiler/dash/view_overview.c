@@ -38,7 +38,17 @@ static const char *fmt_metric(char b[DASH_FMT_BYTES], enum dash_metric metric, d
                                       : dash_fmt_si(b, val, "");
 }
 
-/* A chart with its scale at the left. A range under a tenth of its top is widened: noise is no news. */
+/* A range under a tenth of its top is widened: noise is no news. */
+static bool news_range(const double *v, size_t n, double *lo, double *hi)
+{
+    if (!dash_plot_range(v, n, lo, hi))
+        return false;
+    if (*hi - *lo < 0.1 * fabs(*hi))
+        *lo = *hi - 0.1 * fabs(*hi);
+    return true;
+}
+
+/* A chart with its scale at the left. */
 static void draw_chart(const struct dash_job *job, enum dash_metric metric, struct dash_rect r,
                        struct dash_cells *c)
 {
@@ -49,11 +59,8 @@ static void draw_chart(const struct dash_job *job, enum dash_metric metric, stru
                               : (size_t)plot.w < DASH_RING_CAP ? (size_t)plot.w
                                                                : DASH_RING_CAP);
     char b[DASH_FMT_BYTES];
-
-    if (r.h < 1 || !dash_plot_range(v, n, &lo, &hi))
+    if (r.h < 1 || !news_range(v, n, &lo, &hi))
         return;
-    if (hi - lo < 0.1 * fabs(hi))
-        lo = hi - 0.1 * fabs(hi);
     dash_put_to(c, r, LABEL_W - 1, 0, DASH_DIM, fmt_metric(b, metric, hi));
     if (r.h > 1)
         dash_put_to(c, r, LABEL_W - 1, r.h - 1, DASH_DIM, fmt_metric(b, metric, lo));
@@ -240,9 +247,18 @@ static void draw_phases(const struct dash_job *job, struct dash_rect r, struct d
                 dash_put_to(c, r, 26 + 11 * pass, y, DASH_NORMAL,
                             dash_fmt_ns(b, dash_measured((double)s->booked_ns[phase][pass])));
         n = dash_ring_copy(&job->ring[DASH_M_PHASE + phase], v, line.w > 0 ? (size_t)line.w : 0);
-        if (dash_plot_range(v, n, &lo, &hi))
-            dash_plot_line(c, line, DASH_CHART, v, n, 0, hi);
+        if (news_range(v, n, &lo, &hi))
+            dash_plot_line(c, line, DASH_CHART, v, n, lo, hi);
     }
+}
+
+static void draw_history(const struct dash_job *job, enum dash_metric metric, const char *title,
+                         struct dash_rect r, struct dash_cells *c)
+{
+    if (r.h < 2)
+        return;
+    dash_rule(c, r, title);
+    draw_chart(job, metric, (struct dash_rect){r.x, r.y + 1, r.w - 1, r.h - 1}, c);
 }
 
 /* ---- GPU and agent -------------------------------------------------------------------------- */
@@ -261,8 +277,8 @@ static void put_gauge(const struct dash_job *job, struct dash_rect r, int y, con
     size_t n = dash_ring_copy(&job->ring[metric], v, line.w > 0 ? (size_t)line.w : 0);
 
     dash_put(c, r, put_row(c, r, y, label), y, DASH_NORMAL, text);
-    if (y < r.h && dash_plot_range(v, n, &lo, &hi))
-        dash_plot_line(c, line, DASH_CHART, v, n, hi - lo < 0.1 * hi ? hi * 0.9 : lo, hi);
+    if (y < r.h && news_range(v, n, &lo, &hi))
+        dash_plot_line(c, line, DASH_CHART, v, n, lo, hi);
 }
 
 /* What holds the clock back, by NVML's clocks event reasons; "" when nothing does. */
@@ -386,6 +402,8 @@ static void draw(const struct dash_model *m, const struct dash_job *job,
     draw_mfu(m, job, l->slot[DASH_SLOT_MFU], c);
     draw_step(job, l->slot[DASH_SLOT_STEP], c);
     draw_phases(job, l->slot[DASH_SLOT_PHASES], c);
+    draw_history(job, DASH_M_USEFUL_S, "Useful tokens a second", l->slot[DASH_SLOT_TOKENS], c);
+    draw_history(job, DASH_M_STEP_NS, "Step time", l->slot[DASH_SLOT_TIME], c);
     draw_gpu(job, l->slot[DASH_SLOT_GPU], c);
     draw_agent(m, job, l->slot[DASH_SLOT_GUEST], c);
     draw_jobs(m, l->slot[DASH_SLOT_JOBS], c);
