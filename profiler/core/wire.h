@@ -26,7 +26,7 @@ enum mp_wire_kind {
     MP_WIRE_CHECK,      /* name: the arm; parity alone: PARITY.. and DONE */
     MP_WIRE_MEMORY,     /* answered by DONE with value[] */
     MP_WIRE_CANCEL,     /* step: the id of a request that waits; answered by DONE for both */
-    MP_WIRE_TRACE,      /* name: "on" or "off"; answered by DONE */
+    MP_WIRE_TRACE,      /* name: "on", "off", "auto"; answered by DONE */
     /* told by the guest */
     MP_WIRE_STATE = 32,
     MP_WIRE_ARM,
