@@ -317,6 +317,7 @@ void rp_recorder_status(const struct rp_recorder *r, struct rp_status *out)
     *out = (struct rp_status){
         .pid = shm->pid,
         .rank = shm->world > 1 ? shm->rank : -1,
+        .world = shm->world,
         .path = r->path,
         .state = (enum mp_guest_state)atomic_load_explicit(&shm->state, memory_order_relaxed),
         .n_step = r->n_step,

@@ -26,7 +26,7 @@ void rp_recorder_end(struct rp_recorder *r, const char *end);
 void rp_recorder_free(struct rp_recorder *r);
 
 struct rp_status {
-    int pid, rank;
+    int pid, rank, world;
     const char *path; /* borrowed from the recorder */
     enum mp_guest_state state;
     uint32_t n_step;        /* closed */

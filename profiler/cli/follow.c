@@ -288,6 +288,24 @@ unsigned cli_follow_active(const struct cli_follow *f)
     return n;
 }
 
+size_t cli_follow_targets(const struct cli_follow *f, struct cli_target *out, size_t max)
+{
+    struct rp_status st;
+    size_t n = 0;
+
+    for (size_t i = 0; i < f->n; i++) {
+        if (f->guest[i].stage != RECORDED)
+            continue;
+        rp_recorder_status(f->guest[i].rec, &st);
+        if (n < max) {
+            out[n] = (struct cli_target){.pid = st.pid, .rank = st.rank, .world = st.world};
+            snprintf(out[n].path, sizeof out[n].path, "%s", st.path);
+        }
+        n++;
+    }
+    return n;
+}
+
 void cli_follow_result(const struct cli_follow *f, struct cli_follow_result *out)
 {
     *out = f->result;

@@ -21,6 +21,14 @@ void cli_follow_free(struct cli_follow *f);
 /* Processes that are being recorded and still run. */
 unsigned cli_follow_active(const struct cli_follow *f);
 
+struct cli_target {
+    int pid, rank, world; /* rank -1, world 1: not distributed */
+    char path[512];       /* of its profile */
+};
+
+/* Those processes; returns how many, of which the first max are in out. */
+size_t cli_follow_targets(const struct cli_follow *f, struct cli_target *out, size_t max);
+
 struct cli_follow_result {
     unsigned n_profile; /* written and closed well */
     unsigned n_failed;  /* recordings that failed: each has been said on stderr */
