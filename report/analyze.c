@@ -2,6 +2,7 @@
  * which steps the report speaks of is known only at the end. */
 #include "report/analyze.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +12,21 @@
 #include "report/analyze_part.h"
 #include "report/sums.h"
 
-/* What the report may speak of. STEADY unless the run is too short for a warm-up to be left out. */
-enum scope { STEADY, WHOLE, LOSSY, PARTIAL, SCOPE_COUNT };
+/* Sets of steps that figures may be made of. Times by phase: STEADY, unless the run is too short for a
+ * warm-up to be left out. Durations, tokens, MFU: TIMED, also of steps that were not traced. */
+enum scope {
+    STEADY,
+    WHOLE,
+    LOSSY,
+    PARTIAL,
+    BLOCK_SCOPES,
+    TIMED = BLOCK_SCOPES,
+    TIMED_STEADY,
+    UNTRACED,
+    SCOPE_COUNT
+};
 
-static const unsigned scope_blocks[SCOPE_COUNT] = {
+static const unsigned scope_blocks[BLOCK_SCOPES] = {
     [STEADY] = 1u << RP_BLOCK_STEADY,
     [WHOLE] = 1u << RP_BLOCK_WARMUP | 1u << RP_BLOCK_STEADY,
     [LOSSY] = 1u << RP_BLOCK_LOSSY,
@@ -23,7 +35,9 @@ static const unsigned scope_blocks[SCOPE_COUNT] = {
 
 struct walk {
     struct rp_acc acc[SCOPE_COUNT];
-    uint32_t n_step, n_whole, n_aside;
+    uint32_t n_step, n_whole, n_timed, n_aside;
+    uint32_t last_step; /* the one before, and when the host left it */
+    uint64_t last_host_ns;
     struct rp_mfu_work *mfu;
     struct mp_err *err;
 };
@@ -94,9 +108,9 @@ static int add_seconds(struct rp_acc *a, double seconds)
     return MP_OK;
 }
 
-static int add_step(struct rp_acc *a, const struct mp_step *s)
+static int add_step(struct rp_acc *a, const struct mp_step *s, uint64_t duration_ns)
 {
-    if (add_seconds(a, (double)s->window_ns * 1e-9))
+    if (add_seconds(a, (double)duration_ns * 1e-9))
         return MP_ENOMEM;
     if (a->n == 0) {
         a->useful_known = a->processed_known = a->trainable_known = true;
@@ -106,7 +120,7 @@ static int add_step(struct rp_acc *a, const struct mp_step *s)
     a->n++;
     a->last = s->step;
     a->incomplete += (s->flags & MP_STEP_INCOMPLETE) != 0;
-    a->window_ns += s->window_ns;
+    a->window_ns += duration_ns;
     a->idle_ns += s->idle_ns;
     a->kernel_ns += s->kernel_ns;
     a->own_ns += s->own_ns;
@@ -123,16 +137,46 @@ static int add_step(struct rp_acc *a, const struct mp_step *s)
     return MP_OK;
 }
 
+/* By the GPU's clock, else from one return of the optimizer to the next: the rule of core/mfu. */
+static uint64_t duration_of(struct walk *w, const struct mp_step *s)
+{
+    uint64_t ns = s->window_ns;
+
+    if (ns == 0 && w->last_host_ns && s->step == w->last_step + 1 &&
+        s->host_end_ns > w->last_host_ns)
+        ns = s->host_end_ns - w->last_host_ns;
+    w->last_host_ns = s->host_end_ns;
+    w->last_step = s->step;
+    return ns;
+}
+
+static int add_timed(struct walk *w, const struct mp_step *s, uint64_t ns)
+{
+    int rc = MP_OK;
+
+    if (ns == 0 || !mp_mfu_counts(s))
+        return rc;
+    rc = add_step(&w->acc[TIMED], s, ns);
+    if (rc == MP_OK && w->n_timed++ >= MP_MFU_WARMUP)
+        rc = add_step(&w->acc[TIMED_STEADY], s, ns);
+    if (rc == MP_OK && s->window_ns == 0)
+        rc = add_step(&w->acc[UNTRACED], s, ns);
+    return rc;
+}
+
 static int on_step(void *arg, const struct mp_step *step)
 {
     struct walk *w = arg;
     unsigned block = 1u << rp_block_of(step, &w->n_whole);
+    int rc = add_timed(w, step, duration_of(w, step));
 
     w->n_step++;
     w->n_aside += (step->flags & MP_STEP_ASIDE) != 0;
-    for (int i = 0; i < SCOPE_COUNT; i++)
-        if (scope_blocks[i] & block && add_step(&w->acc[i], step))
-            return mp_fail(w->err, MP_ENOMEM, "no memory for %u steps", w->n_step);
+    for (int i = 0; i < BLOCK_SCOPES && rc == MP_OK; i++)
+        if (scope_blocks[i] & block)
+            rc = add_step(&w->acc[i], step, step->window_ns);
+    if (rc)
+        return mp_fail(w->err, MP_ENOMEM, "no memory for %u steps", w->n_step);
     return rp_mfu_work_add(w->mfu, step, w->err);
 }
 
@@ -150,30 +194,41 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int fill_steps(struct rp_report *r, struct rp_acc *a, uint32_t recorded)
+static struct mp_val median(const double *v, uint32_t n)
 {
-    double *sorted;
+    double *sorted = malloc((n + 1) * sizeof *sorted);
+    struct mp_val m = {0, MP_UNKNOWN};
 
-    r->step = (struct rp_step_stat){.count = a->n,
-                                    .first = a->first,
-                                    .last = a->last,
-                                    .recorded = recorded,
-                                    .incomplete = a->incomplete,
-                                    .seconds = a->seconds,
-                                    .window_s = (double)a->window_ns * 1e-9};
-    a->seconds = NULL; /* the report's now */
+    if (sorted && n) {
+        memcpy(sorted, v, n * sizeof *sorted);
+        qsort(sorted, n, sizeof *sorted, by_value);
+        m = measured((sorted[(n - 1) / 2] + sorted[n / 2]) / 2);
+    }
+    free(sorted);
+    return m;
+}
+
+static int fill_steps(struct rp_step_stat *out, const struct rp_acc *a, uint32_t recorded)
+{
+    *out = (struct rp_step_stat){.count = a->n,
+                                 .first = a->first,
+                                 .last = a->last,
+                                 .recorded = recorded,
+                                 .incomplete = a->incomplete,
+                                 .window_s = (double)a->window_ns * 1e-9};
     if (a->n == 0)
         return MP_OK;
-    sorted = malloc(a->n * sizeof *sorted);
-    if (!sorted)
+    out->seconds = malloc(a->n * sizeof *out->seconds);
+    if (!out->seconds)
         return MP_ENOMEM;
-    memcpy(sorted, r->step.seconds, a->n * sizeof *sorted);
-    qsort(sorted, a->n, sizeof *sorted, by_value);
-    r->step.median_s = measured((sorted[(a->n - 1) / 2] + sorted[a->n / 2]) / 2);
-    r->step.min_s = measured(sorted[0]);
-    r->step.max_s = measured(sorted[a->n - 1]);
-    r->step.mean_s = measured(r->step.window_s / a->n);
-    free(sorted);
+    memcpy(out->seconds, a->seconds, a->n * sizeof *out->seconds);
+    out->median_s = median(a->seconds, a->n);
+    out->mean_s = measured(out->window_s / a->n);
+    out->min_s = out->max_s = measured(a->seconds[0]);
+    for (uint32_t i = 1; i < a->n; i++) {
+        out->min_s.v = fmin(out->min_s.v, a->seconds[i]);
+        out->max_s.v = fmax(out->max_s.v, a->seconds[i]);
+    }
     return MP_OK;
 }
 
@@ -189,7 +244,7 @@ static void fill_rate(struct mp_val *sum, struct mp_val *rate, bool known, uint6
 static void fill_tokens(struct rp_report *r, const struct rp_acc *a)
 {
     struct rp_tokens *t = &r->tokens;
-    double s = r->step.window_s;
+    double s = r->timed.window_s;
 
     fill_rate(&t->useful, &t->useful_s, a->useful_known && a->useful_basis != MP_UNKNOWN, a->useful,
               a->useful_basis, s);
@@ -254,19 +309,29 @@ static enum scope choose(struct rp_report *r, const struct walk *w)
     if (w->n_whole > MP_MFU_KEEP)
         return STEADY;
     if (w->n_whole) {
-        rp_note(r, "only %u whole step(s): the warm-up is in the figures", w->n_whole);
+        rp_note(r, "only %u whole step(s) were traced: the warm-up is in the times by phase",
+                w->n_whole);
         return WHOLE;
     }
     if (w->acc[LOSSY].n) {
         rp_note(r, "every step lost records: step times hold, times by phase are lower bounds");
         return LOSSY;
     }
-    if (w->acc[PARTIAL].n)
+    if (w->acc[PARTIAL].window_ns)
         rp_note(r, "no whole step was recorded: times are those of the part that was");
+    else if (w->n_timed)
+        rp_note(r, "the GPU was not watched: there are step times, but no times by phase");
     else
         rp_note(r, "no step was recorded: the job ended, or the recording did, before the first "
                    "optimizer step");
     return PARTIAL;
+}
+
+static const struct rp_acc *choose_timed(const struct walk *w, const struct rp_acc *otherwise)
+{
+    if (w->n_timed > MP_MFU_KEEP)
+        return &w->acc[TIMED_STEADY];
+    return w->n_timed ? &w->acc[TIMED] : otherwise;
 }
 
 static void notes_add(struct rp_report *r, const struct walk *w)
@@ -289,12 +354,15 @@ static void notes_add(struct rp_report *r, const struct walk *w)
 static int fill(struct rp_report *r, struct rp_profile *p, struct walk *w, struct mp_err *err)
 {
     enum scope scope = choose(r, w);
-    struct rp_acc *a = &w->acc[scope];
+    const struct rp_acc *a = &w->acc[scope], *timed = choose_timed(w, a);
     int rc;
 
-    if (fill_steps(r, a, w->n_step) || fill_phases(r, a))
+    if (fill_steps(&r->step, a, w->n_step) || fill_steps(&r->timed, timed, w->n_step) ||
+        fill_phases(r, a))
         return mp_fail(err, MP_ENOMEM, "no memory for the report");
-    fill_tokens(r, a);
+    r->n_untraced = w->acc[UNTRACED].n;
+    r->untraced_s = median(w->acc[UNTRACED].seconds, w->acc[UNTRACED].n);
+    fill_tokens(r, timed);
     fill_coverage(r, a, p);
     rp_mfu_work_fill(w->mfu, r);
     if ((rc = rp_analyze_kernels(r, p, scope_blocks[scope], err)) ||
@@ -356,6 +424,7 @@ void rp_report_free(struct rp_report *r)
     free(r->layer);
     free(r->expert);
     free(r->step.seconds);
+    free(r->timed.seconds);
     rp_spec_release(&r->spec);
     free(r);
 }

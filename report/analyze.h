@@ -1,7 +1,8 @@
 /* From a profile to the figures that a report shows. Pure but for reading the profile; no text layout.
  *
- * Statistics are made of the whole steps after warm-up, the same that MFU is made of. A run too short
- * to have any falls back to what there is, and a note says so. Unknown figures have basis MP_UNKNOWN.
+ * Statistics are made of the whole steps after warm-up. A guest traces bursts of steps: times by phase
+ * are those of traced steps, step time, tokens and MFU those of all. A run too short to have any falls
+ * back to what there is, and a note says so. Unknown figures have basis MP_UNKNOWN.
  */
 #ifndef RP_ANALYZE_H
 #define RP_ANALYZE_H
@@ -13,7 +14,7 @@
 
 #define RP_TEXT        96
 #define RP_NOTES       16
-#define RP_TOP_KERNELS 20
+#define RP_TOP_KERNELS 256
 
 struct rp_run {
     char file[256];
@@ -27,7 +28,7 @@ struct rp_run {
 };
 
 struct rp_step_stat {
-    uint32_t count, first, last; /* the steps that count */
+    uint32_t count, first, last; /* the steps it is made of */
     uint32_t recorded;           /* all steps in the profile */
     uint32_t incomplete;         /* among the counted: lost records */
     struct mp_val median_s, min_s, max_s, mean_s;
@@ -41,6 +42,7 @@ struct rp_tokens {
 };
 
 struct rp_mfu {
+    uint32_t n_step;          /* that it is made of: rp_report.timed.count */
     struct mp_val mfu, hfu;   /* 0..1 */
     struct mp_val model_flop; /* over the counted steps */
     struct mp_val executed_flop;
@@ -95,7 +97,11 @@ struct rp_report {
     struct rp_run run;
     struct rp_spec spec; /* of the model; empty when has_spec is false */
     bool has_spec;
-    struct rp_step_stat step;
+    struct rp_step_stat step; /* traced steps: what times by phase, layer, expert, kernel are of */
+    struct rp_step_stat
+        timed;           /* all steps of known duration, traced or not: step time, tokens, MFU */
+    uint32_t n_untraced; /* of the timed ones; their duration is by the host's clock */
+    struct mp_val untraced_s; /* their median: what a step takes when nobody watches */
     struct rp_tokens tokens;
     struct rp_mfu mfu;
     struct rp_coverage coverage;

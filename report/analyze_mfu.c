@@ -70,6 +70,7 @@ void rp_mfu_work_fill(struct rp_mfu_work *w, struct rp_report *r)
     struct mp_mfu_sum sum;
 
     mp_mfu_get(w->sum, 0, &w->peak, &sum);
+    m->n_step = sum.n_step;
     m->mfu = sum.mfu;
     m->hfu = sum.hfu;
     m->model_flop = sum.model_flop;

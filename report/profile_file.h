@@ -49,11 +49,12 @@ struct rp_log {
     const char *text;
 };
 
-#define RP_BLOCK_WARMUP  0 /* the first two complete steps */
-#define RP_BLOCK_STEADY  1 /* the complete steps after them: what statistics are made of */
-#define RP_BLOCK_PARTIAL 2 /* steps recorded in part: the first of an attach, the last one */
-#define RP_BLOCK_LOSSY   3 /* steps of true duration that lost records */
-#define RP_BLOCK_COUNT   4
+#define RP_BLOCK_WARMUP   0 /* the first two complete steps */
+#define RP_BLOCK_STEADY   1 /* the complete steps after them: what statistics are made of */
+#define RP_BLOCK_PARTIAL  2 /* steps recorded in part: the first of an attach, the last one */
+#define RP_BLOCK_LOSSY    3 /* steps of true duration that lost records */
+#define RP_BLOCK_UNTRACED 4 /* steps whose GPU was not watched: no cells, only tokens */
+#define RP_BLOCK_COUNT    5
 
 struct rp_block {
     uint32_t first_step, last_step, n_step;

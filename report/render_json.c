@@ -105,17 +105,26 @@ static json_t *hfu_object(const struct rp_mfu *m)
                      "executed_flop", value(m->executed_flop));
 }
 
-static json_t *step_object(const struct rp_step_stat *s)
+static json_t *step_object(const struct rp_report *r)
 {
+    const struct rp_step_stat *s = &r->timed;
     json_t *all = json_array();
 
     for (uint32_t i = 0; i < s->count; i++)
         json_array_append_new(all, json_real(s->seconds[i]));
-    return json_pack("{si si si si si so so so so sf so}", "count", s->count, "recorded",
-                     s->recorded, "first", s->first, "last", s->last, "incomplete", s->incomplete,
-                     "median_seconds", value(s->median_s), "min_seconds", value(s->min_s),
-                     "max_seconds", value(s->max_s), "mean_seconds", value(s->mean_s),
-                     "window_seconds", s->window_s, "seconds", all);
+    return json_pack("{si si si si so so so so sf so si so}", "count", s->count, "recorded",
+                     s->recorded, "first", s->first, "last", s->last, "median_seconds",
+                     value(s->median_s), "min_seconds", value(s->min_s), "max_seconds",
+                     value(s->max_s), "mean_seconds", value(s->mean_s), "window_seconds",
+                     s->window_s, "seconds", all, "untraced_count", r->n_untraced,
+                     "untraced_median_seconds", value(r->untraced_s));
+}
+
+static json_t *traced_object(const struct rp_step_stat *s)
+{
+    return json_pack("{si si si si so so sf}", "count", s->count, "first", s->first, "last",
+                     s->last, "incomplete", s->incomplete, "median_seconds", value(s->median_s),
+                     "mean_seconds", value(s->mean_s), "window_seconds", s->window_s);
 }
 
 static json_t *tokens_object(const struct rp_tokens *t)
@@ -218,11 +227,11 @@ static json_t *report_object(const struct rp_report *r)
         json_array_append_new(notes, text(r->note[i]));
     set_place(run, &r->run);
     set_model(run, &r->spec, r->has_spec);
-    all = json_pack("{si so so so so so so so s{so so} so so so so}", "schema_version",
+    all = json_pack("{si so so so so so so so so s{so so} so so so so}", "schema_version",
                     RP_REPORT_SCHEMA, "run", run, "mfu", mfu_object(&r->mfu), "hfu",
-                    hfu_object(&r->mfu), "step", step_object(&r->step), "tokens",
-                    tokens_object(&r->tokens), "coverage", coverage_object(&r->coverage), "phases",
-                    phases_array(r), "idle", "seconds", value(r->idle_s), "ratio",
+                    hfu_object(&r->mfu), "step", step_object(r), "traced", traced_object(&r->step),
+                    "tokens", tokens_object(&r->tokens), "coverage", coverage_object(&r->coverage),
+                    "phases", phases_array(r), "idle", "seconds", value(r->idle_s), "ratio",
                     value(r->idle_ratio), "layers", layers_array(r), "experts", experts_array(r),
                     "kernels", kernels_array(r), "notes", notes);
     return all;

@@ -34,7 +34,7 @@ static void verdict(FILE *f, const struct rp_report *r)
 
     snprintf(text, sizeof text, "MFU %s, %s useful tokens/s, %s a step%s%s",
              rp_fmt_percent(mfu, r->mfu.mfu), rp_fmt_count(tokens, r->tokens.useful_s),
-             rp_fmt_seconds(step, r->step.median_s), *backend ? "; experts run as " : "", backend);
+             rp_fmt_seconds(step, r->timed.median_s), *backend ? "; experts run as " : "", backend);
     rp_wrap(f, text, 0, 0);
     if (r->mfu.mfu.basis != MP_UNKNOWN)
         snprintf(text, sizeof text, "%s", r->mfu.convention);
@@ -99,16 +99,23 @@ static void software_line(FILE *f, const struct rp_report *r)
 
 static void step_line(FILE *f, const struct rp_report *r)
 {
-    char text[256], a[RP_FIG], b[RP_FIG], c[RP_FIG];
+    const struct rp_step_stat *s = &r->timed;
+    char text[320], a[RP_FIG], b[RP_FIG], c[RP_FIG];
+    int n;
 
-    if (r->step.count == 0) {
+    if (s->count == 0) {
         rp_line(f, "steps", "none");
         return;
     }
-    snprintf(text, sizeof text, "%u counted of %u recorded (step %u to %u): median %s, %s to %s",
-             r->step.count, r->step.recorded, r->step.first, r->step.last,
-             rp_fmt_seconds(a, r->step.median_s), rp_fmt_seconds(b, r->step.min_s),
-             rp_fmt_seconds(c, r->step.max_s));
+    n = snprintf(text, sizeof text,
+                 "%u counted of %u recorded (step %u to %u): median %s, %s to %s", s->count,
+                 s->recorded, s->first, s->last, rp_fmt_seconds(a, s->median_s),
+                 rp_fmt_seconds(b, s->min_s), rp_fmt_seconds(c, s->max_s));
+    if (r->n_untraced)
+        snprintf(text + n, sizeof text - (size_t)n,
+                 "; %u of them were traced (median %s), %u were not (%s, by the host's clock)",
+                 r->step.count, rp_fmt_seconds(a, r->step.median_s), r->n_untraced,
+                 rp_fmt_seconds(b, r->untraced_s));
     rp_line(f, "steps", text);
 }
 
@@ -141,10 +148,10 @@ static void flops_line(FILE *f, const struct rp_report *r)
     char text[256], hfu[RP_FIG], model[RP_FIG], executed[RP_FIG];
     struct mp_val flop = r->mfu.model_flop, done = r->mfu.executed_flop;
 
-    if (flop.basis == MP_UNKNOWN || r->step.count == 0)
+    if (flop.basis == MP_UNKNOWN || r->timed.count == 0)
         return;
-    flop.v /= r->step.count;
-    done.v /= r->step.count;
+    flop.v /= r->timed.count;
+    done.v /= r->timed.count;
     snprintf(text, sizeof text, "%sFLOP of the model a step; %sFLOP executed, HFU %s",
              rp_fmt_si(model, flop), rp_fmt_si(executed, done), rp_fmt_percent(hfu, r->mfu.hfu));
     rp_line(f, "work", text);

@@ -36,7 +36,9 @@ struct rp_sums {
 
 int rp_block_of(const struct mp_step *step, uint32_t *n_whole)
 {
-    if (mp_mfu_counts(step))
+    if (step->flags & MP_STEP_UNTRACED)
+        return RP_BLOCK_UNTRACED;
+    if (mp_mfu_counts(step) && step->window_ns > 0)
         return (*n_whole)++ < MP_MFU_WARMUP ? RP_BLOCK_WARMUP : RP_BLOCK_STEADY;
     if (step->window_ns == 0 || step->flags & (MP_STEP_PARTIAL | MP_STEP_ASIDE))
         return RP_BLOCK_PARTIAL;

@@ -20,7 +20,7 @@ int rp_sums_step(struct rp_sums *s, const struct mp_step *step);
 int rp_sums_write(struct rp_sums *s, struct rp_profile *p, struct mp_err *err);
 
 /* The block of the next step, given how many whole ones came before it; counts it there. Whole is what
- * mp_mfu_counts says, so that times and MFU speak of the same steps. */
+ * mp_mfu_counts says. */
 int rp_block_of(const struct mp_step *step, uint32_t *n_whole);
 
 #endif

@@ -4,7 +4,7 @@ set -eu
 B=$(cd "${B:-build}" && pwd)
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 T=$(mktemp -d)
-trap 'code=$?; [ $code -eq 0 ] || { echo "--- ${BASH_SOURCE[1]} line $LINENO"; cat "$T"/*.err 2>/dev/null; }; rm -rf "$T"' EXIT
+trap 'code=$?; [ $code -eq 0 ] || { echo "--- ${BASH_SOURCE[1]:-$0} line $LINENO"; cat "$T"/*.err 2>/dev/null; }; rm -rf "$T"' EXIT
 mkdir -m 700 "$T/job"
 export MOEPROF="dir=$T/job"
 unset CUDA_INJECTION64_PATH LD_PRELOAD

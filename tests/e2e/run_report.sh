@@ -12,7 +12,7 @@ json a.moeprof 'r["run"]["experts_backend"] == "eager" and r["run"]["is_complete
 json a.moeprof 'r["step"]["count"] == 27 and 0.06 < r["step"]["median_seconds"] < 0.066'
 json a.moeprof '0.1 < r["mfu"]["value"] <= r["hfu"]["value"] < 1 and r["mfu"]["convention"] and r["mfu"]["basis"] == "apportioned"'
 json a.moeprof 'r["coverage"]["attributed_ratio"] >= 0.99 and r["coverage"]["dropped_records"] == 0'
-json a.moeprof 'abs(sum(p["seconds"] for p in r["phases"]) + r["idle"]["seconds"] - r["step"]["window_seconds"]) < 1e-8'
+json a.moeprof 'abs(sum(p["seconds"] for p in r["phases"]) + r["idle"]["seconds"] - r["traced"]["window_seconds"]) < 1e-8'
 json a.moeprof 'len(r["experts"]) == 4 * 128 and sum(e["tokens"] for e in r["experts"]) == 27 * 4 * 4096 * 8'
 json a.moeprof 'all(e["basis"] == "measured" and e["shared_basis"] == "apportioned" for e in r["experts"])'
 # What is shared out adds up to what dispatch and combine took.
@@ -31,6 +31,12 @@ moeprof report --peak 500 a.moeprof | sed -n 2p | grep -q 'given 500' || fail "-
 expect 0 moeprof run -o big.moeprof -- "$guest" steps=25 layers=8
 events=$(sql big.moeprof "SELECT sum(n) FROM chunk")
 [ "$(stat -c %s big.moeprof)" -le $((12 * events)) ] || fail "$(stat -c %s big.moeprof) bytes for $events events"
+
+# Bursts: step time and MFU of all steps, times by phase of the traced ones.
+expect 0 moeprof run -o b.moeprof -- "$guest" steps=30 burst=6/3/3
+json b.moeprof 'r["step"]["untraced_count"] == 12 and r["step"]["count"] >= 22 and 5 <= r["traced"]["count"] < 15'
+json b.moeprof 'r["mfu"]["value"] > 0.1 and 0.06 < r["step"]["untraced_median_seconds"] < 0.066'
+json b.moeprof 'abs(sum(p["seconds"] for p in r["phases"]) + r["idle"]["seconds"] - r["traced"]["window_seconds"]) < 1e-8'
 
 # Grouped kernels: layer exact, experts shared out, and said so. Few steps, unknown GPU: said, not guessed.
 expect 0 moeprof run -o g.moeprof -- "$guest" steps=3 grouped unknown-gpu

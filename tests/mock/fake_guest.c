@@ -4,6 +4,7 @@
  * Usage: fake_guest [steps=N] [layers=N] [experts=N] [grouped] [checkpoint] [fast] [rank=R world=W]
  *                   [sleep: stays asleep] [off=WHY: a feature fails] [exit=CODE] [kill=STEP: SIGKILLs itself]
  *                   [quiet: no file at all] [unknown-gpu]
+ *                   [burst=FIRST/ON/OFF: steps traced at first, then ON of every ON + OFF]
  */
 #include <signal.h>
 #include <time.h>
@@ -104,8 +105,11 @@ static void train(struct guest *g, int argc, char **argv)
 {
     int steps = number(argc, argv, "steps", 10), kill_at = number(argc, argv, "kill", -1);
     struct fake_job j;
+    int first = steps, on = 1, off = 0;
     char *spec;
 
+    if (option(argc, argv, "burst"))
+        sscanf(option(argc, argv, "burst"), "%d/%d/%d", &first, &on, &off);
     fake_init(&j, put, g);
     j.n_layer = number(argc, argv, "layers", 4);
     j.n_expert = number(argc, argv, "experts", 128);
@@ -119,6 +123,7 @@ static void train(struct guest *g, int argc, char **argv)
     atomic_store(&g->shm->state, MP_GUEST_RECORDING);
     for (int i = 0; i < steps; i++) {
         atomic_store(&g->shm->step, (uint32_t)i);
+        j.untraced = i >= first && (i - first) % (on + off) >= on;
         fake_step(&j);
         wait_until(g, j.now_ns);
         if (i == kill_at)

@@ -20,6 +20,7 @@ struct fake_job {
     int n_layer, n_expert, top_k, tokens;
     bool grouped;    /* one kernel for all experts of a layer */
     bool checkpoint; /* replay the forward in the backward */
+    bool untraced;   /* the GPU is not watched: marks, tokens and counts only */
     uint64_t now_ns; /* end of the last operation on the GPU */
     uint64_t rng;
     uint32_t step, launches;
@@ -114,7 +115,8 @@ static inline void fake_event(struct fake_job *j, uint8_t kind, uint32_t name, u
 
     j->now_ns = r.event.start_ns + r.event.dur_ns;
     j->launches++;
-    j->put(j->arg, &r);
+    if (!j->untraced)
+        j->put(j->arg, &r);
 }
 
 static inline void fake_at(struct fake_job *j, int layer, enum mp_phase phase)
@@ -239,11 +241,8 @@ static inline void fake_micro(struct fake_job *j)
     j->put(j->arg, &pairs);
 }
 
-static inline void fake_step(struct fake_job *j)
+static inline void fake_work(struct fake_job *j)
 {
-    union mp_record mark = {.mark = {.step = j->step, .n_micro = 1, .kind = MP_STEP}};
-
-    j->launches = 0;
     j->now_ns += 400000; /* data loading, logging: idle */
     j->pass = MP_PASS_FORWARD;
     fake_at(j, -1, MP_PHASE_COPY);
@@ -275,9 +274,18 @@ static inline void fake_step(struct fake_job *j)
     fake_at(j, -1, MP_PHASE_OTHER);
     j->basis = MP_UNKNOWN;
     fake_kernel(j, FAKE_ODD, 30000);
+}
+
+static inline void fake_step(struct fake_job *j)
+{
+    union mp_record mark = {.mark = {.step = j->step, .n_micro = 1, .kind = MP_STEP}};
+
+    j->launches = 0;
+    fake_work(j);
     fake_counts(j);
+    mark.mark.flags = j->untraced ? MP_STEP_UNTRACED : 0;
     mark.mark.end_ns = j->now_ns;
-    mark.mark.launches = mark.mark.records = j->launches;
+    mark.mark.launches = mark.mark.records = j->untraced ? 0 : j->launches;
     j->put(j->arg, &mark);
     j->step++;
 }

@@ -28,7 +28,7 @@ struct feed {
 struct job {
     const char *name;
     int steps, layers, experts;
-    bool grouped, checkpoint, no_spec, unknown_gpu, killed;
+    bool grouped, checkpoint, no_spec, unknown_gpu, killed, bursts;
     uint8_t drop_kind;
     const char *feature_failed;
 };
@@ -96,8 +96,10 @@ static void profile_make(const struct job *job)
     spec = fake_spec(&j);
     assert_int_equal(rp_profile_begin(f.p, NULL), MP_OK);
     facts_put(f.p, job, spec);
-    for (int i = 0; i < job->steps; i++)
+    for (int i = 0; i < job->steps; i++) {
+        j.untraced = job->bursts && i >= 6 && i % 4 > 1; /* six, then two of four */
         fake_step(&j);
+    }
     mp_steps_finish(f.steps);
     assert_int_equal(rp_sums_write(f.sums, f.p, NULL), MP_OK);
     assert_int_equal(rp_profile_commit(f.p, NULL), MP_OK);
@@ -214,6 +216,7 @@ static const struct job job_table[] = {
     {.name = "no_model", .steps = 6, .layers = 1, .experts = 4, .no_spec = true},
     {.name = "one_step", .steps = 1, .layers = 1, .experts = 4, .killed = true},
     {.name = "three_steps", .steps = 4, .layers = 1, .experts = 4},
+    {.name = "bursts", .steps = 20, .layers = 2, .experts = 8, .bursts = true},
     {.name = "empty", .steps = 0, .layers = 1, .experts = 4},
 };
 
@@ -244,11 +247,36 @@ static void sums_hold(void **state)
         tokens += r->expert[i].tokens.v;
     }
     assert_true(fabs(shared - around) < 1e-9);
+    assert_int_equal(r->timed.count, r->step.count);
+    assert_int_equal(r->timed.count, r->mfu.n_step);
     assert_int_equal(r->step.count, 9 - 1 - 2); /* without the last one and the warm-up */
     assert_true(tokens == 6.0 * 3 * 4096 * 8);
     assert_true(r->mfu.mfu.v > 0 && r->mfu.mfu.v <= r->mfu.hfu.v);
     for (size_t i = 0; i < r->n_layer; i++)
         assert_int_equal(r->layer[i].n_dead, 1);
+    rp_report_free(r);
+}
+
+/* Steps that were not traced have a duration and tokens, and none of the times by phase. */
+static void bursts(void **state)
+{
+    struct rp_report *r =
+        report_make(&(struct job){.steps = 40, .layers = 2, .experts = 8, .bursts = true});
+    double sum = r->idle_s.v, tokens = 0;
+
+    (void)state;
+    assert_int_equal(r->step.recorded, 40);
+    assert_true(r->n_untraced >= 16 && r->n_untraced + r->step.count <= r->timed.count + 1);
+    assert_true(r->timed.count >= 25 && r->timed.count == r->mfu.n_step &&
+                r->untraced_s.basis == MP_MEASURED);
+    assert_true(fabs(r->untraced_s.v / r->step.median_s.v - 1) < 0.02);
+    for (size_t i = 0; i < r->n_phase; i++)
+        sum += r->phase[i].seconds.v;
+    assert_true(fabs(sum - r->step.window_s) < 1e-9);
+    for (size_t i = 0; i < r->n_expert; i++)
+        tokens += r->expert[i].tokens.v;
+    assert_true(tokens == (double)r->step.count * 2 * 4096 * 8);
+    assert_true(fabs(r->tokens.useful_s.v * r->timed.window_s - r->timed.count * 3896.0) < 1e-3);
     rp_report_free(r);
 }
 
@@ -325,6 +353,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(goldens, setup, teardown),
         cmocka_unit_test_setup_teardown(sums_hold, setup, teardown),
+        cmocka_unit_test_setup_teardown(bursts, setup, teardown),
         cmocka_unit_test_setup_teardown(wide, setup, teardown),
         cmocka_unit_test(formats),
     };
