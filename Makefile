@@ -61,15 +61,21 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(MP_CFLAGS) -ffunction-sections -fdata-sections $(TOOL_CFLAGS) -c -o $@ $<
 
-# hook.py travels inside the guest as text.
-$(B)/gen/hook_py.h: injector/hook.py tests/tools/embed.sh
+# hook.py and swap*.py travel inside the guest as text.
+$(B)/gen/%_py.h: injector/%.py tests/tools/embed.sh
 	@mkdir -p $(@D)
-	$(call say,EMBED,$<)sh tests/tools/embed.sh hook_py $< > $@
+	$(call say,EMBED,$<)sh tests/tools/embed.sh $*_py $< > $@
 $(B)/gen/count_kernel_ptx.h: injector/count_kernel.ptx tests/tools/embed.sh
 	@mkdir -p $(@D)
 	$(call say,EMBED,$<)sh tests/tools/embed.sh count_kernel_ptx $< > $@
 $(call obj,injector/pybridge.c): | $(B)/gen/hook_py.h
+$(call obj,injector/pyctl.c): | $(patsubst injector/%.py,$(B)/gen/%_py.h,$(wildcard injector/swap*.py))
 $(call obj,injector/count.c): | $(B)/gen/count_kernel_ptx.h
+# The style and the script of the HTML report travel inside the tool.
+$(B)/gen/report_%.h: report/html/report.% tests/tools/embed.sh
+	@mkdir -p $(@D)
+	$(call say,EMBED,$<)sh tests/tools/embed.sh report_$* $< > $@
+$(call obj,report/render_html.c): | $(B)/gen/report_css.h $(B)/gen/report_js.h
 # The guest's two GPU kernels, kept as PTX so that a build needs no CUDA toolkit. PTX 7.0: drivers from 11 on.
 ptx:
 	$(NVCC) -ptx -arch=compute_75 -O3 -o injector/count_kernel.ptx injector/count_kernel.cu

@@ -37,8 +37,8 @@ ROUTER_WORDS = ("gate", "router", "wg", "gating")
 ATTENTION_WORDS = ("attn", "attention", "mamba")
 INDEX_WORDS = ("index", "indices", "selected_experts", "expert_ids", "topk_ids", "topk_idx")
 SIZE_WORDS = ("expert_size", "tokens_per_expert")  # rows of each expert as a list on the host: GraniteMoe in 4.x
-TOP_K_NAMES = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts",
-               "n_activated_experts", "topk", "k")
+TOP_K_NAMES = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k",
+               "top_k_experts", "n_activated_experts", "topk", "k")
 LAST_OF_CHAIN = ("o_proj", "out_proj", "wo", "dense", "c_proj", "down_proj", "w2", "fc2", "output_linear", "linear_2")
 SECOND_OF_CHAIN = ("q_b_proj", "kv_b_proj")
 
@@ -210,6 +210,14 @@ def outer(module):
     return module
 
 
+def is_layer(module):
+    """A decoder layer: several parts with parts of their own, or one and a norm; or experts and nothing else."""
+    base = unwrap(module)
+    parts = [name for name, child in base.named_children() if unwrap(child)._modules and has_params(child)]
+    norms = any(is_norm(name, unwrap(child)) for name, child in base.named_children())
+    return len(parts) > 1 or bool(parts and norms) or bool(expert_children(base)) or is_stacked(base)
+
+
 def stack_of(root):
     """(name, container) of the decoder layers: the outermost list of modules with most parameters, or None."""
     best, weight = None, 0
@@ -217,8 +225,8 @@ def stack_of(root):
     while pending:
         name, module = pending.pop()
         kids = list(module.children())
-        if (isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)) and kids
-                and all(unwrap(kid)._modules and has_params(kid) for kid in kids)):
+        if isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)) and kids and all(
+                map(is_layer, kids)):
             size = sum(map(size_of, module.parameters()))
             if size > weight:
                 best, weight = (name, module), size
@@ -544,6 +552,8 @@ def backend_of(base, block):
         patched = module.__dict__.get("forward")
         # accelerate's hooks and torch.compile wrap forward too, and run the same one inside
         wrapped = hasattr(module, "_old_forward") or hasattr(patched, "_torchdynamo_orig_callable")
+        if hasattr(patched, "moeprof_arm"):
+            return patched.moeprof_arm, "structure"
         if patched is not None and not wrapped:
             function = getattr(patched, "__func__", patched)
             return "patched:%s" % getattr(function, "__module__", "?"), "structure"
@@ -716,13 +726,10 @@ def stacked_ops(structure, scope, module):
     if moe is None or not is_stacked(module):
         return []
     step = 1 if is_transposed(moe) else -1
+    called = next((name for name, child in moe.block.named_children() if unwrap(child) is module), "weight")
     scope = scope._replace(phase="expert")
-    return [Op(scope, leaf_of_stacked(moe, module) if name == "weight" else name, shape_of(p)[1:][::step], p.requires_grad)
+    return [Op(scope, called if name == "weight" else name, shape_of(p)[1:][::step], p.requires_grad)
             for name, p in own(module).items() if len(shape_of(p)) == 3 and "bias" not in name]
-
-
-def leaf_of_stacked(moe, module):
-    return next((name for name, child in moe.block.named_children() if unwrap(child) is module), "weight")
 
 
 def lora_ops(scope, path, wrapper):
@@ -863,7 +870,7 @@ class Boundary:
 
 class Session:
     def __init__(self):
-        self.handles, self.finder, self.finalizer = [], None, None
+        self.handles, self.finder, self.finalizer, self.swapper = [], None, None, None
         self.forget()
         optim = sys.modules["torch.optim.optimizer"]
         self.updaters = [optim.register_optimizer_step_pre_hook(Hook(self.before_update)),
@@ -872,6 +879,8 @@ class Session:
 
     def forget(self):
         """As if no model had been found: every hook is gone from the old one."""
+        if self.swapper is not None:
+            self.swapper.stop()
         for handle in self.handles:
             handle.remove()
         if self.finalizer is not None:
@@ -898,13 +907,18 @@ class Session:
         if self.finder is None:
             self.rejected = weakref.WeakSet()
             # OptimizedModule warns about global hooks; this one is gone before its region is compiled.
-            sys.modules["warnings"].filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global")
+            warnings = sys.modules["warnings"]
+            warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global")
+            self.silence = warnings.filters[0]
             self.finder = torch.nn.modules.module.register_module_forward_pre_hook(Hook(self.consider))
 
     def stop_search(self):
         if self.finder is not None:
             self.finder.remove()
             self.finder = None
+            filters = sys.modules["warnings"].filters
+            if self.silence in filters:
+                filters.remove(self.silence)
 
     @guarded("python")
     def consider(self, module, args):
@@ -916,6 +930,8 @@ class Session:
         if not looks_like_model(module):
             self.rejected.add(module)
             return
+        if any(other is not module and looks_like_model(other) for other in calls_under_way()):
+            return  # attached in the middle of a forward: the outermost module will be called again
         self.adopt(module)
         self.enter(module, args, calling_kwargs())  # its own hook comes too late for the call under way
 
@@ -1018,9 +1034,11 @@ class Session:
         count_tokens(given, self.windows)
 
     @guarded("python")
-    def leave(self, module, *_):
+    def leave(self, module, args=(), output=None):
         if module.training and torch.is_grad_enabled():
             guest.micro_end()
+            if self.swapper is not None:
+                self.swapper.watch(output)
 
     # --- an update --------------------------------------------------------------------------------------
 
@@ -1051,6 +1069,20 @@ class Session:
             self.seen["grad_accum"] = max(micros, self.seen.get("grad_accum", 0))
             self.follow_weights()
             self.publish()
+        self.control()
+
+    @guarded("swap")
+    def control(self):
+        """Between two steps: what tools asked for. Its code is loaded when the first one asks."""
+        if self.swapper is None:
+            if not guest.pending():
+                return
+            part = 0
+            while guest.swap_source(part) is not None:
+                exec(compile(guest.swap_source(part), "<moeprof swap %d>" % part, "exec"), globals())
+                part += 1
+            self.swapper = swapper
+        self.swapper.boundary(self.root())
 
     @guarded("ranges")
     def follow_weights(self):
@@ -1118,6 +1150,14 @@ def unknown_routing(layer):
 def windows_of(structure):
     layers = [attention_spec(structure, index, collections.defaultdict(list)) for index in range(len(structure.layers))]
     return sorted({layer["window"] for layer in layers if layer}) or [0]
+
+
+def calls_under_way():
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "_call_impl" and isinstance(frame.f_locals.get("self"), torch.nn.Module):
+            yield frame.f_locals["self"]
+        frame = frame.f_back
 
 
 def calling_kwargs():

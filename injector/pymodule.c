@@ -9,6 +9,7 @@
 #include "injector/pybridge.h"
 #include "injector/pyhooks.h"
 #include "injector/scope.h"
+#include "injector/pyswap.h"
 #include "injector/torch_abi.h"
 #include "profiler/core/phase.h"
 
@@ -306,19 +307,28 @@ static struct py_method method[] = {
     {"routing_out_hook", inj_py_routing_out_hook, PY_FASTCALL, NULL},
 };
 
+static bool add(PyObject *module, struct py_method *row, size_t n)
+{
+    bool ok = true;
+
+    for (size_t i = 0; ok && i < n; i++) {
+        PyObject *f = py.cfunction(&row[i], NULL, NULL);
+
+        ok = f && py.setattr(module, row[i].name, f) == 0;
+        if (f)
+            py.decref(f);
+    }
+    return ok;
+}
+
 PyObject *inj_pymodule_new(void)
 {
     PyObject *module = py.module_new("_moeprof");
 
-    for (size_t i = 0; module && i < countof(method); i++) {
-        PyObject *f = py.cfunction(&method[i], NULL, NULL);
-
-        if (!f || py.setattr(module, method[i].name, f)) {
-            py.decref(module);
-            module = NULL;
-        }
-        if (f)
-            py.decref(f);
+    if (module && (!add(module, method, countof(method)) || !add(module, inj_pyctl_method, inj_pyctl_count) ||
+                   !add(module, inj_pyswap_method, inj_pyswap_count))) {
+        py.decref(module);
+        module = NULL;
     }
     return module;
 }

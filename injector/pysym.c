@@ -39,6 +39,7 @@ static const struct {
     ROW("PyLong_FromLongLong", long_from),
     ROW("PyLong_AsLongLong", long_as),
     ROW("PyLong_AsUnsignedLongLongMask", ulong_as),
+    ROW("PyFloat_AsDouble", float_as),
     ROW("PyUnicode_AsUTF8AndSize", utf8),
     ROW("PyObject_CallMethod", call_method),
     ROW("PyObject_CallFunction", call),

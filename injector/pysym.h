@@ -45,6 +45,7 @@ struct inj_py {
     PyObject *(*long_from)(long long v);
     long long (*long_as)(PyObject *o);
     unsigned long long (*ulong_as)(PyObject *o); /* masked */
+    double (*float_as)(PyObject *o);
     const char *(*utf8)(PyObject *s, ssize_t *bytes);
     PyObject *(*call_method)(PyObject *o, const char *name, const char *format, ...);
     PyObject *(*call)(PyObject *f, const char *format, ...);

@@ -1,0 +1,198 @@
+/* The kernels as swap.py calls them: pointers and sizes in, an error code out. See pyswap.h.
+ * The calls take integers alone, so that reading them costs some 20 ns each. */
+#include "injector/pyswap.h"
+
+#include "injector/swap.h"
+
+#include <stdlib.h>
+
+static const char plan_tag[] = "moeprof plan";
+
+static void *pointer(PyObject *o)
+{
+    return (void *)(uintptr_t)py.ulong_as(o);
+}
+
+static PyObject *kernels(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    struct mp_err err = {0};
+
+    (void)self;
+    (void)args;
+    (void)n;
+    return py.str_from(inj_kernels(&err) ? "" : err.msg);
+}
+
+static PyObject *strerror_of(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    struct mp_err err = {0};
+    const struct mk_api *api = inj_kernels(&err);
+
+    (void)self;
+    return py.str_from(!api ? err.msg : n ? api->strerror((int)py.long_as(args[0])) : "");
+}
+
+/* ---- plans ----------------------------------------------------------------------------------- */
+
+static void plan_free(PyObject *capsule)
+{
+    free(py.capsule_get(capsule, plan_tag));
+}
+
+static void read_matrix(struct mk_matrix *m, PyObject *t)
+{
+    m->stride_expert = py.long_as(py.tuple_get(t, 0));
+    m->stride_row = py.long_as(py.tuple_get(t, 1));
+    m->stride_col = py.long_as(py.tuple_get(t, 2));
+    if (py.tuple_size(t) > 4) { /* one tensor an expert */
+        m->expert_offset = pointer(py.tuple_get(t, 3));
+        m->span = py.long_as(py.tuple_get(t, 4));
+    }
+}
+
+static void read_vector(struct mk_vector *v, PyObject *t)
+{
+    v->stride_expert = py.long_as(py.tuple_get(t, 0));
+    v->stride = py.long_as(py.tuple_get(t, 1));
+}
+
+static void read_problem(struct mk_problem *p, PyObject *t)
+{
+    p->size = sizeof *p;
+    p->target = (uint32_t)py.long_as(py.tuple_get(t, 0));
+    p->hidden = (int32_t)py.long_as(py.tuple_get(t, 1));
+    p->inter = (int32_t)py.long_as(py.tuple_get(t, 2));
+    p->n_expert = (int32_t)py.long_as(py.tuple_get(t, 3));
+    p->top_k = (int32_t)py.long_as(py.tuple_get(t, 4));
+    p->dtype = (uint32_t)py.long_as(py.tuple_get(t, 5));
+    p->index_dtype = (uint32_t)py.long_as(py.tuple_get(t, 6));
+    p->score_dtype = (uint32_t)py.long_as(py.tuple_get(t, 7));
+    p->act = (uint32_t)py.long_as(py.tuple_get(t, 8));
+    p->act_alpha = (float)py.float_as(py.tuple_get(t, 9));
+    p->act_limit = (float)py.float_as(py.tuple_get(t, 10));
+}
+
+/* plan(problem, dweight_dtype, (gate, up, down), (dgate, dup, ddown), (bias of gate, up, down)) -> capsule.
+ * A matrix is (stride_expert, stride_row, stride_col[, offsets, span]), a bias (stride_expert, stride). */
+static PyObject *plan(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    struct inj_plan *p = n == 5 ? calloc(1, sizeof *p) : NULL;
+    PyObject *capsule;
+
+    (void)self;
+    if (!p)
+        return inj_py_none();
+    read_problem(&p->problem, args[0]);
+    p->dweight_dtype = (uint32_t)py.long_as(args[1]);
+    read_matrix(&p->problem.gate, py.tuple_get(args[2], 0));
+    read_matrix(&p->problem.up, py.tuple_get(args[2], 1));
+    read_matrix(&p->problem.down, py.tuple_get(args[2], 2));
+    read_matrix(&p->dgate, py.tuple_get(args[3], 0));
+    read_matrix(&p->dup, py.tuple_get(args[3], 1));
+    read_matrix(&p->ddown, py.tuple_get(args[3], 2));
+    read_vector(&p->problem.gate_bias, py.tuple_get(args[4], 0));
+    read_vector(&p->problem.up_bias, py.tuple_get(args[4], 1));
+    read_vector(&p->problem.down_bias, py.tuple_get(args[4], 2));
+    p->dgate_bias = p->problem.gate_bias;
+    p->dup_bias = p->problem.up_bias;
+    p->ddown_bias = p->problem.down_bias;
+    capsule = py.err_occurred() ? NULL : py.capsule_new(p, plan_tag, plan_free);
+    if (!capsule)
+        free(p);
+    return capsule;
+}
+
+/* sizes(plan, T) -> (saved, saved for inference, forward workspace, backward workspace), or an error code. */
+static PyObject *sizes(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    const struct inj_plan *p = n == 2 ? py.capsule_get(args[0], plan_tag) : NULL;
+    struct mk_sizes s;
+    PyObject *tuple;
+    int rc;
+
+    (void)self;
+    if (!p)
+        return NULL;
+    rc = inj_plan_sizes(p, (int32_t)py.long_as(args[1]), &s);
+    if (rc)
+        return py.long_from(rc);
+    tuple = py.tuple_new(4);
+    py.tuple_set(tuple, 0, py.long_from((long long)s.saved_bytes));
+    py.tuple_set(tuple, 1, py.long_from((long long)s.saved_inference_bytes));
+    py.tuple_set(tuple, 2, py.long_from((long long)s.forward_workspace_bytes));
+    py.tuple_set(tuple, 3, py.long_from((long long)s.backward_workspace_bytes));
+    return tuple;
+}
+
+/* ---- calls ------------------------------------------------------------------------------------ */
+
+static void read_weights(struct inj_weights *w, PyObject *const *arg)
+{
+    w->gate = pointer(arg[0]);
+    w->up = pointer(arg[1]);
+    w->down = pointer(arg[2]);
+    w->gate_bias = pointer(arg[3]);
+    w->up_bias = pointer(arg[4]);
+    w->down_bias = pointer(arg[5]);
+}
+
+enum { CALL_ARGS = 18 };
+
+/* (plan, T, x, its stride, index, stride, score, stride, 6 weights, saved, saved bytes, workspace, bytes) */
+static const struct inj_plan *read_call(struct inj_call *c, PyObject *const *arg)
+{
+    c->n_token = (int32_t)py.long_as(arg[1]);
+    c->x = pointer(arg[2]);
+    c->x_stride = py.long_as(arg[3]);
+    c->index = pointer(arg[4]);
+    c->index_stride = py.long_as(arg[5]);
+    c->score = pointer(arg[6]);
+    c->score_stride = py.long_as(arg[7]);
+    read_weights(&c->w, arg + 8);
+    c->saved = pointer(arg[14]);
+    c->saved_bytes = (size_t)py.ulong_as(arg[15]);
+    c->workspace = pointer(arg[16]);
+    c->workspace_bytes = (size_t)py.ulong_as(arg[17]);
+    return py.capsule_get(arg[0], plan_tag);
+}
+
+/* forward(call.., flags, stream, out) -> code */
+static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    struct inj_call c = {0};
+    const struct inj_plan *p = n == CALL_ARGS + 3 ? read_call(&c, args) : NULL;
+
+    (void)self;
+    if (!p)
+        return py.long_from(MK_EVERSION);
+    c.flags = (uint32_t)py.long_as(args[CALL_ARGS]);
+    c.stream = pointer(args[CALL_ARGS + 1]);
+    return py.long_from(inj_plan_forward(p, &c, pointer(args[CALL_ARGS + 2])));
+}
+
+/* backward(call.., flags, stream, dout, dx, dscore, 6 weight gradients) -> code; 0: not wanted */
+static PyObject *backward(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    struct inj_call c = {0};
+    struct inj_weights dw;
+    const struct inj_plan *p = n == CALL_ARGS + 11 ? read_call(&c, args) : NULL;
+
+    (void)self;
+    if (!p)
+        return py.long_from(MK_EVERSION);
+    c.flags = (uint32_t)py.long_as(args[CALL_ARGS]);
+    c.stream = pointer(args[CALL_ARGS + 1]);
+    read_weights(&dw, args + CALL_ARGS + 5);
+    return py.long_from(inj_plan_backward(p, &c, pointer(args[CALL_ARGS + 3]), pointer(args[CALL_ARGS + 4]), &dw,
+                                          pointer(args[CALL_ARGS + 2])));
+}
+
+struct py_method inj_pyswap_method[] = {
+    {"kernels", kernels, PY_FASTCALL, NULL},
+    {"strerror", strerror_of, PY_FASTCALL, NULL},
+    {"plan", plan, PY_FASTCALL, NULL},
+    {"sizes", sizes, PY_FASTCALL, NULL},
+    {"forward", forward, PY_FASTCALL, NULL},
+    {"backward", backward, PY_FASTCALL, NULL},
+};
+const size_t inj_pyswap_count = countof(inj_pyswap_method);

@@ -1,0 +1,133 @@
+/* See swap.h. Buffers come as torch tensors, which the CPU allocator aligns to 64 bytes only: the callers ask
+ * for 256 bytes more, and the addresses are rounded up here. */
+#include "injector/swap.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+#define KERNELS "libmoeprof_kernels.so"
+#define ALIGN 256u
+
+static const struct mk_api *api;
+static char why_not[200];
+
+/* RTLD_LOCAL: nothing of the library becomes visible to the job. */
+static void load(void)
+{
+    const struct mk_api *(*get)(uint32_t);
+    char path[1024];
+    Dl_info self;
+    void *library, *symbol;
+    const char *slash;
+
+    snprintf(why_not, sizeof why_not, "cannot tell where " KERNELS " is");
+    if (!dladdr((void *)(uintptr_t)load, &self) || !self.dli_fname || !(slash = strrchr(self.dli_fname, '/')))
+        return;
+    snprintf(path, sizeof path, "%.*s/" KERNELS, (int)(slash - self.dli_fname), self.dli_fname);
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    symbol = library ? dlsym(library, "mk_get_api") : NULL;
+    if (!symbol) {
+        snprintf(why_not, sizeof why_not, "cannot load the kernels: %.160s", dlerror());
+        return;
+    }
+    memcpy(&get, &symbol, sizeof get);
+    api = get(MK_API_VERSION);
+    if (!api)
+        snprintf(why_not, sizeof why_not, KERNELS " is of another version than the guest");
+}
+
+const struct mk_api *inj_kernels(struct mp_err *err)
+{
+    if (!api && !why_not[0])
+        load();
+    if (!api)
+        mp_fail(err, MP_ENOTSUP, "%s", why_not);
+    return api;
+}
+
+static void *aligned(void *p)
+{
+    return (void *)(((uintptr_t)p + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
+}
+
+static void fill(struct mk_problem *out, const struct inj_plan *plan, const struct inj_call *c)
+{
+    *out = plan->problem;
+    out->n_token = c->n_token;
+    out->x = c->x;
+    out->index = c->index;
+    out->score = c->score;
+    out->x_stride = c->x_stride;
+    out->index_stride = c->index_stride;
+    out->score_stride = c->score_stride;
+    out->gate.base = c->w.gate;
+    out->up.base = c->w.up;
+    out->down.base = c->w.down;
+    out->gate_bias.base = c->w.gate_bias;
+    out->up_bias.base = c->w.up_bias;
+    out->down_bias.base = c->w.down_bias;
+}
+
+int inj_plan_sizes(const struct inj_plan *plan, int32_t n_token, struct mk_sizes *out)
+{
+    struct mk_problem p = plan->problem;
+
+    p.n_token = n_token;
+    return api ? api->sizes(out, &p) : MK_EDEVICE;
+}
+
+int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void *out)
+{
+    struct mk_problem p;
+    struct mk_forward f = {
+        .size = sizeof f,
+        .flags = c->flags,
+        .out = out,
+        .out_stride = plan->problem.hidden,
+        .saved = aligned(c->saved),
+        .saved_bytes = c->saved_bytes,
+        .workspace = aligned(c->workspace),
+        .workspace_bytes = c->workspace_bytes,
+        .problem = &p,
+    };
+
+    fill(&p, plan, c);
+    return api ? api->forward(&f, c->stream) : MK_EDEVICE;
+}
+
+int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c, void *dx, void *dscore,
+                      const struct inj_weights *dw, const void *dout)
+{
+    struct mk_problem p;
+    struct mk_backward b = {
+        .size = sizeof b,
+        .flags = c->flags,
+        .dx = dx,
+        .dx_stride = plan->problem.hidden,
+        .dscore = dscore,
+        .dscore_stride = plan->problem.top_k,
+        .dgate = plan->dgate,
+        .dup = plan->dup,
+        .ddown = plan->ddown,
+        .dgate_bias = plan->dgate_bias,
+        .dup_bias = plan->dup_bias,
+        .ddown_bias = plan->ddown_bias,
+        .dweight_dtype = plan->dweight_dtype,
+        .workspace = aligned(c->workspace),
+        .workspace_bytes = c->workspace_bytes,
+        .dout = dout,
+        .dout_stride = plan->problem.hidden,
+        .saved = aligned(c->saved),
+        .problem = &p,
+    };
+
+    fill(&p, plan, c);
+    b.dgate.base = dw->gate;
+    b.dup.base = dw->up;
+    b.ddown.base = dw->down;
+    b.dgate_bias.base = dw->gate_bias;
+    b.dup_bias.base = dw->up_bias;
+    b.ddown_bias.base = dw->down_bias;
+    return api ? api->backward(&b, c->stream) : MK_EDEVICE;
+}

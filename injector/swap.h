@@ -1,0 +1,42 @@
+/* The kernels' library as the guest sees it: loaded at first need, beside libmoeprof.so, and plans that hold
+ * all of a call that does not change from one call to the next. On the training thread. */
+#ifndef INJ_SWAP_H
+#define INJ_SWAP_H
+
+#include "kernels/moe_kernels.h"
+#include "profiler/core/base.h"
+
+/* NULL, with a sentence in err, when the library is not there, is of another version, or cannot be loaded. */
+const struct mk_api *inj_kernels(struct mp_err *err);
+
+/* Shape, types and strides of one layer's calls; pointers come with each call. */
+struct inj_plan {
+    struct mk_problem problem;
+    struct mk_matrix dgate, dup, ddown; /* strides of the weight gradients */
+    struct mk_vector dgate_bias, dup_bias, ddown_bias;
+    uint32_t dweight_dtype;
+};
+
+/* The pointers of a call. 0 where there is none. */
+struct inj_weights {
+    void *gate, *up, *down, *gate_bias, *up_bias, *down_bias;
+};
+
+struct inj_call {
+    int32_t n_token;
+    const void *x, *index, *score;
+    int64_t x_stride, index_stride, score_stride;
+    struct inj_weights w;
+    void *saved, *workspace;
+    size_t saved_bytes, workspace_bytes; /* from 256-byte aligned addresses on */
+    uint32_t flags;
+    void *stream;
+};
+
+/* An enum mk_error. Nothing is allocated, nothing waits. */
+int inj_plan_sizes(const struct inj_plan *plan, int32_t n_token, struct mk_sizes *out);
+int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *call, void *out);
+int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *call, void *dx, void *dscore,
+                      const struct inj_weights *dw, const void *dout);
+
+#endif

@@ -1,0 +1,405 @@
+"""Swapping, part 2: the layers of a model as units that can be swapped, each with the job's own way back."""
+import operator
+
+LINEARS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
+
+
+class Site:
+    """What stands in for a method of one module instance while another arm runs.
+
+    A copy or a pickle of the model carries the job's own method instead.
+    """
+    __slots__ = ("unit", "experts", "moeprof_arm")
+
+    def __init__(self, unit, experts, arm):
+        self.unit, self.experts, self.moeprof_arm = unit, experts, arm
+
+    def __reduce__(self):
+        return operator.itemgetter(0), ((self.unit.own(),),)
+
+
+class StackedSite(Site):
+    __slots__ = ()
+
+    def __call__(self, hidden_states, top_k_index, top_k_weights):
+        return self.experts(hidden_states, top_k_index, top_k_weights)
+
+
+class DenseSite(Site):
+    """gpt-oss in 4.5x: one weight for every expert, of which the chosen ones are not zero."""
+    __slots__ = ()
+
+    def __call__(self, hidden_states, router_indices=None, routing_weights=None):
+        batch, hidden = hidden_states.shape[0], hidden_states.shape[-1]
+        out = self.experts(hidden_states.reshape(-1, hidden), router_indices, routing_weights.gather(1, router_indices))
+        return out.view(batch, -1, hidden)
+
+
+class ListSite(Site):
+    """DeepSeek's block.moe in 4.5x. The experts' own modules are not called, so their counting is done here."""
+    __slots__ = ()
+
+    def __call__(self, hidden_states, topk_indices, topk_weights):
+        return self.unit.scoped(self.experts, hidden_states, topk_indices, topk_weights)
+
+
+class BlockSite(Site):
+    """The block of Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE in 4.5x, with its own gate and its exact return value."""
+    __slots__ = ()
+
+    def __call__(self, hidden_states):
+        unit = self.unit
+        block = unit.site()
+        shape = hidden_states.shape
+        x = hidden_states.view(-1, shape[-1])
+        logits = block.gate(x)
+        score, index = unit.route(logits)
+        out = unit.scoped(self.experts, x, index, score.to(x.dtype))
+        if unit.shared:
+            out = out + FUNCTIONAL.sigmoid(block.shared_expert_gate(x)) * block.shared_expert(x)
+        return out.reshape(shape), logits
+
+
+class Unit:
+    """One layer: where it is swapped, its weights, and its own arm. Holds no module alive.
+
+    `leaf` is what the router gives to the layer, as parity differentiates it: the chosen experts' weights, or for a
+    block that routes by itself, the logits.
+    """
+    attr, site_class, leaf_name = "forward", StackedSite, "dscore"
+    reason = None
+
+    def __init__(self, moe, site, weights, activation):
+        self.layer, self.n, self.weights = moe.layer, moe.n, weights
+        self.act, self.alpha, self.limit = activation
+        self.site, self.outer = weakref.ref(site), weakref.ref(moe.outer)
+        self.title = type(site).__name__
+        self.skips = True  # an expert without tokens gets no gradient at all; parity looks
+        self.probe_dtype = None
+
+    def describe(self):
+        return "%s, %s" % (self.weights.describe(), ACT_NAMES[self.act])
+
+    # --- the site ---------------------------------------------------------------------------------------
+
+    def own(self):
+        """The job's own method."""
+        site = self.site()
+        kept = site.__dict__.get("_moeprof_own")
+        return kept if kept is not None else types.MethodType(getattr(type(site), self.attr), site)
+
+    def installed(self):
+        site = self.site()
+        found = site.__dict__.get(self.attr) if site is not None else None
+        return found if isinstance(found, Site) else None
+
+    def install(self, experts, arm):
+        site = self.site()
+        if self.installed() is None and self.attr in site.__dict__:
+            site.__dict__["_moeprof_own"] = site.__dict__[self.attr]
+        site.__dict__[self.attr] = self.site_class(self, experts, arm)
+
+    def put(self, installed):
+        """Puts back what installed() gave."""
+        if installed is None:
+            self.restore()
+        else:
+            self.install(installed.experts, installed.moeprof_arm)
+
+    def restore(self):
+        if self.installed() is None:
+            return
+        site = self.site()
+        kept = site.__dict__.pop("_moeprof_own", None)
+        if kept is not None:
+            site.__dict__[self.attr] = kept
+        else:
+            del site.__dict__[self.attr]
+
+    # --- calls ------------------------------------------------------------------------------------------
+
+    def own_experts(self, x, index, score):
+        return self.own()(x, index, score)
+
+    def own_run(self, x, index, leaf):
+        return self.own_experts(x, index, leaf)
+
+    def run(self, experts, x, index, leaf):
+        return experts(x, index, leaf)
+
+    def scores(self, index, leaf):
+        """The weights of the chosen experts, in fp64, as a function of the leaf."""
+        return leaf.double()
+
+    def inside(self, function):
+        """Calls function where the weights are those that the job computes with: within PEFT's wrappers."""
+        outer, site, before = self.outer(), self.site(), self.installed()
+        if outer is site or not hasattr(outer, "parameter_name"):
+            return function()
+        result = []
+        self.install(lambda x, *_: (result.append(function()), x)[1], "inside")
+        try:
+            nothing = torch.empty(0)
+            type(outer).forward(outer, nothing, nothing, nothing)
+        finally:
+            self.put(before)
+        return result[0]
+
+    # --- gradients of experts without tokens ------------------------------------------------------------
+
+    def hit_later(self, index):
+        return None
+
+    def only_hit(self, hit, grads):
+        return grads
+
+
+class DenseUnit(Unit):
+    site_class = DenseSite
+
+    def own_experts(self, x, index, score):
+        dense = torch.zeros(x.shape[0], self.n, dtype=score.dtype, device=score.device).scatter(1, index, score)
+        return self.own()(x[None], router_indices=index, routing_weights=dense)[0]
+
+
+class ListUnit(Unit):
+    attr, site_class = "moe", ListSite
+
+    def __init__(self, moe, site, weights, activation):
+        Unit.__init__(self, moe, site, weights, activation)
+        self.enter, self.leave = guest.scope_hooks(moe.layer, "expert", 3)
+        self.count = guest.routing_hook(moe.layer, moe.n, 1, None)
+
+    def scoped(self, experts, x, index, score):
+        """The phase and the counting that the experts' own modules would have given."""
+        self.enter(None, None)
+        self.count(None, (x, index), {})
+        out = experts(x, index, score)
+        self.leave(None, None, None)
+        return out
+
+    def hit_later(self, index):
+        """Which experts have tokens, on its way to the host without a wait; read in backward, long done by then."""
+        if not self.skips:
+            return None
+        ids = index.reshape(-1).clamp(0, self.n)
+        counts = torch.zeros(self.n + 1, dtype=torch.int64, device=index.device).scatter_add_(0, ids, torch.ones_like(ids))
+        if not index.is_cuda:
+            return counts, None
+        host = torch.empty(self.n + 1, dtype=torch.int64, pin_memory=True)
+        host.copy_(counts, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return host, event
+
+    def only_hit(self, hit, grads):
+        counts, event = hit
+        if event is not None:
+            event.synchronize()
+        counts = counts.tolist()
+        return [grad if counts[i % self.n] else None for i, grad in enumerate(grads)]
+
+
+class BlockUnit(ListUnit):
+    attr, site_class, leaf_name = "forward", BlockSite, "dlogits"
+
+    def __init__(self, moe, site, weights, activation):
+        ListUnit.__init__(self, moe, site, weights, activation)
+        self.top_k, self.renorm = site.top_k, bool(getattr(site, "norm_topk_prob", True))
+        self.shared = hasattr(site, "shared_expert")
+
+    def route(self, logits):
+        score, index = torch.topk(FUNCTIONAL.softmax(logits, dim=1, dtype=torch.float), self.top_k, dim=-1)
+        return (score / score.sum(dim=-1, keepdim=True) if self.renorm else score), index
+
+    def own_experts(self, x, index, score):
+        """The textbook loop, for a call that the kernels refuse: the block's own cannot be given its routing."""
+        block, out = self.site(), torch.zeros_like(x)
+        for e in torch.unique(index).tolist():
+            rows, slot = torch.where(index == e)
+            out = out.index_add(0, rows, (block.experts[e](x[rows]) * score[rows, slot, None]).to(x.dtype))
+        return out
+
+    def own_run(self, x, index, leaf):
+        """The job's own block with the captured logits as its gate's answer, without its shared expert."""
+        block = self.site()
+        stand_ins = [(block.gate, lambda _: leaf)]
+        if self.shared:
+            stand_ins.append((block.shared_expert, torch.zeros_like))
+        before = [module.__dict__.get("forward", ABSENT) for module, _ in stand_ins]
+        for module, function in stand_ins:
+            module.__dict__["forward"] = function
+        try:
+            return self.own()(x[None])[0][0]
+        finally:
+            for (module, _), old in zip(stand_ins, before):
+                module.__dict__.pop("forward") if old is ABSENT else module.__dict__.__setitem__("forward", old)
+
+    def run(self, experts, x, index, leaf):
+        score, index = self.route(leaf)
+        return experts(x, index, score.to(x.dtype))
+
+    def scores(self, index, leaf):
+        chosen = FUNCTIONAL.softmax(leaf.double(), dim=1).gather(1, index)
+        return chosen / chosen.sum(dim=-1, keepdim=True) if self.renorm else chosen
+
+
+class Unswappable:
+    """A layer that stays as it is, and why."""
+
+    def __init__(self, moe, reason):
+        self.layer, self.reason = moe.layer, reason
+        self.title = type(moe.base if not moe.members else moe.block).__name__
+
+    def installed(self):
+        return None
+
+    def restore(self):
+        pass
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Recognising them
+
+def unit_of(moe, compiled):
+    base, block = moe.base, moe.block
+    site = block if moe.members else base
+    if any(id(module) in compiled for module in site.modules()):
+        raise Refused("it runs inside a compiled region; start the job without torch.compile to swap it")
+    for module in (site, moe.outer):
+        if hasattr(module, "_old_forward") or hasattr(module, "_hf_hook"):
+            raise Refused("accelerate's hooks wrap its forward (offloading, or a device map)")
+    return list_unit(moe) if moe.members else stacked_unit(moe)
+
+
+def stacked_unit(moe):
+    experts = moe.base
+    if routing_source(moe)[0] != "index":
+        raise Refused("its forward does not take the chosen experts of each token")
+    check_wrappers(moe.outer, experts)
+    weights = Stacked(experts)
+    apply_gate, function = getattr(experts, "_apply_gate", None), getattr(experts, "act_fn", None)
+    if not weights.gated:
+        t = torch.linspace(-5, 5, 64)
+        if function is None or not same(function(t.clone()), act(RELU2, None, t)):
+            raise Refused("it has no gate, and its activation is not relu2")
+        kind = RELU2, 0.0, 0.0
+    elif apply_gate is not None:
+        kind = gate_activation(experts, apply_gate, weights.concatenated)
+    elif not weights.concatenated:
+        kind = CLAMPED_GLU, float(experts.alpha), float(experts.limit)
+    elif function is not None:
+        kind = plain_activation(function), 0.0, 0.0
+    else:
+        raise Refused("it does not say what its activation is")
+    dense = not hasattr(experts, "is_transposed")
+    return (DenseUnit if dense else Unit)(moe, experts, weights, kind)
+
+
+def check_wrappers(outer_module, experts):
+    module = outer_module
+    while module is not experts:
+        if hasattr(module, "parameter_name") and not (type(module).forward.__module__ or "").startswith("peft."):
+            raise Refused("its adapters are applied by code of another library (%s)" % type(module).forward.__module__)
+        module = next((module._modules[name] for name in WRAPPED if module._modules.get(name) is not None), experts)
+
+
+def list_unit(moe):
+    block, first = moe.block, unwrap(moe.members[0])
+    names = next((names for names in LINEARS if all(name in first._modules for name in names)), None)
+    if names is None:
+        raise Refused("its experts are not made of gate, up and down matrices")
+    function = getattr(first, "act_fn", None)
+    if function is None:
+        raise Refused("its experts do not say what their activation is")
+    kind = plain_activation(function), 0.0, 0.0
+    if any(unwrap(member) is not member for member in moe.members):
+        raise Refused("its experts are wrapped one by one")
+    if callable(getattr(block, "moe", None)) and len(inspect.signature(type(block).moe).parameters) == 4:
+        return ListUnit(moe, block, Listed(moe.base, names), kind)
+    if not is_softmax_block(block):
+        raise Refused("how its block routes is not known to moeprof")
+    if getattr(block, "jitter_noise", 0):
+        raise Refused("its router's input is jittered")
+    return BlockUnit(moe, block, Listed(moe.base, names), kind)
+
+
+def is_softmax_block(block):
+    """softmax over all experts, top-k, renormalised as declared: told by attributes here, and held against what the
+    block computes by parity."""
+    shared = [name for name in block._modules if "shared" in name]
+    return (type(block._modules.get("gate")) is torch.nn.Linear and isinstance(getattr(block, "top_k", None), int)
+            and (hasattr(block, "norm_topk_prob") or hasattr(block, "jitter_noise"))
+            and shared in ([], ["shared_expert", "shared_expert_gate"])
+            and set(block._modules) <= {"gate", "experts", "shared_expert", "shared_expert_gate"})
+
+
+def compiled_modules(root):
+    """ids of everything inside a compiled region, and of what is compiled; torch.compiler.disable is no such region."""
+    inside = set()
+    for module in root.modules():
+        if is_compiled(module) and not getattr(module.forward, "_torchdynamo_disable", False):
+            inside.update(map(id, module.modules()))
+    return inside
+
+
+def survey(root):
+    """A unit for each MoE layer of a model, in order."""
+    structure, units = Structure(root), []
+    compiled = compiled_modules(root)
+    for moe in structure.moes:
+        try:
+            units.append(unit_of(moe, compiled))
+        except Refused as refusal:
+            units.append(Unswappable(moe, str(refusal)))
+    return units
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Arms other than moeprof's: implementations that the model's own interface has
+
+def dispatch_of(experts):
+    """(registry, undecorated forward) behind a forward that transformers dispatches; (None, None) otherwise."""
+    forward = type(experts).__dict__.get("forward") or next(
+        (kind.__dict__["forward"] for kind in type(experts).__mro__ if "forward" in kind.__dict__), None)
+    cells = getattr(forward, "__closure__", None)
+    found = dict(zip(forward.__code__.co_freevars, cells)) if cells else {}
+    if "experts_interface" not in found:
+        return None, None
+    return found["experts_interface"].cell_contents, getattr(forward, "__wrapped__", None)
+
+
+def named_arms(units):
+    """Names that the registry of the first dispatching layer holds."""
+    for unit in units:
+        experts = unit.site() if isinstance(unit, Unit) else None
+        registry, eager = dispatch_of(experts) if experts is not None else (None, None)
+        if registry is not None:
+            return (["eager"] if eager is not None else []) + sorted(set(registry))
+    return []
+
+
+def named_experts(unit, name):
+    """The experts of one layer by a registered implementation, or Refused."""
+    registry, eager = dispatch_of(unit.site())
+    if registry is None:
+        raise Refused("it does not dispatch between implementations")
+    function = eager if name == "eager" else registry[name] if name in registry else None
+    if function is None:
+        raise Refused("there is no implementation named %s" % name)
+    site = unit.site
+    return lambda x, index, score: function(site(), x, index, score)
+
+
+def own_name(units):
+    """What the job itself runs, by name."""
+    for unit in units:
+        experts = unit.site() if isinstance(unit, Unit) else None
+        if experts is None:
+            continue
+        if isinstance(unit, ListUnit):
+            return "loop"
+        registry, _ = dispatch_of(experts)
+        declared = getattr(getattr(experts, "config", None), "_experts_implementation", None)
+        return declared if registry is not None and declared else "own"
+    return "own"

@@ -1,0 +1,283 @@
+"""Swapping, part 3: parity. Both arms on the job's own activations and incoming gradients, against fp64.
+
+One step is listened to: of each layer the first call that a gradient comes back to. A sample of its tokens is kept,
+evenly spaced: experts treat tokens one by one, so a sample is a smaller batch of the same job.
+What is compared: output, gradients of the input, of the router's part (leaf) and of every weight that the job trains.
+The measure is the distance from an fp64 reference over the reference's norm, and the job's own arm sets the scale:
+the other arm may be at most TIMES as far away, plus half a rounding step. Whole tensors hide a wrong row, so the worst
+row of output, input and leaf gradient has a bound too. An own arm that is itself far away from what its weights say
+(a layout that is not as declared, adapters that are not seen) is no scale: refused.
+"""
+ROWS = 4096  # tokens of a layer at most
+SAMPLE_BYTES = 2 << 30  # of all layers, and at most a quarter of the free memory
+TIMES, ROW_TIMES = 2.0, 4.0
+FAR = {torch.float32: 1e-3, torch.float64: 1e-7}  # an own arm further away than this is no scale
+FAR_HALF = 0.1
+STEPS_TO_WAIT = 3
+
+
+class Capture:
+    """Stands in one layer's site for one step: calls what was there, keeps what went in and the gradient that came."""
+
+    def __init__(self, unit, rows):
+        self.unit, self.rows, self.before = unit, rows, unit.installed()
+        self.x = self.index = self.leaf = self.dout = None
+        self.cast = None
+        self.complete = False
+        site = unit.site()
+        if self.before is None and unit.attr in site.__dict__:
+            site.__dict__["_moeprof_own"] = site.__dict__[unit.attr]
+        site.__dict__[unit.attr] = CaptureSite(self)
+
+    def call(self, args, kwargs):
+        unit = self.unit
+        function = self.before if self.before is not None else unit.own()
+        output = function(*args, **kwargs)
+        if torch.is_grad_enabled() and not self.complete:
+            try:
+                self.keep(args, kwargs, output)
+            except Exception as error:  # never the job's problem
+                self.failed = error
+        return output
+
+    def keep(self, args, kwargs, output):
+        unit, given = self.unit, list(args) + list(kwargs.values())
+        out = output[0] if isinstance(output, tuple) else output
+        if isinstance(unit, BlockUnit):
+            x, index, leaf = given[0], None, output[1]
+        else:
+            x, index, leaf = given[0], given[1], given[2]
+            if isinstance(unit, DenseUnit):
+                index = kwargs.get("router_indices", index)
+                leaf = kwargs.get("routing_weights", leaf).gather(1, index)
+        hidden = x.shape[-1]
+        x = x.reshape(-1, hidden)
+        step = max(1, -(-x.shape[0] // self.rows))
+        pick = slice(None, None, step)
+        self.x, self.leaf = x.detach()[pick].clone(), leaf.detach()[pick].clone()
+        self.index = index[pick].clone() if index is not None else None
+        self.cast = autocast_now(x.device.type)
+        self.x_needs, self.leaf_needs = x.requires_grad, leaf.requires_grad
+        if out.requires_grad:
+            self.complete = True
+            out.register_hook(lambda grad: self.gradient(grad, hidden, pick))
+
+    def gradient(self, grad, hidden, pick):
+        try:
+            self.dout = grad.detach().reshape(-1, hidden)[pick].clone()
+        except Exception as error:
+            self.failed = error
+
+    def remove(self):
+        site = self.unit.site()
+        if site is not None and isinstance(site.__dict__.get(self.unit.attr), CaptureSite):
+            kept = site.__dict__.get("_moeprof_own")
+            if self.before is not None:
+                site.__dict__[self.unit.attr] = self.before
+            elif kept is not None:
+                site.__dict__[self.unit.attr] = site.__dict__.pop("_moeprof_own")
+            else:
+                del site.__dict__[self.unit.attr]
+
+
+class CaptureSite(Site):
+    __slots__ = ("capture",)
+
+    def __init__(self, capture):
+        Site.__init__(self, capture.unit, None, "capture")
+        self.capture = capture
+
+    def __call__(self, *args, **kwargs):
+        return self.capture.call(args, kwargs)
+
+
+def rows_for(units):
+    """Tokens to keep of each layer."""
+    budget = SAMPLE_BYTES
+    first = next((unit for unit in units if isinstance(unit, Unit)), None)
+    device = first.weights.tensors()[0].device
+    if device.type == "cuda":
+        budget = min(budget, torch.cuda.mem_get_info(device)[0] // 4)
+    return max(16, min(ROWS, budget // (len(units) * first.weights.hidden * 8)))
+
+
+# ---------------------------------------------------------------------------------------------------------
+
+class Result:
+    """Parity of one layer: the worst quantity, both arms' errors, or why there is none."""
+
+    def __init__(self, layer, name="", error=None, own_error=None, tokens=0, why=None):
+        self.layer, self.name, self.error, self.own_error, self.tokens, self.why = layer, name, error, own_error, tokens, why
+
+    @property
+    def ratio(self):
+        return None if self.error is None or not self.own_error else self.error / self.own_error
+
+
+class Sums:
+    """Distance from the reference, gathered expert by expert: [norm, own, new] of squares, for one quantity."""
+
+    def __init__(self, device):
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, reference, own_one, new_one):
+        self.sums[0] += reference.square().sum()
+        for i, got in ((1, own_one), (2, new_one)):
+            self.sums[i] += reference.square().sum() if got is None else (got.double() - reference).square().sum()
+
+
+def grads_of(function, x, leaf, weights, capture):
+    """(out, dx, dleaf, [dweight..]) of one arm on fresh leaves; None for what the job does not differentiate."""
+    x, leaf = x.detach().requires_grad_(capture.x_needs), leaf.detach().requires_grad_(capture.leaf_needs)
+    out = function(x, leaf)
+    if capture.dout is None or not out.requires_grad:
+        return out.detach(), None, None, [None] * len(weights)
+    wanted = [t for t in [x, leaf] + weights if t.requires_grad]
+    found = iter(torch.autograd.grad(out, wanted, capture.dout.to(out.dtype), allow_unused=True, retain_graph=True))
+    grads = [next(found) if t.requires_grad else None for t in [x, leaf] + weights]
+    return out.detach(), grads[0], grads[1], grads[2:]
+
+
+def compare(unit, experts, capture):
+    """The Result of one layer. Under the GIL on the training thread, outside of forward."""
+    if capture.x is None:
+        raise Refused("it was not called with gradients on in %d steps" % STEPS_TO_WAIT)
+    index = capture.index if capture.index is not None else unit.route(capture.leaf)[1]
+    kind = capture.x.device.type
+    with torch.enable_grad(), autocast(kind, capture.cast):
+        weights = list(unit.weights.tensors())
+        own_one = grads_of(lambda x, leaf: unit.own_run(x, index, leaf), capture.x, capture.leaf, weights, capture)
+        new_one = grads_of(lambda x, leaf: unit.run(experts, x, index, leaf), capture.x, capture.leaf, weights, capture)
+    if getattr(experts, "failed", None):
+        raise Refused(experts.failed)
+    unit.skips = own_skips(unit, own_one[3], index)
+    return judge(unit, capture, own_one, new_one, measure(unit, capture, index, weights, own_one, new_one))
+
+
+def autocast(kind, dtype):
+    return torch.autocast(kind, dtype=dtype) if dtype is not None else torch.autocast(kind, enabled=False)
+
+
+def own_skips(unit, grads, index):
+    """True when the job's own loop leaves experts without tokens without a gradient."""
+    if not isinstance(unit, ListUnit):
+        return False
+    idle = set(range(unit.n)) - set(torch.unique(index).tolist())
+    seen = [grads[e] for e in idle if unit.weights.tensors()[e].requires_grad]
+    return unit.skips if not seen else seen[0] is None
+
+
+@torch.no_grad()
+def measure(unit, capture, index, weights, own_one, new_one):
+    """{quantity: (norm, own error, new error, worst rows or None)} with everything relative to nothing yet."""
+    device = capture.x.device
+    x, dout = capture.x.double(), capture.dout.double() if capture.dout is not None else None
+    leaf = capture.leaf.detach().double().requires_grad_(True)
+    with torch.enable_grad():
+        score = unit.scores(index, leaf)
+    out, dx, dscore = torch.zeros_like(x), torch.zeros_like(x), torch.zeros(index.shape, dtype=torch.float64, device=device)
+    parts, own_grads, new_grads = {}, filled(own_one[3], weights), filled(new_one[3], weights)
+    for e in range(unit.n):
+        rows, slot = torch.where(index == e)
+        pieces = reference_expert(unit, x[rows], unit.weights.expert(weights, e), score.detach()[rows, slot, None],
+                                  dout[rows] if dout is not None else None)
+        out.index_add_(0, rows, pieces["out"])
+        if dout is not None:
+            dx.index_add_(0, rows, pieces["dx"])
+            dscore[rows, slot] = pieces["dscore"]
+            weight_sums(unit, weights, parts, e, pieces["dweights"], own_grads, new_grads, device)
+    table = {"out": row_sums(out, own_one[0], new_one[0])}
+    if dout is not None:
+        with torch.enable_grad():
+            dleaf = torch.autograd.grad(score, leaf, dscore)[0] if score.requires_grad and score is not leaf else dscore
+        for name, reference, i in (("dx", dx, 1), (unit.leaf_name, dleaf, 2)):
+            if own_one[i] is not None:
+                table[name] = row_sums(reference, own_one[i], new_one[i])
+    table.update((name, (sums.sums, None)) for name, sums in parts.items())
+    names = list(table)
+    flat = torch.stack([torch.cat([table[name][0], table[name][1] if table[name][1] is not None
+                                   else torch.zeros(3, dtype=torch.float64, device=device)]) for name in names])
+    return dict(zip(names, flat.tolist()))
+
+
+def row_sums(reference, own_one, new_one):
+    sums, rows = Sums(reference.device), [reference.square().sum(1).max()] if reference.numel() else None
+    sums.add(reference, own_one, new_one)
+    if rows is None:
+        return sums.sums, None
+    for got in (own_one, new_one):
+        rows.append((reference if got is None else got.double() - reference).square().sum(1).max())
+    return sums.sums, torch.stack(rows)
+
+
+def reference_expert(unit, x, matrices, score, dout):
+    """One expert in fp64: its share of the output and, with dout, of every gradient."""
+    gate, up, down, gate_bias, up_bias, down_bias = (m.double() if m is not None else None for m in matrices)
+    g = None if gate is None else x @ gate.t() + (0 if gate_bias is None else gate_bias)
+    u = x @ up.t() + (0 if up_bias is None else up_bias)
+    with torch.enable_grad():
+        leaves = [t.detach().requires_grad_() for t in (g, u) if t is not None]
+        a = act(unit.act, leaves[0] if g is not None else None, leaves[-1], unit.alpha, unit.limit)
+    y = a.detach() @ down.t() + (0 if down_bias is None else down_bias)
+    pieces = {"out": y * score}
+    if dout is None:
+        return pieces
+    pieces["dscore"] = (dout * y).sum(1)
+    dy = dout * score
+    found = torch.autograd.grad(a, leaves, dy @ down)
+    dg, du = (found[0] if g is not None else None), found[-1]
+    pieces["dx"] = du @ up + (0 if dg is None else dg @ gate)
+    pieces["dweights"] = (None if dg is None else dg.t() @ x, du.t() @ x, dy.t() @ a.detach(),
+                          None if dg is None else dg.sum(0), du.sum(0), dy.sum(0))
+    return pieces
+
+
+def weight_sums(unit, weights, parts, e, reference, own_grads, new_grads, device):
+    """Adds expert e's weight gradients; a gradient of None counts as zero, as an optimizer takes it."""
+    names = ("dgate", "dup", "ddown", "dgate_bias", "dup_bias", "ddown_bias")
+    mine = [unit.weights.expert(grads, e) for grads in (own_grads, new_grads)]
+    trained = unit.weights.trained(weights, e)
+    for i, name in enumerate(names):
+        if not trained[i] or reference[i] is None:
+            continue
+        parts.setdefault(name, Sums(device)).add(reference[i], mine[0][i], mine[1][i])
+
+
+def filled(grads, weights):
+    """Gradients with zeros for None: broadcast, so that they take no memory."""
+    return [torch.zeros((), dtype=w.dtype, device=w.device).expand(w.shape) if g is None else g for g, w in zip(grads, weights)]
+
+
+def judge(unit, capture, own_one, new_one, table):
+    """The quantity that is furthest beyond the job's own arm, and whether that is too far."""
+    dtype = capture.cast or unit.weights.tensors()[0].dtype
+    half_step = torch.finfo(dtype).eps / 2
+    worst = Result(unit.layer, tokens=len(capture.x))
+    if new_one[0].dtype != own_one[0].dtype or new_one[0].shape != own_one[0].shape:
+        worst.name, worst.why = "out", "its output has another type or shape than the job's own"
+        return worst
+    for name, (norm, own_sum, new_sum, row, own_row, new_row) in table.items():
+        if not norm > 0:
+            if new_sum > 0 or norm != norm:
+                worst.name, worst.why = name, "%s is not zero where the reference is, or not finite" % name
+                return worst
+            continue
+        own_error, new_error = (own_sum / norm) ** 0.5, (new_sum / norm) ** 0.5
+        why = verdict(name, half_step, FAR.get(dtype, FAR_HALF), own_error, new_error)
+        row_error, row_bound = (new_row / row) ** 0.5 if row else 0.0, 2 * half_step + ROW_TIMES * (own_row / row) ** 0.5 if row else 1.0
+        if why is None and not row_error <= row_bound:
+            why = "a row of %s differs: error %.2g, bound %.2g" % (name, row_error, row_bound)
+        if worst.error is None or why or new_error / (own_error + half_step) > worst.error / (worst.own_error + half_step):
+            worst.name, worst.error, worst.own_error, worst.why = name, new_error, own_error, why
+        if why:
+            return worst
+    return worst
+
+
+def verdict(name, half_step, far, own_error, new_error):
+    if not own_error <= far:
+        return ("%s of the job's own arm is %.2g away from what its weights say: adapters or a layout that are not seen"
+                % (name, own_error))
+    if not new_error <= TIMES * own_error + half_step:
+        return "%s: error %.2g, the job's own arm %.2g" % (name, new_error, own_error)
+    return None
