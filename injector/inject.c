@@ -29,7 +29,7 @@ static void copy_value(char *out, size_t bytes, const char *value, size_t n)
 static void trace_to(struct inj_opts *o, const char *value, size_t n)
 {
     copy_value(o->trace, sizeof o->trace, value, n);
-    atomic_store(&inj_tracing, o->trace[0] != '\0');
+    atomic_store(&inj_trace_wanted, o->trace[0] != '\0');
 }
 
 /* "key=value,key=value"; unknown keys are skipped: a newer tool may know more. */

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-_Atomic bool inj_tracing;
+_Atomic bool inj_trace_wanted;
 
 /* ---- application threads ------------------------------------------------------------------------ */
 
@@ -110,7 +110,7 @@ void inj_trace_flush(void)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            atomic_store(&inj_tracing, false);
+            atomic_store(&inj_trace_wanted, false);
             inj_log(2, "the trace file cannot be written: %s", strerror(errno));
             close(file.fd);
             file.fd = -1;
@@ -171,7 +171,7 @@ int inj_trace_open(const char *path, uint32_t cupti_version, struct mp_err *err)
 
     file.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file.fd < 0) {
-        atomic_store(&inj_tracing, false);
+        atomic_store(&inj_trace_wanted, false);
         return mp_fail(err, MP_EIO, "the trace file '%s' cannot be made: %s", path, strerror(errno));
     }
     item(INJ_TRACE_HEAD, 0, &head, sizeof head);

@@ -116,11 +116,11 @@ MP_STATIC_ASSERT(offsetof(struct inj_trace_scope, kind) == 24 && offsetof(struct
                  "kind has one place");
 
 /* Set before any thread of the job can reach the guest; cleared by the agent when the file fails. */
-extern _Atomic bool inj_tracing;
+extern _Atomic bool inj_trace_wanted;
 
 static inline bool inj_trace_on(void)
 {
-    return __builtin_expect(atomic_load_explicit(&inj_tracing, memory_order_relaxed), 0);
+    return __builtin_expect(atomic_load_explicit(&inj_trace_wanted, memory_order_relaxed), 0);
 }
 
 /* ---- application threads; each before the effect ------------------------------------------------ */
