@@ -51,6 +51,9 @@ class FakeGuest:
         self.in_micro = False
         self.in_update = False
 
+    def pending(self):
+        return False  # tools that ask for a swap: test_swap.py, under the real guest
+
     # --- scopes ---
 
     def scope_hooks(self, layer, phase, depth):
