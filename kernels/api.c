@@ -131,17 +131,14 @@ static const struct mk_row *api_choose(const char *op, uint32_t flags, const str
     return impl ? &impl->row : NULL;
 }
 
-static const struct mk_row *api_rows(size_t *n_row)
+static const struct mk_row *api_row(size_t i)
 {
-    static struct mk_row none;
-
-    *n_row = mk_registry_count;
-    return mk_registry_count ? &mk_registry[0].row : &none;
+    return i < mk_registry_count ? &mk_registry[i].row : NULL;
 }
 
 static const struct mk_api api = {
     .size = sizeof api, .version = MK_API_VERSION, .strerror = api_strerror, .sizes = api_sizes,
-    .forward = api_forward, .backward = api_backward, .choose = api_choose, .rows = api_rows,
+    .forward = api_forward, .backward = api_backward, .choose = api_choose, .row = api_row,
 };
 
 __attribute__((visibility("default"))) const struct mk_api *mk_get_api(uint32_t version)

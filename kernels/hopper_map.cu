@@ -5,13 +5,18 @@ typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, vo
                               const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                               CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
+/* The address stays the same as long as the process lives, and every thread finds the same: kept, since a call asks 8 times. */
 static encode_fn find_encode(void)
 {
-    void *fn = NULL;
+    static void *kept;
+    void *fn = __atomic_load_n(&kept, __ATOMIC_RELAXED);
     cudaDriverEntryPointQueryResult result;
 
+    if (fn)
+        return (encode_fn)fn;
     if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000, cudaEnableDefault, &result))
         return NULL;
+    __atomic_store_n(&kept, fn, __ATOMIC_RELAXED);
     return (encode_fn)fn;
 }
 

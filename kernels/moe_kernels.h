@@ -7,8 +7,8 @@
  * Argument order: outputs, in/outs, inputs; a length follows its array; the stream comes last.
  *
  * Ownership: the caller owns every buffer, workspace and saved state included, and tells sizes from mk_api.sizes.
- * Nothing is allocated, no call waits for the device, and no state outlives a call, so calls may be captured
- * into a CUDA graph, and different threads may call at once with different buffers.
+ * Nothing is allocated, no call waits for the device, and no state outlives a call (but the address of a driver function),
+ * so calls may be captured into a CUDA graph, and different threads may call at once with different buffers.
  *
  * Determinism: the same inputs give the same bits, run after run and stream after stream (no floating-point atomics).
  *
@@ -175,8 +175,8 @@ struct mk_api {
     int (*backward)(const struct mk_backward *args, mk_stream stream);
     /* Which registry row would serve this problem on the current device; NULL where none would. Borrowed. */
     const struct mk_row *(*choose)(const char *op, uint32_t flags, const struct mk_problem *problem);
-    /* The registry, for listing. */
-    const struct mk_row *(*rows)(size_t *n_row);
+    /* Row i of the registry, for listing; NULL past the last. */
+    const struct mk_row *(*row)(size_t i);
 };
 
 /* The only exported symbol. Returns NULL where the version is unknown. The table is constant and lives as long as the

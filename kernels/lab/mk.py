@@ -35,7 +35,7 @@ Row = struct('Row', [('op', C.c_char_p), ('name', C.c_char_p), ('version', i32),
 Api = struct('Api', [('size', u32), ('version', u32), ('strerror', C.CFUNCTYPE(C.c_char_p, C.c_int)),
     ('sizes', C.CFUNCTYPE(C.c_int, C.POINTER(Sizes), C.POINTER(ProblemStruct))), ('forward', C.CFUNCTYPE(C.c_int, C.POINTER(Forward), ptr)),
     ('backward', C.CFUNCTYPE(C.c_int, C.POINTER(Backward), ptr)),
-    ('choose', C.CFUNCTYPE(C.POINTER(Row), C.c_char_p, u32, C.POINTER(ProblemStruct))), ('rows', ptr)])
+    ('choose', C.CFUNCTYPE(C.POINTER(Row), C.c_char_p, u32, C.POINTER(ProblemStruct))), ('row', C.CFUNCTYPE(C.POINTER(Row), C.c_size_t))])
 
 
 def load():

@@ -58,6 +58,21 @@ static void test_cpu_path(void **state)
     free(saved);
 }
 
+/* Asking for a CUDA path needs no device: without one there is simply none. */
+static void test_choose(void **state)
+{
+    struct mk_problem p = { .size = sizeof p, .n_token = 1, .hidden = 8, .inter = 8, .n_expert = 2, .top_k = 1, .index_dtype = MK_INT64 };
+    size_t n = 0;
+
+    (void)state;
+    need_library();
+    (void)api->choose("forward", 0, &p);
+    (void)api->choose("backward", 0, &p);
+    while (api->row(n))
+        assert_non_null(api->row(n++)->name);
+    assert_true(n < 100);
+}
+
 /* The library lies in the build folder, this program in its unit/. */
 static void load(const char *self)
 {
@@ -80,7 +95,7 @@ static void load(const char *self)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_cpu_path) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_cpu_path), cmocka_unit_test(test_choose) };
 
     (void)argc;
     load(argv[0]);
