@@ -99,7 +99,7 @@ include tests/mock/mock.mk
 
 .PHONY: all ptx unit check check-gpu check-layers check-guest demo bench asan ubsan tsan fmt tidy install uninstall clean help
 unit: $(unit_bin)
-	$(Q)for t in $(unit_bin); do $$t > $(B)/unit.log 2>&1 || { cat $(B)/unit.log; echo "failed: $$t"; exit 1; }; done; echo "  unit  $(words $(unit_bin)) programs passed"
+	$(Q)for t in $(unit_bin); do timeout 120 $$t > $(B)/unit.log 2>&1 || { cat $(B)/unit.log; echo "failed: $$t"; exit 1; }; done; echo "  unit  $(words $(unit_bin)) programs passed"
 
 check-layers:
 	$(Q)sh tests/tools/layers.sh

@@ -9,6 +9,7 @@
 #include "injector/join.h"
 #include "injector/launch.h"
 #include "injector/pybridge.h"
+#include "injector/sample.h"
 #include "injector/trace.h"
 #include "injector/tracer.h"
 
@@ -110,12 +111,15 @@ static bool start(void)
         inj_feature_off(MP_FEATURE_CUPTI, "no memory for the guest's tables");
         return false;
     }
-    if (!inj.opts.no_cuda && !start_cuda(shm)) {
+    if (inj.opts.no_cuda) {
+        inj_sample_mode(INJ_SAMPLE_ALWAYS);
+    } else if (!start_cuda(shm)) {
         atomic_store(&shm->state, MP_GUEST_OFF);
         return false;
     }
     if (inj_trace_on() && inj_trace_open(inj.opts.trace, cupti.version, &err))
         inj_log(2, "%s", err.msg);
+    inj_sample_start();
     inj_join_mark_steps(shm, step, atomic_load(&inj.step), MP_STEP_PARTIAL);
     atomic_store(&shm->state, MP_GUEST_RECORDING);
     return true;
@@ -209,6 +213,8 @@ static void one_round(struct mp_shm *shm, bool last)
     if (!inj.opts.no_cuda)
         inj_activity_drain(inj_join_activity, shm);
     inj_join_steps(shm, inj_now_ns(), last);
+    if (!inj.opts.no_cuda)
+        inj_sample_round(inj_join_quiet());
     mp_shm_flush(shm);
     if (inj_trace_on())
         inj_trace_flush();

@@ -330,6 +330,7 @@ static void emit_tokens(const struct host_known *k, const struct sums *s, uint32
                                    .trainable = k->has_labels ? (uint32_t)s->trainable : UINT32_MAX,
                                    .head_rows = k->head_unknown ? UINT32_MAX : (uint32_t)k->head_rows,
                                    .step = step,
+                                   .n_micro = (uint16_t)k->n_micro,
                                    .n_segment = (uint16_t)(segments < 65535 ? segments : 65535),
                                    .kind = MP_MICRO,
                                    .basis = k->measured ? MP_MEASURED : MP_MODELLED,
@@ -343,6 +344,7 @@ static void emit_tokens(const struct host_known *k, const struct sums *s, uint32
                                         .window = k->window[i],
                                         .kind = MP_PAIRS,
                                         .basis = MP_MEASURED,
+                                        .n_micro = (uint16_t)k->n_micro,
                                         .max_len = (uint32_t)s->longest}};
         put(arg, &r);
     }

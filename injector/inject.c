@@ -10,6 +10,7 @@
 #include "injector/agent.h"
 #include "injector/ctl.h"
 #include "injector/guest.h"
+#include "injector/sample.h"
 #include "injector/trace.h"
 
 #include <dlfcn.h>
@@ -39,6 +40,7 @@ static void parse_options(struct inj_opts *o, const char *text)
         size_t n = strcspn(text, ","), key = strcspn(text, "=,");
         const char *value = text + (key < n ? key + 1 : n);
         size_t bytes = (size_t)(text + n - value);
+        int first, on, off;
 
         if (strncmp(text, "dir=", 4) == 0)
             copy_value(o->dir, sizeof o->dir, value, bytes);
@@ -48,6 +50,10 @@ static void parse_options(struct inj_opts *o, const char *text)
             trace_to(o, value, bytes);
         else if (strncmp(text, "cuda=none", 9) == 0)
             o->no_cuda = true;
+        else if (sscanf(text, "steps=%d/%d/%d", &first, &on, &off) == 3)
+            inj_sample_init(first, on, off);
+        else if (strncmp(text, "steps=all", 9) == 0)
+            inj_sample_mode(INJ_SAMPLE_ALWAYS);
         text += n + (text[n] == ',');
     }
 }

@@ -4,6 +4,7 @@
 #include "injector/activity.h"
 #include "injector/count.h"
 #include "injector/decode.h"
+#include "injector/sample.h"
 #include "injector/trace.h"
 #include "profiler/core/attrib.h"
 
@@ -79,7 +80,7 @@ static void close_step(struct mp_shm *shm, struct pending *p)
     r.mark.launches = p->launches;
     r.mark.records = p->records;
     r.mark.dropped = (uint32_t)(dropped - dropped_seen);
-    r.mark.flags = (uint16_t)p->flags;
+    r.mark.flags = (uint16_t)(p->flags | p->mark.flags);
     if (p->records < p->launches || !p->marked)
         r.mark.flags |= MP_STEP_INCOMPLETE;
     dropped_seen = dropped;
@@ -296,6 +297,8 @@ void inj_join_activity(void *arg, const uint8_t *record)
         kclass = name->kclass;
     }
     l = mp_corr_get(corr, a.corr);
+    if (!l && !inj_sample_covers(a.start_ns))
+        return;
     if (l) {
         set_place(e, l, kclass);
         last_step = l->step;
@@ -328,6 +331,14 @@ void inj_join_mark_steps(struct mp_shm *shm, uint32_t from, uint32_t to, unsigne
     for (uint32_t step = from; step <= to; step++)
         if ((p = step_of(shm, step)))
             p->flags |= flags;
+}
+
+bool inj_join_quiet(void)
+{
+    for (unsigned i = 0; i < STEP_CAP; i++)
+        if (pending[i].used && pending[i].launches)
+            return false;
+    return true;
 }
 
 static bool complete(const struct pending *p, bool counts_wait, uint32_t counts_from)

@@ -21,4 +21,7 @@ void inj_join_steps(struct mp_shm *shm, uint64_t now_ns, bool all);
 /* Steps from `from` to `to` were (partly) not recorded: they get these flags. */
 void inj_join_mark_steps(struct mp_shm *shm, uint32_t from, uint32_t to, unsigned flags);
 
+/* True when no step waits for records of launches. */
+bool inj_join_quiet(void);
+
 #endif

@@ -7,6 +7,7 @@
 #include "injector/launch.h"
 
 #include "injector/cuda_api.h"
+#include "injector/sample.h"
 #include "injector/scope.h"
 #include "injector/torch_abi.h"
 #include "injector/trace.h"
@@ -412,7 +413,8 @@ void inj_launch_callback(void *user, int domain, uint32_t cbid, const struct cup
     int saved = errno;
 
     (void)user;
-    if (domain != DOMAIN_DRIVER || kind == SKIP || info->site != SITE_ENTER || !inj_alive())
+    if (domain != DOMAIN_DRIVER || kind == SKIP || info->site != SITE_ENTER || !inj_alive() ||
+        !inj_sample_tracing())
         return;
     t = inj_thread_self();
     if (t)

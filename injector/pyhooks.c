@@ -2,6 +2,7 @@
 #include "injector/pyhooks.h"
 
 #include "injector/count.h"
+#include "injector/sample.h"
 #include "injector/scope.h"
 #include "profiler/core/phase.h"
 
@@ -186,7 +187,7 @@ static PyObject *expert_enter(PyObject *self, PyObject *const *args, ssize_t n)
     if (!f || !inj_alive())
         return inj_py_none();
     inj_scope_expert(f->layer, f->expert);
-    if (n > 1 && py.tuple_size(args[1]) > 0 && inj_counting()) {
+    if (n > 1 && py.tuple_size(args[1]) > 0 && inj_sample_counts() && inj_counting()) {
         PyObject *input = py.tuple_get(args[1], 0), *shape = py.getattr(input, "shape");
         ssize_t dims = shape ? py.tuple_size(shape) : 0;
 
@@ -241,7 +242,7 @@ static PyObject *routing_in(PyObject *self, PyObject *const *args, ssize_t n)
     const struct fact *f = fact_of(self);
     PyObject *indices = NULL;
 
-    if (!f || n < 2 || !inj_alive() || !inj_counting())
+    if (!f || n < 2 || !inj_alive() || !inj_sample_counts() || !inj_counting())
         return inj_py_none();
     if (f->position >= 0 && f->position < py.tuple_size(args[1]))
         indices = py.tuple_get(args[1], f->position);
@@ -257,7 +258,7 @@ static PyObject *routing_out(PyObject *self, PyObject *const *args, ssize_t n)
 {
     const struct fact *f = fact_of(self);
 
-    if (f && n > 2 && inj_alive() && inj_counting() && f->position < py.tuple_size(args[2]))
+    if (f && n > 2 && inj_alive() && inj_sample_counts() && inj_counting() && f->position < py.tuple_size(args[2]))
         count(f, py.tuple_get(args[2], f->position));
     py.err_clear();
     return inj_py_none();

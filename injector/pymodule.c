@@ -201,7 +201,6 @@ static PyObject *micro(PyObject *self, PyObject *const *args, ssize_t n)
         .n_segment = (uint16_t)(segments < UINT16_MAX ? segments : UINT16_MAX),
         .batch = u32_arg(args, n, 5),
         .basis = (uint8_t)int_arg(args, n, 6, MP_UNKNOWN),
-        .micro = (uint16_t)inj_micro_count(),
     };
 
     (void)self;

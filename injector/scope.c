@@ -1,6 +1,7 @@
 /* See scope.h. Stage 1, on application threads. */
 #include "injector/scope.h"
 
+#include "injector/sample.h"
 #include "injector/torch_abi.h"
 #include "injector/trace.h"
 #include "profiler/core/attrib.h"
@@ -25,9 +26,12 @@ static void note(struct inj_thread *t)
 
 static void enter(int depth, int layer, int phase)
 {
-    struct inj_thread *t = inj_thread_self();
+    struct inj_thread *t;
 
-    if (!t || depth < 0 || depth >= INJ_DEPTH_MAX)
+    if (!inj_sample_tracing() || depth < 0 || depth >= INJ_DEPTH_MAX)
+        return;
+    t = inj_thread_self();
+    if (!t)
         return;
     for (int i = t->depth; i < depth; i++) /* scopes between were not hooked */
         t->stack[i] = (struct mp_ctx){.layer = -1, .expert = -1};
@@ -45,7 +49,7 @@ void inj_scope_enter(int depth, int layer, int phase)
 
 void inj_scope_leave(int depth)
 {
-    struct inj_thread *t = inj_thread_self();
+    struct inj_thread *t = inj_sample_tracing() ? inj_thread_self() : NULL;
     struct mp_ctx *left, *parent;
 
     if (inj_trace_on())
@@ -132,10 +136,13 @@ void inj_step_end(void)
 {
     struct inj_thread *t = inj_thread_self();
     struct mp_step_mark mark = {.kind = MP_STEP, .end_ns = inj_now_ns()};
+    bool traced;
 
     if (inj_trace_on())
         inj_trace_scope(INJ_OP_STEP_END, 0, 0, 0);
+    traced = inj_sample_boundary();
     atomic_store_explicit(&inj.stage, INJ_STAGE_DATA, memory_order_relaxed);
+    mark.flags = traced ? 0 : MP_STEP_UNTRACED;
     mark.n_micro = (uint16_t)atomic_exchange(&n_micro, 0);
     mark.step = atomic_fetch_add(&inj.step, 1);
     if (t)
@@ -149,9 +156,4 @@ bool inj_counting(void)
     if (!atomic_load_explicit(&in_micro, memory_order_relaxed))
         return false;
     return !(inj_torch_trusted() && inj_torch_node(&node));
-}
-
-unsigned inj_micro_count(void)
-{
-    return atomic_load(&n_micro);
 }

@@ -30,7 +30,4 @@ void inj_step_end(void);
 /* True inside a training micro-batch's forward proper: not in eval, backward or recompute. */
 bool inj_counting(void);
 
-/* Micro-batches begun in the running step. */
-unsigned inj_micro_count(void);
-
 #endif

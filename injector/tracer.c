@@ -18,6 +18,7 @@
 static const int activity_kind[] = {ACT_CONCURRENT_KERNEL, ACT_MEMCPY, ACT_MEMCPY_P2P, ACT_MEMSET};
 
 static void *subscriber;
+static bool armed = true; /* under lock */
 /* Held around our own CUPTI calls and around the hand-over; never in a launch. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -131,6 +132,12 @@ static void holder(char *name, size_t bytes)
     snprintf(name, bytes, "another profiler");
     if (cupti.subscribe_v2 && cupti.subscribe_v2(&sub, inj_launch_callback, NULL, &params) == CUPTI_OK)
         subscriber = sub; /* it let go in between */
+}
+
+static void callbacks(uint32_t on)
+{
+    for (size_t i = 0; inj_launch_cbid[i]; i++)
+        cupti.enable_callback(on, subscriber, DOMAIN_DRIVER, inj_launch_cbid[i]);
 }
 
 static int subscribe(struct mp_err *err)
@@ -274,8 +281,7 @@ static int record(struct mp_err *err)
     if (rc)
         return rc;
     redirect_torch();
-    for (size_t i = 0; inj_launch_cbid[i]; i++) /* last: a launch that is counted has a record */
-        cupti.enable_callback(1, subscriber, DOMAIN_DRIVER, inj_launch_cbid[i]);
+    callbacks(1); /* last: a launch that is counted has a record */
     return MP_OK;
 }
 
@@ -299,6 +305,24 @@ int inj_tracer_start(struct mp_err *err)
         subscriber = NULL;
     }
     return rc;
+}
+
+void inj_tracer_arm(bool on)
+{
+    pthread_mutex_lock(&lock);
+    armed = on;
+    if (on) {
+        if (!atomic_load(&other.aside))
+            enable_kinds(NULL);
+        callbacks(1);
+    } else {
+        callbacks(0);
+        if (!atomic_load(&other.aside)) {
+            kinds(cupti.disable);
+            cupti.flush_all(FLUSH_FORCED);
+        }
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 void inj_tracer_flush(void)
@@ -330,7 +354,8 @@ int inj_tracer_poll(void)
     pthread_mutex_lock(&lock);
     if (!atomic_load(&other.kinds)) {
         atomic_store(&other.aside, false);
-        enable_kinds(NULL);
+        if (armed)
+            enable_kinds(NULL);
         was_aside = false;
         change = 2;
     }

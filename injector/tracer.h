@@ -16,6 +16,9 @@
 /* Binds CUPTI and the driver, redirects libtorch, starts recording. */
 int inj_tracer_start(struct mp_err *err);
 
+/* Switches recording and launch callbacks on and off; both are on after the start. Agent thread only. */
+void inj_tracer_arm(bool on);
+
 /* Delivers what is complete. Agent thread only. */
 void inj_tracer_flush(void);
 

@@ -19,8 +19,8 @@ enum mp_kind {
     MP_GRAPH,      /* struct mp_event; a CUDA graph launch recorded as one */
     MP_OVERHEAD,   /* struct mp_event; CUPTI's own overhead on the host; never booked as GPU time */
     MP_STEP,       /* struct mp_step_mark: all records of `step` have been published before it */
-    MP_MICRO,      /* struct mp_micro: one micro-batch entered the model */
-    MP_PAIRS,      /* struct mp_pairs: attended pairs of one micro-batch */
+    MP_MICRO,      /* struct mp_micro: tokens of one micro-batch, or of several together */
+    MP_PAIRS,      /* struct mp_pairs: attended pairs of the same */
     MP_ROUTING,    /* struct mp_routing: tokens per expert, summed over the step */
     MP_KIND_COUNT
 };
@@ -77,7 +77,7 @@ struct mp_micro {
     uint32_t trainable; /* tokens with label != -100; UINT32_MAX unknown */
     uint32_t head_rows; /* rows that the lm_head multiplies; UINT32_MAX: as processed */
     uint32_t step;
-    uint16_t micro;     /* index within the step */
+    uint16_t n_micro;   /* micro-batches that the record sums; 0 means 1 */
     uint16_t n_segment; /* sequences, or packed segments; saturates */
     uint8_t kind;       /* MP_MICRO */
     uint8_t basis;      /* of useful: MEASURED from the mask, MODELLED when no mask was given */
@@ -93,7 +93,7 @@ struct mp_pairs {
     uint32_t window;    /* 0: full causal; else sliding window width in tokens */
     uint8_t kind;       /* MP_PAIRS */
     uint8_t basis;
-    uint16_t micro;
+    uint16_t n_micro;   /* micro-batches that the record sums; 0 means 1 */
     uint32_t max_len;   /* longest segment */
 };
 

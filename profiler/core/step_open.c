@@ -106,8 +106,9 @@ static enum mp_basis weaker(enum mp_basis a, enum mp_basis b)
 
 void mp_open_micro(struct mp_open *p, const struct mp_micro *m)
 {
-    bool first = p->micro_seen++ == 0;
+    bool first = p->micro_seen == 0;
 
+    p->micro_seen += m->n_micro ? m->n_micro : 1;
     add_tokens(&p->out.processed, m->processed, first);
     add_tokens(&p->out.useful, m->basis == MP_UNKNOWN ? UINT32_MAX : m->useful, first);
     add_tokens(&p->out.trainable, m->trainable, first);
@@ -130,7 +131,7 @@ int mp_open_pairs(struct mp_open *p, const struct mp_pairs *pairs)
         p->out.n_pairs++;
         *sum = (struct mp_pairs_sum){.window = pairs->window, .basis = MP_MEASURED};
     }
-    p->pairs_seen[i]++;
+    p->pairs_seen[i] += pairs->n_micro ? pairs->n_micro : 1;
     sum->useful += pairs->useful;
     sum->processed += pairs->processed;
     sum->max_len = pairs->max_len > sum->max_len ? pairs->max_len : sum->max_len;

@@ -1,5 +1,5 @@
 # The checks that need a GPU, as a table. PAIRS=n: with/without pairs of the overhead check (default 10).
-# OUT=DIR keeps everything there.
+# PARTS="coverage truth torch same pairs": some of them. OUT_DIR=DIR keeps everything there.
 set -u
 B=${B:-build}
 if ! nvidia-smi -L >/dev/null 2>&1; then

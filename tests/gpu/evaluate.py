@@ -78,7 +78,7 @@ def check_routing(by_name):
 
 def check_pairs(name, bar):
     ratios = []
-    skip = 4
+    skip = 3  # steps until kernels are loaded and the allocator is settled
     for path in sorted(glob.glob(os.path.join(FOLDER, name + "-with-*.log"))):
         other = os.path.basename(path).replace("-with-", "-without-")[:-4]
         a, b = seconds_of(os.path.basename(path)[:-4])[skip:], seconds_of(other)[skip:]
@@ -181,12 +181,16 @@ def main():
     if os.path.exists(os.path.join(FOLDER, "truth.txt")):
         check_truth(os.path.join(FOLDER, "truth.txt"))
     for kind in ("grouped", "eager"):
-        check_torch_profiler(kind, by_name)
+        if os.path.exists(os.path.join(FOLDER, "torch-%s-alone.json" % kind)):
+            check_torch_profiler(kind, by_name)
     for experts in ("eager", "grouped_mm"):
+        if not os.path.exists(os.path.join(FOLDER, "same-%s-without.json" % experts)):
+            continue
         a, b = loss_file("same-%s-without" % experts), loss_file("same-%s-with" % experts)
         say("losses of %d steps with and without, %s" % (len(a), experts), "identical" if a == b else "differ", "bit-identical", a == b)
-    check_pairs("grouped", 0.005)
-    check_pairs("eager", 0.02)
+    if "pairs" in os.environ.get("PARTS", "pairs").split():
+        check_pairs("grouped", 0.005)
+        check_pairs("eager", 0.02)
     width = max(len(r[0]) for r in rows)
     for check, value, bar, verdict in rows:
         print("%-*s  %-8s %-14s %s" % (width, check, verdict, bar, value))

@@ -61,8 +61,11 @@ def main():
     folder, n = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10
     truth = {"name": "truth", "guest": True, "script": os.path.join(ROOT, "tests", "gpu", "truth_eager.py"),
              "argv": [os.path.join(folder, "truth.txt"), os.path.join(os.environ.get("B", "build"), "dump_shm"), "2"]}
-    jobs = coverage(folder) + [truth] + against_torch_profiler(folder) + identical(folder)
-    jobs += pairs("grouped", GROUPED + ["--steps", "14"], n) + pairs("eager", EAGER + ["--steps", "10"], n)
+    parts = {"coverage": coverage(folder), "truth": [truth], "torch": against_torch_profiler(folder),
+             "same": identical(folder),
+             "pairs": pairs("grouped", GROUPED + ["--steps", "12"], n) + pairs("eager", EAGER + ["--steps", "8"], n)}
+    wanted = os.environ.get("PARTS", " ".join(parts)).split()
+    jobs = [job for part in wanted for job in parts[part]]
     json.dump(jobs, open(os.path.join(folder, "jobs.json"), "w"), indent=1)
 
 

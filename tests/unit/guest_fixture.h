@@ -4,6 +4,7 @@
 #define TESTS_GUEST_FIXTURE_H
 
 #include "injector/guest.h"
+#include "injector/sample.h"
 #include "injector/thread.h"
 #include "tests/mock/mock_load.h"
 
@@ -22,6 +23,8 @@ static inline int guest_up(void **state)
         return -1;
     snprintf(inj.opts.dir, sizeof inj.opts.dir, "%s", guest_dir);
     atomic_store(&inj.life, INJ_ALIVE);
+    inj_sample_mode(INJ_SAMPLE_ALWAYS);
+    inj_sample_start();
     return inj_thread_init() || !inj_shm();
 }
 

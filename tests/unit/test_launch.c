@@ -3,6 +3,7 @@
 #include "injector/launch.h"
 
 #include "injector/cuda_api.h"
+#include "injector/sample.h"
 #include "injector/scope.h"
 #include "injector/torch_abi.h"
 #include "profiler/core/kname.h"
@@ -516,6 +517,7 @@ static void test_filtered(void **state)
     atomic_store(&inj.life, INJ_DEAD);
     inj_launch_callback(NULL, DOMAIN_DRIVER, CB_cuLaunchKernel, &info);
     atomic_store(&inj.life, INJ_ALIVE);
+    atomic_store(&inj_tracing, true);
     assert_int_equal(guest_outbox(&r, 1), 0);
 }
 
