@@ -157,11 +157,10 @@ static int add_timed(struct walk *w, const struct mp_step *s, uint64_t ns)
     if (ns == 0 || !mp_mfu_counts(s))
         return rc;
     rc = add_step(&w->acc[TIMED], s, ns);
-    if (rc == MP_OK && w->n_timed++ >= MP_MFU_WARMUP)
-        rc = add_step(&w->acc[TIMED_STEADY], s, ns);
-    if (rc == MP_OK && s->window_ns == 0)
-        rc = add_step(&w->acc[UNTRACED], s, ns);
-    return rc;
+    if (rc || w->n_timed++ < MP_MFU_WARMUP)
+        return rc;
+    rc = add_step(&w->acc[TIMED_STEADY], s, ns);
+    return rc == MP_OK && s->window_ns == 0 ? add_step(&w->acc[UNTRACED], s, ns) : rc;
 }
 
 static int on_step(void *arg, const struct mp_step *step)
@@ -355,8 +354,11 @@ static int fill(struct rp_report *r, struct rp_profile *p, struct walk *w, struc
 {
     enum scope scope = choose(r, w);
     const struct rp_acc *a = &w->acc[scope], *timed = choose_timed(w, a);
+    static const struct rp_acc nothing;
     int rc;
 
+    if (a->window_ns == 0) /* steps without a GPU operation are no traced ones */
+        a = &nothing;
     if (fill_steps(&r->step, a, w->n_step) || fill_steps(&r->timed, timed, w->n_step) ||
         fill_phases(r, a))
         return mp_fail(err, MP_ENOMEM, "no memory for the report");

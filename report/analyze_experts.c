@@ -17,6 +17,7 @@ struct slot { /* what is collected for one expert */
 struct layer_sum {
     bool used, has_tokens, has_own;
     uint64_t booked_ns[MP_PHASE_COUNT];
+    uint64_t any_ns;     /* all of it; 0: the GPU was not watched */
     uint64_t shared_ns;  /* dispatch and combine */
     uint64_t grouped_ns; /* expert kernels of all experts together */
     struct slot *expert; /* (n_expert) */
@@ -54,6 +55,7 @@ static int on_cell(void *arg, const struct mp_cell *c)
     l = &all->layer[c->layer];
     l->used = true;
     l->booked_ns[c->phase] += c->booked_ns;
+    l->any_ns += c->booked_ns;
     if (c->phase == MP_PHASE_DISPATCH || c->phase == MP_PHASE_COMBINE)
         l->shared_ns += c->booked_ns;
     if (c->phase != MP_PHASE_EXPERT)
@@ -137,7 +139,7 @@ static int experts_fill(struct rp_report *r, int layer, const struct layer_sum *
         return MP_ENOMEM;
     }
     weights_of(weight, l);
-    known = l->has_tokens && mp_split(l->shared_ns, weight, n, share) &&
+    known = l->has_tokens && l->any_ns && mp_split(l->shared_ns, weight, n, share) &&
             mp_split(l->grouped_ns, weight, n, share + n);
     for (size_t i = 0; i < n; i++) {
         struct rp_expert *e = &r->expert[r->n_expert++];

@@ -136,12 +136,19 @@ static json_t *tokens_object(const struct rp_tokens *t)
                      mp_basis_name(t->useful.basis));
 }
 
+/* Where no kernel was seen at all there is no time of kernels either. */
+static json_t *seen(double seconds, const struct rp_coverage *c)
+{
+    return c->kernel_s > 0 ? json_real(seconds) : json_null();
+}
+
 static json_t *coverage_object(const struct rp_coverage *c)
 {
-    return json_pack("{so sI sI sf sf so}", "attributed_ratio", value(c->attributed),
+    return json_pack("{so sI sI so so so}", "attributed_ratio", value(c->attributed),
                      "dropped_records", (json_int_t)c->dropped, "unmatched_records",
-                     (json_int_t)c->unmatched, "kernel_seconds", c->kernel_s, "own_kernel_seconds",
-                     c->own_s, "agent_cpu_ratio", value(c->agent_ratio));
+                     (json_int_t)c->unmatched, "kernel_seconds", seen(c->kernel_s, c),
+                     "own_kernel_seconds", seen(c->own_s, c), "agent_cpu_ratio",
+                     value(c->agent_ratio));
 }
 
 static json_t *phases_array(const struct rp_report *r)
@@ -178,8 +185,9 @@ static json_t *layers_array(const struct rp_report *r)
         const struct rp_layer *l = &r->layer[i];
 
         json_array_append_new(
-            all, json_pack("{si sf so so so so so}", "layer", l->layer, "seconds", l->total_s,
-                           "phases", layer_phases(l), "tokens", count(l->tokens), "max_violation",
+            all, json_pack("{si so so so so so so}", "layer", l->layer, "seconds",
+                           l->total_s > 0 ? json_real(l->total_s) : json_null(), "phases",
+                           layer_phases(l), "tokens", count(l->tokens), "max_violation",
                            value(l->max_vio), "max_violation_step", value(l->max_vio_step),
                            "idle_experts", l->n_expert ? json_integer(l->n_dead) : json_null()));
     }

@@ -111,7 +111,9 @@ static void step_line(FILE *f, const struct rp_report *r)
                  "%u counted of %u recorded (step %u to %u): median %s, %s to %s", s->count,
                  s->recorded, s->first, s->last, rp_fmt_seconds(a, s->median_s),
                  rp_fmt_seconds(b, s->min_s), rp_fmt_seconds(c, s->max_s));
-    if (r->n_untraced)
+    if (r->n_untraced && r->step.count == 0)
+        snprintf(text + n, sizeof text - (size_t)n, "; by the host's clock, none was traced");
+    else if (r->n_untraced)
         snprintf(text + n, sizeof text - (size_t)n,
                  "; %u of them were traced (median %s), %u were not (%s, by the host's clock)",
                  r->step.count, rp_fmt_seconds(a, r->step.median_s), r->n_untraced,

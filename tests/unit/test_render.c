@@ -28,7 +28,7 @@ struct feed {
 struct job {
     const char *name;
     int steps, layers, experts;
-    bool grouped, checkpoint, no_spec, unknown_gpu, killed, bursts;
+    bool grouped, checkpoint, no_spec, unknown_gpu, killed, bursts, no_gpu;
     uint8_t drop_kind;
     const char *feature_failed;
 };
@@ -97,7 +97,8 @@ static void profile_make(const struct job *job)
     assert_int_equal(rp_profile_begin(f.p, NULL), MP_OK);
     facts_put(f.p, job, spec);
     for (int i = 0; i < job->steps; i++) {
-        j.untraced = job->bursts && i >= 6 && i % 4 > 1; /* six, then two of four */
+        j.untraced =
+            job->no_gpu || (job->bursts && i >= 6 && i % 4 > 1); /* six, then two of four */
         fake_step(&j);
     }
     mp_steps_finish(f.steps);
@@ -217,6 +218,7 @@ static const struct job job_table[] = {
     {.name = "one_step", .steps = 1, .layers = 1, .experts = 4, .killed = true},
     {.name = "three_steps", .steps = 4, .layers = 1, .experts = 4},
     {.name = "bursts", .steps = 20, .layers = 2, .experts = 8, .bursts = true},
+    {.name = "no_gpu", .steps = 8, .layers = 1, .experts = 4, .no_gpu = true},
     {.name = "empty", .steps = 0, .layers = 1, .experts = 4},
 };
 
