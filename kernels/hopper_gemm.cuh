@@ -4,8 +4,7 @@
  * 256 x 64 of B); each consumer multiplies 64 x 256. Tiles come from the list that routing made on the device, so the
  * host never learns how many there are. Two blocks form a cluster and take one pair tile: neighbouring rows, the same
  * columns, so each loads half of B and multicasts it to both: L2 reads of a stage fall from 48 to 32 KB, and L2's
- * bandwidth was the limit without (v1). A pair tile of 128 rows or fewer is split 64 and 64, so it costs half the time.
- *
+ * bandwidth is near its limit without. A pair tile of 128 rows or fewer is split 64 and 64, so it costs half the time.
  *
  *   op    M            N        K        A                          B
  *   UP    rows         I        H        x, gathered by cp.async    gate 128 + up 128 rows, by TMA

@@ -8,7 +8,7 @@ kernels_cpu_src := kernels/plan.c $(wildcard kernels/ref_*.c)
 KERNELS_CPU_OBJ := $(patsubst %.c,$(B)/%.o,$(kernels_cpu_src))
 KERNELS_SO := $(B)/libmoeprof_kernels.so
 
-NVFLAGS = -std=c++17 -O3 -Xptxas -warn-spills -lineinfo -I. -MMD -MP -Xcompiler -fPIC,-fvisibility=hidden,-Wall --diag-suppress 177
+NVFLAGS = -std=c++17 -O3 -Xptxas -warn-spills $(if $(LINEINFO),-lineinfo) -I. -MMD -MP -Xcompiler -fPIC,-fvisibility=hidden,-Wall --diag-suppress 177
 # Hopper's own instructions need sm_90a; the portable path is sm_80 code, and PTX for what comes later.
 NVARCH_hopper = -gencode=arch=compute_90a,code=sm_90a
 NVARCH_portable = -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_80,code=compute_80
