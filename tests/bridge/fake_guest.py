@@ -188,7 +188,7 @@ class FakeGuest:
         self.logs.append((level, text))
 
     def feature_off(self, name, why):
-        assert name in ("python", "autograd", "routing", "tokens", "ranges")
+        assert name in ("python", "autograd", "routing", "tokens", "ranges", "swap")
         self.off.append((name, why))
 
     def wake(self):

@@ -256,6 +256,40 @@ def test_inference_is_not_searched_for_good(guest):
     assert guest.awake == 1 and guest.step == 2 and not hook
 
 
+@pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v3"])
+@pytest.mark.parametrize("inner", ["model", "model.layers.1", "model.layers.1.mlp"])
+def test_attached_in_the_middle_of_a_forward(family, inner):
+    """Whichever module is called first after the guest came: the root is the whole model."""
+    fake, scope = fake_guest.FakeGuest(), {}
+    model = models.make(family)
+
+    def attach(*args):
+        handle.remove()
+        scope.update(fake_guest.load(fake))
+    handle = model.get_submodule(inner).register_forward_pre_hook(attach)
+    models.train(model, steps=4)
+    scope["detach"]()
+    assert fake.awake == 1 and fake.spec["model"]["class"] == type(model).__name__
+    assert [op["name"] for op in fake.spec["ops"] if op["phase"] == "lm_head"] == ["lm_head"]
+    assert fake.step >= 2 and not fake.off
+
+
+def test_experts_alone_are_a_model(guest):
+    """A stack of nothing but MoE blocks, as in a benchmark."""
+    class Stack(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = torch.nn.ModuleList(models.ListMoe() for _ in range(3))
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x.sum()
+    Stack()(torch.randn(2, 5, 32)).backward()
+    assert guest.spec["model"]["n_layers"] == 3 and guest.spec["experts"]["n"] == 4
+    assert guest.micros[0]["processed"] == 10 and set(guest.expert_rows[0]) == {0, 1, 2}
+
+
 def test_wrapped_root(guest):
     """A wrapper around the model is the root: its call is the outermost."""
     class Wrapper(torch.nn.Module):
