@@ -50,13 +50,15 @@ struct rp_ab_step {
 /* The first unit that every step knows that counts; RP_WORK_STEP always is. */
 enum rp_work rp_work_choose(const struct rp_ab_step *step, size_t n);
 
+enum rp_ab_memory { RP_ALLOCATED = 0, RP_ALLOCATED_PEAK, RP_RESERVED, RP_RESERVED_PEAK, RP_AB_MEMORY };
+
 struct rp_ab_block {
     uint32_t arm, pair;
     uint32_t from_step;             /* the first step under the arm */
     uint32_t first_step, last_step; /* those that count */
-    uint32_t traced_from,
-        traced_to; /* steps traced for attribution; from > to: none of their own */
-    bool is_cut;   /* the job or the arm ended inside it */
+    uint32_t traced_from, traced_to; /* steps for attribution; from > to: none */
+    bool is_cut;                    /* the job or the arm ended inside it, or its steps are missing */
+    double memory[RP_AB_MEMORY];    /* bytes by torch's allocator, peaks of this block; NaN unknown */
     /* found by rp_block_sum: */
     uint32_t n_step;      /* used of them */
     double seconds, work; /* their sums */

@@ -11,7 +11,8 @@
 
 #include "profiler/core/step.h"
 
-#define RP_SCHEMA_VERSION 1
+#define RP_SCHEMA_VERSION 2
+#define RP_SCHEMA_OLDEST  1 /* still read: without the tables of a before/after */
 #define RP_SUFFIX         ".moeprof"
 
 struct rp_profile; /* opaque */
@@ -22,6 +23,8 @@ int rp_profile_create(struct rp_profile **p, const char *path, struct mp_err *er
 int rp_profile_may_create(const char *path, struct mp_err *err);
 /* Read-only. */
 int rp_profile_open(struct rp_profile **p, const char *path, struct mp_err *err);
+/* To add rows to one that was closed. */
+int rp_profile_append(struct rp_profile **p, const char *path, struct mp_err *err);
 /* Commits and folds the log into the one file; NULL is fine. The handle is gone in any case. */
 int rp_profile_close(struct rp_profile *p, struct mp_err *err);
 

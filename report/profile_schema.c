@@ -50,7 +50,14 @@ static const char schema[] =
     " temp_c INT, throttle_bits INT, mem_used_bytes INT);"
     "CREATE TABLE log(id INTEGER PRIMARY KEY, time_ns INT, level INT, count INT, text TEXT);"
     "CREATE TABLE chunk(id INTEGER PRIMARY KEY, first_step INT, last_step INT, n INT, lost INT, "
-    "records BLOB);";
+    "records BLOB);"
+    "CREATE TABLE arm(arm INTEGER PRIMARY KEY, status INT, name TEXT, why TEXT);"
+    "CREATE TABLE block_ab(block INTEGER PRIMARY KEY, arm INT, pair INT, from_step INT, first_step "
+    "INT,"
+    " last_step INT, traced_from INT, traced_to INT, is_cut INT, allocated_bytes INT,"
+    " allocated_peak_bytes INT, reserved_bytes INT, reserved_peak_bytes INT);"
+    "CREATE TABLE parity(arm INT, layer INT, passed INT, quantity TEXT, error REAL, own_error REAL,"
+    " ratio REAL, tokens REAL, why TEXT);";
 
 #define STEP_COLUMNS                                                                               \
     "step, flags, begin_ns, window_ns, idle_ns, n_kernel, n_copy, n_memset, n_graph, n_own,"       \
@@ -78,6 +85,17 @@ static const char *const sql[RP_SQL_COUNT] = {
     [RP_CLEAR_CELL] = "DELETE FROM cell WHERE block = ?",
     [RP_CLEAR_KERNEL] = "DELETE FROM kernel WHERE block = ?",
     [RP_CLEAR_EXPERT] = "DELETE FROM expert WHERE block = ?",
+    [RP_PUT_ARM] = "INSERT OR REPLACE INTO arm VALUES(?,?,?,?)",
+    [RP_PUT_BLOCK_AB] = "INSERT OR REPLACE INTO block_ab VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [RP_PUT_PARITY] = "INSERT INTO parity VALUES(?,?,?,?,?,?,?,?,?)",
+    [RP_CLEAR_ARM] = "DELETE FROM arm",
+    [RP_CLEAR_BLOCK_AB] = "DELETE FROM block_ab",
+    [RP_CLEAR_PARITY] = "DELETE FROM parity",
+    [RP_GET_ARM] = "SELECT * FROM arm ORDER BY arm",
+    [RP_GET_BLOCK_AB] = "SELECT arm, pair, from_step, first_step, last_step, traced_from, traced_to,"
+                        " is_cut, allocated_bytes, allocated_peak_bytes, reserved_bytes,"
+                        " reserved_peak_bytes FROM block_ab ORDER BY block",
+    [RP_GET_PARITY] = "SELECT * FROM parity ORDER BY arm, layer, quantity",
     [RP_GET_META] = "SELECT value FROM meta WHERE key = ?",
     [RP_GET_SPEC] = "SELECT json FROM spec",
     [RP_GET_NAME] = "SELECT name FROM name WHERE id = ?",
@@ -275,11 +293,11 @@ static int check_identity(struct rp_profile *p, struct mp_err *err)
     if (id != RP_APPLICATION_ID)
         return mp_fail(err, MP_EFORMAT, "'%.120s' is a database, but not a moeprof profile",
                        p->path);
-    if (version != RP_SCHEMA_VERSION)
+    if (version < RP_SCHEMA_OLDEST || version > RP_SCHEMA_VERSION)
         return mp_fail(
             err, MP_EVERSION,
-            "profile '%.80s' has schema %lld, this moeprof reads schema %d: use %s moeprof",
-            p->path, (long long)version, RP_SCHEMA_VERSION,
+            "profile '%.80s' has schema %lld, this moeprof reads schema %d to %d: use %s moeprof",
+            p->path, (long long)version, RP_SCHEMA_OLDEST, RP_SCHEMA_VERSION,
             version > RP_SCHEMA_VERSION ? "a newer" : "an older");
     return MP_OK;
 }
@@ -296,6 +314,28 @@ int rp_profile_open(struct rp_profile **out, const char *path, struct mp_err *er
     sqlite3_db_config(*out ? (*out)->db : NULL, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     if ((rc = exec(*out, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON", err)) ||
         (rc = check_identity(*out, err))) {
+        handle_free(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+/* A profile of an older schema lacks tables: nothing may be added to it. */
+int rp_profile_append(struct rp_profile **out, const char *path, struct mp_err *err)
+{
+    int64_t version = 0;
+    int rc = check_length(path, err);
+
+    *out = NULL;
+    if (rc || (rc = handle_new(out, path, SQLITE_OPEN_READWRITE, err)))
+        return rc;
+    (*out)->is_writer = true;
+    if ((rc = check_identity(*out, err)) == MP_OK &&
+        (rc = pragma_int(*out, "PRAGMA user_version", &version, err)) == MP_OK &&
+        version != RP_SCHEMA_VERSION)
+        rc = mp_fail(err, MP_EVERSION, "profile '%.100s' has an older schema: nothing is added to it",
+                     path);
+    if (rc) {
         handle_free(*out);
         *out = NULL;
     }
@@ -427,6 +467,11 @@ int rp_profile_open(struct rp_profile **out, const char *path, struct mp_err *er
     (void)path;
     *out = NULL;
     return mp_fail(err, MP_ENOTSUP, NO_SQLITE);
+}
+
+int rp_profile_append(struct rp_profile **out, const char *path, struct mp_err *err)
+{
+    return rp_profile_open(out, path, err);
 }
 
 int rp_profile_may_create(const char *path, struct mp_err *err)

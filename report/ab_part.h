@@ -1,0 +1,29 @@
+/* What the ab*.c files share. Private to them. */
+#ifndef RP_AB_PART_H
+#define RP_AB_PART_H
+
+#include "report/ab.h"
+
+void rp_ab_note(struct rp_ab *ab, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The arm whose block traced that step, or -1. */
+int rp_ab_arm_of(const struct rp_ab_record *r, uint32_t step);
+
+/* Whole, watched: its phases may be summed. */
+bool rp_ab_is_attributed(const struct mp_step *s);
+
+/* Time of each layer's experts by arm, from the raw records. */
+int rp_ab_layers(struct rp_ab *ab, struct rp_profile *p, struct mp_err *err);
+
+/* Fills the rows, what got worse, and the notes. */
+void rp_ab_rows(struct rp_ab *ab);
+
+/* What people call an arm: "original (grouped_mm)"; a second run of the same arm is told apart. */
+void rp_ab_arm_name(char out[96], const struct rp_ab_record *r, unsigned arm);
+
+/* Sentences that text and Markdown share. */
+void rp_ab_verdict_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
+void rp_ab_method_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
+void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab);
+
+#endif
