@@ -19,3 +19,10 @@ $(guest_tests:%=$(B)/unit/test_%): $(B)/unit/test_%: $(B)/tests/unit/test_%.o $(
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -lcmocka -ldl -pthread
 $(B)/tests/unit/test_cupti_abi.o: TOOL_CFLAGS += $(if $(CUDA),-isystem $(CUDA)/include -isystem $(CUDA)/extras/CUPTI/include)
+
+# Programs that have the guest's objects in them: a made-up job, and the replay of recorded ones.
+$(B)/mock/job: $(B)/tests/mock/job.o $(GUEST_TEST_OBJ) | $(MOCKS)
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -ldl -pthread
+$(B)/mock/replay: $(addprefix $(B)/tests/mock/,replay.o replay_file.o cells.o) $(GUEST_TEST_OBJ) | $(MOCKS)
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -ldl -pthread
+unit: $(B)/mock/job $(B)/mock/replay
