@@ -7,13 +7,15 @@ json a.moeprof 'r["step"]["recorded"] == 10 and r["run"]["end"] == "killed" and 
 json a.moeprof 'any("process was killed" in n for n in r["notes"])'
 
 # The recorder dies: 100 steps of 63 ms, killed after about 2 s. The job ends by itself, with its code.
-"$B/moeprof" run -o b.moeprof -- bash -c "'$guest' steps=100; echo \$? > code" 2>kill.err &
-pid=$!
+(
+    "$B/moeprof" run -o b.moeprof -- bash -c "'$guest' steps=100; echo \$? > code" 2>kill.err &
+    echo $! >pid
+)
+pid=$(cat pid) # no child of ours, so that the shell does not tell its end
 wait_for 10 test -s b.moeprof-wal
 sleep 2
 json b.moeprof 'r["step"]["recorded"] >= 5 and any("still being recorded" in n for n in r["notes"])'
-kill -9 $pid
-wait $pid 2>/dev/null || true
+kill -9 "$pid"
 sleep 5 # what was written a moment ago counts as live
 json b.moeprof 'r["step"]["recorded"] >= 10 and not r["run"]["is_complete"]'
 json b.moeprof 'any("cut short" in n for n in r["notes"])'
