@@ -31,7 +31,6 @@ struct host_known {
     bool has_labels;
     bool head_unknown;     /* some micro-batch did not say: as processed */
     bool segments_unknown; /* some did not say: the count's answer holds */
-    bool measured;         /* a mask was there, or labels alone would do */
 };
 
 struct slot {
@@ -307,7 +306,6 @@ static void known_add(struct host_known *k, const struct inj_mask *m)
     k->batch += m->rows;
     k->n_micro++;
     k->has_labels |= m->labels != NULL;
-    k->measured |= m->mask != NULL;
     k->head_unknown |= !open || open->head_rows == UINT32_MAX;
     k->head_rows += open ? open->head_rows : 0;
     k->segments_unknown |= !open || open->n_segment == UINT16_MAX;
@@ -333,7 +331,7 @@ static void emit_tokens(const struct host_known *k, const struct sums *s, uint32
                                    .n_micro = (uint16_t)k->n_micro,
                                    .n_segment = (uint16_t)(segments < 65535 ? segments : 65535),
                                    .kind = MP_MICRO,
-                                   .basis = k->measured ? MP_MEASURED : MP_MODELLED,
+                                   .basis = MP_MEASURED,
                                    .batch = (uint32_t)k->batch}};
 
     put(arg, &r);

@@ -24,7 +24,7 @@ import weakref
 torch = sys.modules["torch"]
 guest = globals().get("_moeprof")
 
-MODELLED = 3  # enum mp_basis
+MEASURED = 1  # enum mp_basis: without a mask every token is attended to, by the model's own rule
 SEARCH_AFTER_STEPS = 3  # optimizer steps in a row without a call of the root: another model trains
 GIVE_UP_AFTER_STEPS = 16  # and nothing that looks like a model was called either
 PATIENCE = 100000  # module calls under search before an optimizer has to step: inference is not slowed down for good
@@ -830,14 +830,14 @@ def count_tokens(given, windows):
     on_device = mask is not None or positions is not None
     processed = batch * length
     guest.micro(processed, processed if mask is None else None, None, head_rows(given, batch, length),
-                None if on_device else len(lengths) if lengths else batch, batch, MODELLED)
+                None if on_device else len(lengths) if lengths else batch, batch, MEASURED)
     if on_device or labels is not None:
         guest.micro_mask(mask, labels, positions, windows if on_device else [])
     if not on_device:
         for window in windows:
             full = batch * causal_pairs(length, window)
             useful = sum(causal_pairs(one, window) for one in lengths) if lengths else full
-            guest.pairs(window, useful, full, max(lengths) if lengths else length, MODELLED)
+            guest.pairs(window, useful, full, max(lengths) if lengths else length, MEASURED)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def pairs(guest):
 def test_full_sequences(guest):
     micro = run(guest)
     assert micro == dict(step=0, processed=24, useful=24, trainable=None, head_rows=None, n_segment=2, batch=2,
-                         basis=fake_guest.MODELLED)
+                         basis=fake_guest.MEASURED)
     assert pairs(guest) == {0: (156, 156)}
 
 
@@ -96,7 +96,7 @@ def test_positional_arguments_and_mappings(guest):
 def test_a_mask_of_another_shape_is_left_alone(guest):
     mask = torch.zeros(2, 1, 12, 12)
     micro = run(guest, attention_mask=mask)
-    assert (micro["useful"], micro["basis"]) == (24, fake_guest.MODELLED)
+    assert (micro["useful"], micro["basis"]) == (24, fake_guest.MEASURED)
 
 
 def test_labels_elsewhere_are_not_read(guest):

@@ -315,7 +315,7 @@ static void check_tokens(const union mp_record *r, size_t n, const struct inj_ma
     assert_int_equal(r[0].micro.useful, masked ? 13 : 24);
     assert_int_equal(r[0].micro.trainable, m->labels ? 16 : UINT32_MAX);
     assert_int_equal(r[0].micro.batch, ROWS);
-    assert_int_equal(r[0].micro.basis, masked ? MP_MEASURED : MP_MODELLED);
+    assert_int_equal(r[0].micro.basis, MP_MEASURED);
     for (int k = 0; k < 2; k++) {
         assert_int_equal(r[1 + k].pairs.kind, MP_PAIRS);
         assert_int_equal(r[1 + k].pairs.window, m->window[k]);
