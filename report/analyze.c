@@ -298,6 +298,7 @@ static void fill_coverage(struct rp_report *r, const struct rp_acc *a, struct rp
     r->coverage.own_s = (double)a->own_ns * 1e-9;
     for (size_t i = 0; i < countof(lost); i++)
         r->coverage.dropped += (uint64_t)rp_get_meta_int(p, lost[i], 0);
+    r->coverage.unbalanced = (uint64_t)rp_get_meta_int(p, "n_unbalanced", 0);
     r->coverage.unmatched = (uint64_t)rp_get_meta_int(p, "n_unmatched", 0);
     if (agent > 0 && life > 0)
         r->coverage.agent_ratio = measured((double)agent / (double)life);
@@ -341,6 +342,9 @@ static void notes_add(struct rp_report *r, const struct walk *w)
         rp_note(r, "the recorder was cut short: the last second or so is missing");
     if (strcmp(r->run.end, "killed") == 0)
         rp_note(r, "the training process was killed: its last step is recorded in part");
+    if (r->coverage.unbalanced)
+        rp_note(r, "the time of %llu step(s) does not add up: a fault of moeprof, please report it",
+                (unsigned long long)r->coverage.unbalanced);
     if (w->n_aside)
         rp_note(r, "moeprof stepped aside for another profiler in %u step(s): they are not counted",
                 w->n_aside);

@@ -89,6 +89,7 @@ struct rp_coverage {
     struct mp_val attributed;  /* 0..1: kernel time not on `other` */
     uint64_t dropped;          /* by CUPTI, the guest, and the ring */
     uint64_t unmatched;        /* records without launch context */
+    uint64_t unbalanced;       /* steps whose time does not add up */
     double kernel_s, own_s;    /* the job's kernels, the guest's own */
     struct mp_val agent_ratio; /* CPU time of the agent thread, of a core */
 };

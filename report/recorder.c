@@ -165,6 +165,7 @@ static void on_step(void *arg, const struct mp_step *step)
     struct mp_err err = {.msg = "no memory for the totals of the run"};
 
     r->n_step++;
+    r->meta.n_unbalanced += mp_step_check(step, NULL) != MP_OK;
     if (r->meta.has_spec)
         mp_flops_step(&flops, &r->meta.spec.model, step);
     mp_mfu_add(r->mfu, step, r->meta.has_spec ? &flops : NULL); /* of the progress line only */

@@ -62,12 +62,17 @@ static uint64_t counter_get(const struct mp_shm *shm, size_t offset)
     return atomic_load_explicit((const _Atomic uint64_t *)at(shm, offset), memory_order_relaxed);
 }
 
-static uint64_t now_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec t;
 
-    clock_gettime(CLOCK_REALTIME, &t);
+    clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t now_ns(void)
+{
+    return clock_ns(CLOCK_REALTIME);
 }
 
 static int facts_write(const struct mp_shm *shm, struct rp_profile *p, struct mp_err *err)
@@ -101,6 +106,11 @@ static int counters_write(const struct rp_meta_state *m, const struct mp_reader 
     for (size_t i = 0; rc == MP_OK && i < countof(counter); i++)
         rc = rp_put_meta_int(p, counter[i].key, (int64_t)counter_get(r->shm, counter[i].offset),
                              err);
+    if (rc == MP_OK)
+        rc = rp_put_meta_int(p, "n_unbalanced", m->n_unbalanced, err);
+    if (rc == MP_OK)
+        rc =
+            rp_put_meta_int(p, "recorder_cpu_ns", (int64_t)clock_ns(CLOCK_PROCESS_CPUTIME_ID), err);
     return rc ? rc : rp_put_meta_int(p, "n_lapped", (int64_t)m->n_lapped, err);
 }
 

@@ -9,7 +9,8 @@
 
 struct rp_meta_state {
     bool has_facts;
-    uint64_t n_lapped; /* lost in the ring, before and since the reader was opened */
+    uint32_t n_unbalanced; /* steps whose time does not add up: a fault of moeprof, to be told */
+    uint64_t n_lapped;     /* lost in the ring, before and since the reader was opened */
     uint32_t n_name;
     char *json;        /* (MP_SPEC_CAP + 1), allocated upon first use */
     size_t json_bytes; /* > 0: not yet in the profile */

@@ -30,6 +30,7 @@ moeprof report --peak 500 a.moeprof | sed -n 2p | grep -q 'given 500' || fail "-
 # At most 12 bytes a kernel event; the whole file, with everything else in it.
 expect 0 moeprof run -o big.moeprof -- "$guest" steps=25 layers=8
 events=$(sql big.moeprof "SELECT sum(n) FROM chunk")
+[ "$(sql big.moeprof "SELECT value FROM meta WHERE key = 'n_unbalanced'")" = 0 ] || fail "steps do not add up"
 [ "$(stat -c %s big.moeprof)" -le $((12 * events)) ] || fail "$(stat -c %s big.moeprof) bytes for $events events"
 
 # Bursts: step time and MFU of all steps, times by phase of the traced ones.
