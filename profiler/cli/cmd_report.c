@@ -1,31 +1,58 @@
 /* moeprof report: profiles in, one report each out. */
 #include "profiler/cli/cmd.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "report/render.h"
+#include "report/render_csv.h"
+#include "report/render_html.h"
+#include "report/render_md.h"
+#include "report/render_trace.h"
 
 struct args {
-    bool json;
+    const char *json, *md; /* where to, "-" for standard output; NULL: not wanted */
+    const char *html, *csv, *trace;
+    enum rp_trace_format format;
     struct rp_options options;
     char **file;
     int n_file;
 };
 
+/* The profiles that could be read. */
+struct job {
+    struct rp_report **report;
+    struct rp_html_data **data;
+    size_t n;
+};
+
 static int help(void)
 {
-    puts("usage: moeprof report FILE... [--json] [--peak TFLOPS]\n\n"
+    puts("usage: moeprof report FILE... [--html FILE] [--md[=FILE]] [--json[=FILE]] [--csv DIR]\n"
+         "                            [--trace FILE] [--trace-format perfetto|chrome] [--peak "
+         "TFLOPS]\n\n"
          "Says what a recorded run did with its time: MFU and its convention, phases, layers, "
          "experts,\n"
-         "kernels. Several files (ranks) give several reports.\n\n"
-         "  --json          for programs: report/schema/report.schema.json, base units, null is "
+         "kernels. Several files (ranks, or before and after) go into one report.\n\n"
+         "  --html FILE     one page to send around: pictures and tables, no network, no scripts "
+         "needed;\n"
+         "                  two files are shown as before and after\n"
+         "  --md[=FILE]     Markdown for a pull request, at most 60 lines\n"
+         "  --json[=FILE]   for programs: report/schema/report.schema.json, base units, null is "
          "unknown\n"
+         "  --csv DIR       steps, phases, layers, experts, kernels as tables\n"
+         "  --trace FILE    every operation in time, for ui.perfetto.dev\n"
+         "  --trace-format chrome   as torch.profiler writes it, for tools that read that; one "
+         "file only\n"
          "  --peak TFLOPS   dense peak of the GPU for the job's dtype, where the GPU is not in the "
          "table\n\n"
-         "Example:  moeprof report --json a.moeprof | jq .mfu.value");
+         "Example:  moeprof report --html a.html a.moeprof\n"
+         "          moeprof report --json a.moeprof | jq .mfu.value");
     return CLI_OK;
 }
 
@@ -40,10 +67,52 @@ static int peak_parse(struct args *a, const char *text)
     return 0;
 }
 
+static int format_parse(struct args *a, const char *text)
+{
+    if (strcmp(text, "chrome") == 0)
+        a->format = RP_TRACE_CHROME;
+    else if (strcmp(text, "perfetto") != 0)
+        return cli_usage("report", "'%s' is no trace format: perfetto or chrome", text) + 1;
+    return 0;
+}
+
+static int option(struct args *a, int c, char **argv)
+{
+    switch (c) {
+    case 'j':
+        a->json = optarg ? optarg : "-";
+        return 0;
+    case 'm':
+        a->md = optarg ? optarg : "-";
+        return 0;
+    case 'H':
+        a->html = optarg;
+        return 0;
+    case 'c':
+        a->csv = optarg;
+        return 0;
+    case 't':
+        a->trace = optarg;
+        return 0;
+    case 'f':
+        return format_parse(a, optarg);
+    case 'p':
+        return peak_parse(a, optarg);
+    case 'h':
+        return help() + 1;
+    }
+    return cli_bad_option("report", c, argv) + 1;
+}
+
 /* 0: go on; else the exit code + 1. */
 static int options(struct args *a, int argc, char **argv)
 {
-    static const struct option long_option[] = {{"json", no_argument, NULL, 'j'},
+    static const struct option long_option[] = {{"json", optional_argument, NULL, 'j'},
+                                                {"md", optional_argument, NULL, 'm'},
+                                                {"html", required_argument, NULL, 'H'},
+                                                {"csv", required_argument, NULL, 'c'},
+                                                {"trace", required_argument, NULL, 't'},
+                                                {"trace-format", required_argument, NULL, 'f'},
                                                 {"peak", required_argument, NULL, 'p'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {0}};
@@ -51,76 +120,208 @@ static int options(struct args *a, int argc, char **argv)
 
     optind = 0;
     while (!code && (c = getopt_long(argc, argv, ":h", long_option, NULL)) != -1)
-        switch (c) {
-        case 'j':
-            a->json = true;
-            break;
-        case 'p':
-            code = peak_parse(a, optarg);
-            break;
-        case 'h':
-            return help() + 1;
-        default:
-            return cli_bad_option("report", c, argv) + 1;
-        }
+        code = option(a, c, argv);
     a->file = argv + optind;
     a->n_file = argc - optind;
     if (!code && a->n_file == 0)
         return cli_usage("report", "no profile given") + 1;
+    if (!code && a->n_file > 1 && a->trace && a->format == RP_TRACE_CHROME)
+        return cli_usage("report", "a chrome trace holds one profile; give one file") + 1;
     return code;
 }
 
-static int analyze(struct rp_report **r, const char *file, const struct rp_options *o,
-                   struct mp_err *err)
-{
-    struct rp_profile *p;
-    int rc = rp_profile_open(&p, file, err);
+/* ---- files: written beside and renamed, so that a page is whole or not there ---------------------- */
 
-    *r = NULL;
-    if (rc)
+struct out {
+    FILE *f;
+    const char *path;
+    char beside[4096];
+};
+
+static int out_open(struct out *o, const char *path, struct mp_err *err)
+{
+    o->path = path;
+    o->f = stdout;
+    if (strcmp(path, "-") == 0)
+        return MP_OK;
+    if ((size_t)snprintf(o->beside, sizeof o->beside, "%s.part", path) >= sizeof o->beside)
+        return mp_fail(err, MP_EINVAL, "the name of the file is too long");
+    o->f = fopen(o->beside, "w");
+    return o->f ? MP_OK : mp_fail(err, MP_EIO, "cannot write '%s': %s", path, strerror(errno));
+}
+
+static int out_close(struct out *o, int rc, struct mp_err *err)
+{
+    int bad;
+
+    if (o->f == stdout)
         return rc;
-    rc = rp_analyze(r, p, file, o, err);
-    rp_profile_close(p, NULL);
+    bad = ferror(o->f) != 0;
+    bad += fclose(o->f) != 0;
+    if (rc == MP_OK && (bad || rename(o->beside, o->path)))
+        rc = mp_fail(err, MP_EIO, "cannot write '%s': %s", o->path, strerror(errno));
+    if (rc)
+        remove(o->beside);
+    else
+        cli_say("wrote %s", o->path);
     return rc;
 }
 
-static int print_all(const struct args *a, struct rp_report **r, size_t n)
-{
-    struct mp_err err;
-    int rc = 0;
+/* ---- each profile, while it is open ----------------------------------------------------------------- */
 
-    if (a->json && n)
-        rc = rp_render_json(stdout, r, n, &err);
-    for (size_t i = 0; !a->json && !rc && i < n; i++) {
-        if (a->n_file > 1)
-            printf("%s==== %s\n\n", i ? "\n" : "", r[i]->run.file);
-        rc = rp_render_text(stdout, r[i], &err);
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+/* Of several profiles each has a folder of its own in DIR. */
+static int csv_write(const struct args *a, const char *file, struct rp_profile *p,
+                     const struct rp_report *r, struct mp_err *err)
+{
+    char dir[4096];
+
+    if (a->n_file == 1)
+        return rp_render_csv(a->csv, p, r, err);
+    if ((size_t)snprintf(dir, sizeof dir, "%s/%s", a->csv, base_name(file)) >= sizeof dir)
+        return mp_fail(err, MP_EINVAL, "the name of the folder is too long");
+    if (mkdir(a->csv, 0777) && errno != EEXIST)
+        return mp_fail(err, MP_EIO, "cannot make '%s': %s", a->csv, strerror(errno));
+    return rp_render_csv(dir, p, r, err);
+}
+
+static int profile_read(const struct args *a, struct job *job, const char *file, struct out *trace,
+                        struct mp_err *err)
+{
+    struct rp_report **r = &job->report[job->n];
+    struct rp_profile *p;
+    int rc = rp_profile_open(&p, file, err);
+
+    if (rc)
+        return rc;
+    rc = rp_analyze(r, p, file, &a->options, err);
+    if (rc == MP_OK && a->html)
+        rc = rp_html_data_new(&job->data[job->n], p, *r, err);
+    if (rc == MP_OK && a->csv)
+        rc = csv_write(a, file, p, *r, err);
+    if (rc == MP_OK && a->trace)
+        rc = rp_render_trace(trace->f, a->format, p, *r, (unsigned)job->n, err);
+    rp_profile_close(p, NULL);
+    if (rc == MP_OK)
+        job->n++;
+    else {
+        rp_report_free(*r);
+        *r = NULL;
     }
-    return rc ? cli_fail(&err) : CLI_OK;
+    return rc;
+}
+
+/* The exit code; what could be read is in the job all the same. */
+static int profiles_read(const struct args *a, struct job *job)
+{
+    struct out trace = {.f = NULL};
+    struct mp_err err = {0};
+    int code = CLI_OK;
+
+    if (a->trace && out_open(&trace, a->trace, &err))
+        return cli_fail(&err);
+    for (int i = 0; i < a->n_file; i++)
+        if (profile_read(a, job, a->file[i], &trace, &err))
+            code = cli_fail(&err);
+    if (a->trace && out_close(&trace, job->n ? MP_OK : MP_EFORMAT, &err) && job->n)
+        code = cli_fail(&err);
+    return code;
+}
+
+/* ---- all of them together -------------------------------------------------------------------------- */
+
+static int html(FILE *f, const struct job *job, struct mp_err *err)
+{
+    struct rp_page *page = calloc(job->n + 1, sizeof *page);
+    int rc;
+
+    if (!page)
+        return mp_fail(err, MP_ENOMEM, "no memory for the page");
+    for (size_t i = 0; i < job->n; i++)
+        page[i] = (struct rp_page){job->report[i], job->data[i]};
+    rc = rp_render_html(f, page, job->n, err);
+    free(page);
+    return rc;
+}
+
+static int md(FILE *f, const struct job *job, struct mp_err *err)
+{
+    return rp_render_md(f, job->report, job->n, err);
+}
+
+static int json(FILE *f, const struct job *job, struct mp_err *err)
+{
+    return rp_render_json(f, job->report, job->n, err);
+}
+
+static int text(FILE *f, const struct job *job, struct mp_err *err)
+{
+    int rc = MP_OK;
+
+    for (size_t i = 0; rc == MP_OK && i < job->n; i++) {
+        if (job->n > 1)
+            fprintf(f, "%s==== %s\n\n", i ? "\n" : "", job->report[i]->run.file);
+        rc = rp_render_text(f, job->report[i], err);
+    }
+    return rc;
+}
+
+static int put(const char *path, const struct job *job,
+               int (*render)(FILE *, const struct job *, struct mp_err *))
+{
+    struct mp_err err = {0};
+    struct out out;
+
+    if (out_open(&out, path, &err))
+        return cli_fail(&err);
+    return out_close(&out, render(out.f, job, &err), &err) ? cli_fail(&err) : CLI_OK;
+}
+
+static int put_all(const struct args *a, const struct job *job)
+{
+    int code = CLI_OK;
+
+    if (job->n == 0)
+        return CLI_OK; /* each has said why */
+    if (a->html)
+        code |= put(a->html, job, html);
+    if (a->md)
+        code |= put(a->md, job, md);
+    if (a->json)
+        code |= put(a->json, job, json);
+    if (!a->html && !a->md && !a->json && !a->csv && !a->trace)
+        code |= put("-", job, text);
+    return code;
+}
+
+static void job_release(struct job *job)
+{
+    for (size_t i = 0; i < job->n; i++) {
+        rp_report_free(job->report[i]);
+        rp_html_data_free(job->data[i]);
+    }
+    free(job->report);
+    free(job->data);
 }
 
 int cmd_report_main(int argc, char **argv)
 {
-    struct args a = {.json = false};
-    struct rp_report **r;
-    struct mp_err err;
-    size_t n = 0;
-    int code = options(&a, argc, argv), printed;
+    struct args a = {.format = RP_TRACE_PERFETTO};
+    struct job job = {.n = 0};
+    int code = options(&a, argc, argv);
 
     if (code)
         return code - 1;
-    r = calloc((size_t)a.n_file, sizeof *r);
-    if (!r)
-        return CLI_FAILED;
-    for (int i = 0; i < a.n_file; i++) {
-        if (analyze(&r[n], a.file[i], &a.options, &err))
-            code = cli_fail(&err);
-        else
-            n++;
-    }
-    printed = print_all(&a, r, n);
-    for (size_t i = 0; i < n; i++)
-        rp_report_free(r[i]);
-    free(r);
-    return printed ? printed : code;
+    job.report = calloc((size_t)a.n_file, sizeof *job.report);
+    job.data = calloc((size_t)a.n_file, sizeof *job.data);
+    code = job.report && job.data ? profiles_read(&a, &job) : CLI_FAILED;
+    code |= put_all(&a, &job);
+    job_release(&job);
+    return code;
 }
