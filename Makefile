@@ -88,6 +88,9 @@ $(B)/flops_tool: $(B)/tests/bridge/flops_tool.o $(call obj,$(core_src) report/sp
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lm -ldl -pthread
 
+$(B)/fake_guest: $(call obj,tests/mock/fake_guest.c profiler/core/shm.c profiler/core/base.c)
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -lm -pthread
+
 # ---- tests ------------------------------------------------------------------------------------
 
 unit_bin := $(patsubst tests/unit/%.c,$(B)/unit/%,$(unit_src))

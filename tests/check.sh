@@ -18,6 +18,7 @@ make -s B="$B" check-guest
 say "unit tests"
 make -s B="$B" WERROR=1 unit
 say "end to end"
+make -s B="$B" "$B/fake_guest" "$B/dump_shm" "$B/flops_tool"
 for t in tests/e2e/*.sh; do
     B="$B" bash "$t" >"$B/e2e.log" 2>&1 || { cat "$B/e2e.log"; echo "failed: $t"; exit 1; }
 done
