@@ -132,7 +132,7 @@ static void follow_other_profiler(struct mp_shm *shm)
 
     switch (inj_tracer_poll()) {
     case 1:
-        since = atomic_load(&inj.step);
+        since = inj_tracer_aside_since();
         atomic_store(&shm->state, MP_GUEST_ASIDE);
         inj_log(0, "torch.profiler records from step %u on: moeprof steps aside until it is done", since);
         break;

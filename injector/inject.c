@@ -61,12 +61,13 @@ static void parse_options(struct inj_opts *o, const char *text)
 static void in_forked_child(void)
 {
     atomic_store(&inj.life, INJ_DEAD);
+    atomic_store(&inj.shm, NULL); /* it is the parent's; no other thread is here */
     inj_ctl_forked();
 }
 
 static int start(const char *options)
 {
-    int unborn = INJ_UNBORN;
+    int unborn = INJ_UNBORN, rc;
 
     if (getauxval(AT_SECURE))
         return MP_EPERM;
@@ -74,7 +75,10 @@ static int start(const char *options)
         return unborn == INJ_ALIVE ? MP_OK : MP_EGONE;
     parse_options(&inj.opts, options);
     pthread_atfork(NULL, NULL, in_forked_child);
-    return inj_agent_start();
+    rc = inj_agent_start();
+    if (rc)
+        atomic_store(&inj.life, INJ_DEAD); /* nobody would empty what the hooks write */
+    return rc;
 }
 
 EXPORT int InitializeInjection(void)

@@ -35,7 +35,7 @@ static bool any_step, any_closed;
 static uint32_t ended_below;  /* steps below it are over */
 static uint32_t round_no;     /* passes over all outboxes */
 static uint32_t last_step;    /* of the last record that had a launch */
-static uint64_t dropped_seen;
+static uint64_t dropped_seen, lost_seen;
 
 /* kernel name pointer → index; CUPTI keeps one pointer a kernel */
 #define NAME_LOG2 14
@@ -73,7 +73,7 @@ static struct pending *slot_of(uint32_t step)
 static void close_step(struct mp_shm *shm, struct pending *p)
 {
     union mp_record r = {.mark = p->mark};
-    uint64_t dropped = inj_activity_dropped();
+    uint64_t dropped = inj_activity_dropped(), lost = inj_thread_lost();
 
     r.mark.kind = MP_STEP;
     r.mark.step = p->step;
@@ -81,9 +81,10 @@ static void close_step(struct mp_shm *shm, struct pending *p)
     r.mark.records = p->records;
     r.mark.dropped = (uint32_t)(dropped - dropped_seen);
     r.mark.flags = (uint16_t)(p->flags | p->mark.flags);
-    if (p->records < p->launches || !p->marked)
+    if (p->records < p->launches || !p->marked || lost != lost_seen)
         r.mark.flags |= MP_STEP_INCOMPLETE;
     dropped_seen = dropped;
+    lost_seen = lost;
     mp_shm_put(shm, &r);
     p->used = false;
 }

@@ -11,13 +11,20 @@ static _Atomic unsigned n_used;
 static _Atomic uint64_t n_lost;
 static pthread_key_t key;
 
+static void thread_ends(void *slot)
+{
+    struct inj_thread *t = slot;
+
+    atomic_store_explicit(&t->free, true, memory_order_release);
+}
+
 int inj_thread_init(void)
 {
     void *p;
 
     if (pool)
         return MP_OK;
-    if (pthread_key_create(&key, NULL))
+    if (pthread_key_create(&key, thread_ends))
         return MP_ENOMEM;
     p = mmap(NULL, sizeof(struct inj_thread) * INJ_THREAD_MAX, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -27,25 +34,53 @@ int inj_thread_init(void)
     return MP_OK;
 }
 
+static struct inj_thread *new_slot(void)
+{
+    unsigned i = atomic_load(&n_used);
+
+    do {
+        if (i >= INJ_THREAD_MAX)
+            return NULL;
+    } while (!atomic_compare_exchange_weak(&n_used, &i, i + 1));
+    return &pool[i];
+}
+
+/* That of a thread that has ended. Its outbox goes on where it is: the agent may still be reading. */
+static struct inj_thread *used_slot(void)
+{
+    for (unsigned i = 0; i < INJ_THREAD_MAX; i++) {
+        struct inj_thread *t = &pool[i];
+        bool is_free = true;
+
+        if (!atomic_compare_exchange_strong(&t->free, &is_free, false))
+            continue;
+        atomic_store(&t->known, false); /* its nodes are nobody's from here on */
+        atomic_store(&t->log.n, 0);
+        t->depth = 0;
+        t->in_optimizer = t->own = t->root = t->ran_node = t->node_found = t->node_select = false;
+        t->hint = 0;
+        return t;
+    }
+    return NULL;
+}
+
 struct inj_thread *inj_thread_self(void)
 {
     struct inj_thread *t;
-    unsigned i;
 
     if (!pool)
         return NULL;
     t = pthread_getspecific(key);
     if (t)
         return t;
-    i = atomic_load(&n_used);
-    do {
-        if (i >= INJ_THREAD_MAX) {
-            atomic_fetch_add_explicit(&n_lost, 1, memory_order_relaxed);
-            return NULL;
-        }
-    } while (!atomic_compare_exchange_weak(&n_used, &i, i + 1));
-    t = &pool[i];
-    t->stack[0].layer = -1;
+    t = new_slot();
+    if (!t)
+        t = used_slot();
+    if (!t) {
+        atomic_fetch_add_explicit(&n_lost, 1, memory_order_relaxed);
+        return NULL;
+    }
+    t->stack[0] = (struct mp_ctx){.layer = -1};
     if (pthread_setspecific(key, t))
         return NULL;
     return t;
@@ -61,7 +96,7 @@ struct inj_thread *inj_thread_by_torch_id(uint64_t id)
     struct inj_thread *t;
 
     for (unsigned i = 0; (t = inj_thread_at(i)); i++)
-        if (t->known && t->torch_id == id)
+        if (atomic_load_explicit(&t->known, memory_order_acquire) && t->torch_id == id)
             return t;
     return NULL;
 }

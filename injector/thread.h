@@ -1,7 +1,8 @@
 /* What the guest knows of each application thread: its scope stack, its forward log, its outbox.
  *
  * Slots come from a pool mapped when the guest wakes, so that a launch never allocates. A slot is
- * owned by its thread; only the outbox's tail belongs to the agent.
+ * owned by its thread; only the outbox's tail belongs to the agent. The slot of a thread that has ended
+ * keeps its forward log, for backward passes that come after, until the pool has no new slot left.
  */
 #ifndef INJ_THREAD_H
 #define INJ_THREAD_H
@@ -10,7 +11,7 @@
 #include "profiler/core/corr.h"
 #include "profiler/core/seqlog.h"
 
-#define INJ_THREAD_MAX 64      /* threads that launch or run modules; torch uses 2 to 4 */
+#define INJ_THREAD_MAX 64      /* threads that launch or run modules at one time; torch uses 2 to 4 */
 #define INJ_DEPTH_MAX 8        /* nesting of scopes: root, layer, block, child */
 #define INJ_OUTBOX_LOG2 15     /* 32768 notes: 0.5 s at 57 k launches/s, the agent comes 5 times a second */
 #define INJ_OUTBOX_CAP (1u << INJ_OUTBOX_LOG2)
@@ -35,7 +36,8 @@ struct inj_thread {
     bool own;            /* the guest itself is calling CUDA */
     bool root;           /* runs the root module's forward */
     bool ran_node;       /* has run autograd nodes; without root: an autograd thread */
-    bool known;          /* torch_id was read */
+    _Atomic bool known;  /* torch_id was read; release after it */
+    _Atomic bool free;   /* its thread has ended */
     uint64_t torch_id;   /* at::RecordFunction::currentThreadId of this thread */
     uint64_t node_seq, node_tid; /* node of the last lookup, and its answer */
     struct mp_ctx node_ctx;

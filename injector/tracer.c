@@ -28,6 +28,7 @@ static struct {
     _Atomic(cupti_complete_fn) complete;
     _Atomic uint64_t kinds;      /* bit per activity kind below 64 that it enabled */
     _Atomic bool aside;          /* it records; ours is paused */
+    _Atomic uint32_t since;      /* step in which that began */
     _Atomic uint64_t flushed_ns; /* its last flush after it disabled everything */
 } other;
 
@@ -202,6 +203,7 @@ static void step_aside(void)
         return;
     kinds(cupti.disable);
     cupti.flush_all(FLUSH_FORCED);
+    atomic_store(&other.since, atomic_load(&inj.step));
     atomic_store(&other.aside, true);
 }
 
@@ -336,6 +338,11 @@ void inj_tracer_flush(void)
 bool inj_tracer_aside(void)
 {
     return atomic_load(&other.aside);
+}
+
+uint32_t inj_tracer_aside_since(void)
+{
+    return atomic_load(&other.since);
 }
 
 int inj_tracer_poll(void)

@@ -22,8 +22,11 @@ void inj_tracer_arm(bool on);
 /* Delivers what is complete. Agent thread only. */
 void inj_tracer_flush(void);
 
-/* True while another profiler records; *since tells how often that began. */
+/* True while another profiler records. */
 bool inj_tracer_aside(void);
+
+/* The step in which that began, last time. */
+uint32_t inj_tracer_aside_since(void);
 
 /* Agent, each round: goes on with our recording when the other profiler is done.
  * Returns 1 when recording has just paused, 2 when it has just resumed, 0 else. */

@@ -4,7 +4,7 @@
  * Usage: MOEPROF=... job key=value...
  *   steps=N  pause=MS (after each step)  wait=MS (at the end)  kill=STEP (SIGKILL itself)  fork=STEP
  *   kineto=STEP (a second user of CUPTI records that step)  held=NAME (another tool has CUPTI)
- *   exit=CODE
+ *   exit=CODE  nowait=1 (for the guest to be ready)  cuda=0, torch=0 (is not there)  hang=MS (CUPTI takes so long to flush, at the end)
  */
 #include "injector/agent.h"
 #include "injector/count.h"
@@ -31,8 +31,8 @@ MOCK_NODE_TYPE(select_type, "N5torch8autograd9generated15SelectBackward0E");
 static struct mock mock;
 static struct {
     const char *held;
-    int steps, pause_ms, wait_ms, kill_step, fork_step, kineto_step, exit_code;
-} opt = {.steps = 3, .kill_step = -1, .fork_step = -1, .kineto_step = -1};
+    int steps, pause_ms, wait_ms, kill_step, fork_step, kineto_step, exit_code, cuda, torch, hang_ms, nowait;
+} opt = {.steps = 3, .kill_step = -1, .fork_step = -1, .kineto_step = -1, .cuda = 1, .torch = 1};
 
 /* ---- the GPU ----------------------------------------------------------------------------------------- */
 
@@ -281,7 +281,8 @@ static void read_options(int argc, char **argv)
         int *to;
     } number[] = {{"steps", &opt.steps},         {"pause", &opt.pause_ms},   {"wait", &opt.wait_ms},
                   {"kill", &opt.kill_step},      {"fork", &opt.fork_step},   {"kineto", &opt.kineto_step},
-                  {"exit", &opt.exit_code}};
+                  {"exit", &opt.exit_code},      {"cuda", &opt.cuda},        {"torch", &opt.torch},
+                  {"hang", &opt.hang_ms},        {"nowait", &opt.nowait}};
 
     for (int i = 1; i < argc; i++) {
         char *value = strchr(argv[i], '=');
@@ -299,14 +300,18 @@ static void read_options(int argc, char **argv)
 
 static void start(void)
 {
-    mock_load_torch(&mock);
-    mock_load_cupti(&mock);
-    mock_load_cuda(&mock);
+    if (opt.torch) {
+        mock_load_torch(&mock);
+        mock_load_cupti(&mock);
+    }
+    if (opt.cuda)
+        mock_load_cuda(&mock);
     if (opt.held)
         snprintf(mock.cupti()->holder, sizeof mock.cupti()->holder, "%s", opt.held);
     moeprof_attach(NULL);
     inj_thread_init();
-    believe_torch();
+    if (opt.torch)
+        believe_torch();
     tables();
     inj_agent_wake();
 }
@@ -323,14 +328,16 @@ int main(int argc, char **argv)
 {
     read_options(argc, argv);
     start();
-    for (int i = 0; i < 200 && !started(); i++)
+    for (int i = 0; i < 200 && !opt.nowait && !started(); i++)
         usleep(10000);
-    for (int i = 0; i < opt.steps; i++) {
+    for (int i = 0; opt.torch && i < opt.steps; i++) {
         if (happenings(i))
             return 9;
         step();
         usleep((unsigned)opt.pause_ms * 1000);
     }
     usleep((unsigned)opt.wait_ms * 1000);
+    if (opt.torch)
+        mock.cupti()->hang_ms = opt.hang_ms;
     return opt.exit_code;
 }

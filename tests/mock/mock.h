@@ -44,6 +44,7 @@ struct mock_cupti {
     cupti_complete_fn complete;
     size_t dropped;          /* since last asked */
     unsigned n_register, n_flush;
+    int hang_ms;             /* a flush takes so long */
     bool keeps_on_flush;     /* a buffer whose records are not all complete stays */
     size_t record_bytes[64]; /* of a kind; 0: as the version says */
 };

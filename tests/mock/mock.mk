@@ -25,4 +25,6 @@ $(B)/mock/job: $(B)/tests/mock/job.o $(GUEST_TEST_OBJ) | $(MOCKS)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -ldl -pthread
 $(B)/mock/replay: $(addprefix $(B)/tests/mock/,replay.o replay_file.o cells.o) $(GUEST_TEST_OBJ) | $(MOCKS)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -ldl -pthread
-unit: $(B)/mock/job $(B)/mock/replay
+$(B)/mock/host: $(B)/tests/mock/host.o
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -ldl -pthread
+unit: $(addprefix $(B)/mock/,job replay host) $(B)/dump_shm

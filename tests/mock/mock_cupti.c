@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 enum { BAD_KIND = 2, BUSY = CUPTI_MULTIPLE_SUBSCRIBERS, NOT_INITIALIZED = 15, INVALID = 1 };
@@ -165,6 +166,7 @@ static void hand_over(void)
 EXPORT int cuptiActivityFlushAll(uint32_t flags)
 {
     (void)flags;
+    usleep((unsigned)m.hang_ms * 1000);
     pthread_mutex_lock(&lock);
     m.n_flush++;
     if (!m.keeps_on_flush)

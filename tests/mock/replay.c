@@ -14,18 +14,12 @@
 #include "injector/count.h"
 #include "injector/join.h"
 #include "injector/launch.h"
+#include "injector/sample.h"
 #include "injector/scope.h"
 #include "injector/torch_abi.h"
 #include "injector/tracer.h"
 #include "tests/mock/cells.h"
 #include "tests/mock/mock_load.h"
-
-#if __has_include("injector/sample.h")
-#include "injector/sample.h"
-#define TRACE_ALL_STEPS() (inj_sample_mode(INJ_SAMPLE_ALWAYS), inj_sample_start())
-#else
-#define TRACE_ALL_STEPS() (void)0
-#endif
 
 #include <pthread.h>
 #include <unistd.h>
@@ -286,7 +280,8 @@ static int start(const char *dir)
         fprintf(stderr, "%s\n", err.msg);
         return 1;
     }
-    TRACE_ALL_STEPS();
+    inj_sample_mode(INJ_SAMPLE_ALWAYS);
+    inj_sample_start();
     inj_join_mark_steps(inj_shm(), first_step(), first_step(), MP_STEP_PARTIAL);
     return 0;
 }

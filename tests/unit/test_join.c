@@ -354,6 +354,23 @@ static void test_lost_mark(void **state)
     assert_int_equal(mark[1].flags, 0);
 }
 
+/* Notes that found no room: the step that they were of is not whole, whatever its figures say. */
+static void test_lost_notes(void **state)
+{
+    struct inj_note n = {.time_ns = now, .corr = 0, .step = step, .kind = INJ_NOTE_LAUNCH};
+
+    (void)state;
+    while (inj_thread_post(inj_thread_self(), &n))
+        continue;
+    inj_join_launches(shm());
+    whole_step();
+    whole_step();
+    published();
+    assert_int_equal(n_mark, 2);
+    assert_int_equal(mark[0].flags, MP_STEP_INCOMPLETE);
+    assert_int_equal(mark[1].flags, 0);
+}
+
 static void test_flags(void **state)
 {
     (void)state;
@@ -516,6 +533,7 @@ int main(void)
         cmocka_unit_test(test_missing_and_late),
         cmocka_unit_test(test_more_steps_than_slots),
         cmocka_unit_test(test_lost_mark),
+        cmocka_unit_test(test_lost_notes),
         cmocka_unit_test(test_flags),
         cmocka_unit_test(test_exit_closes_what_is_over),
         cmocka_unit_test(test_counts_before_mark),

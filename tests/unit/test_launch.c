@@ -588,8 +588,41 @@ static void *one_launch(void *arg)
 
     (void)arg;
     call(CB_cuLaunchKernel, &p, add);
+    assert_int_equal(inj_thread_self() ? inj_thread_self()->depth : 0, 0);
     inj_scope_enter(0, 1, MP_PHASE_NORM);
     inj_step_end();
+    return NULL;
+}
+
+/* A job that makes new threads all the time: the slots of those that ended are used again, and nothing
+ * that the old one was sticks to the new one. */
+static void test_threads_come_and_go(void **state)
+{
+    uint64_t lost = inj_thread_lost();
+    struct inj_thread *t;
+
+    (void)state;
+    for (size_t i = 0; i < 5 * INJ_THREAD_MAX; i++) {
+        pthread_t thread;
+
+        assert_int_equal(pthread_create(&thread, NULL, one_launch, NULL), 0);
+        pthread_join(thread, NULL);
+    }
+    assert_int_equal(inj_thread_lost(), lost);
+    for (unsigned i = 0; (t = inj_thread_at(i)); i++) {
+        static union mp_record r[64];
+
+        while (t != inj_thread_self() && inj_thread_take(t, r, 64))
+            continue;
+    }
+}
+
+static pthread_barrier_t all_here;
+
+static void *one_launch_among_many(void *arg)
+{
+    one_launch(arg);
+    pthread_barrier_wait(&all_here);
     return NULL;
 }
 
@@ -601,10 +634,11 @@ static void test_pool_exhausted(void **state)
     unsigned n = 0;
 
     (void)state;
-    for (size_t i = 0; i < countof(thread); i++) {
-        assert_int_equal(pthread_create(&thread[i], NULL, one_launch, NULL), 0);
+    pthread_barrier_init(&all_here, NULL, countof(thread));
+    for (size_t i = 0; i < countof(thread); i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, one_launch_among_many, NULL), 0);
+    for (size_t i = 0; i < countof(thread); i++)
         pthread_join(thread[i], NULL);
-    }
     while (inj_thread_at(n))
         n++;
     assert_int_equal(n, INJ_THREAD_MAX);
@@ -649,6 +683,7 @@ int main(void)
         cmocka_unit_test(test_odd_handles),
         cmocka_unit_test(test_many_kernels),
         cmocka_unit_test(test_full_outbox_is_counted),
+        cmocka_unit_test(test_threads_come_and_go),
         cmocka_unit_test(test_pool_exhausted),
     };
 
