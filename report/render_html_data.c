@@ -118,7 +118,7 @@ static int on_gauge(void *arg, const struct rp_gauge *g)
     struct rp_html_data *d = arg;
 
     for (int i = 0; i < RP_GAUGE_COUNT; i++) {
-        struct rp_gauge_sum *s = &d->gauge[i];
+        struct html_gauge *s = &d->gauge[i];
         uint64_t v = g->value[i];
 
         if (!(g->valid >> i & 1))

@@ -137,7 +137,7 @@ static void column_labels(FILE *f, const struct map *m)
     fputs("<div class=\"ticks\" aria-hidden=\"true\">", f);
     for (int e = 0; e < m->n_column * 0.88; e += every)
         fprintf(f, "<span style=\"left:%.2f%%\">%d</span>", (e + .5) * 100 / m->n_column, e);
-    fputs("<span style=\"left:100%\">expert</span></div>\n", f);
+    fputs("<span class=\"end\" style=\"left:100%\">expert</span></div>\n", f);
 }
 
 static void drawing(FILE *f, const struct map *m, size_t page)

@@ -18,13 +18,13 @@ struct rp_timeline {
     int16_t layer[RP_BINS]; /* the one with most time; -1 none */
 };
 
-struct rp_gauge_sum {
+struct html_gauge {
     uint64_t n, sum, min, max;
 };
 
 struct rp_html_data {
     struct rp_timeline timeline;
-    struct rp_gauge_sum gauge[RP_GAUGE_COUNT];
+    struct html_gauge gauge[RP_GAUGE_COUNT];
     uint64_t throttled; /* seconds with a reason to throttle */
 };
 

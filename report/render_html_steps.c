@@ -108,8 +108,8 @@ static void histogram(FILE *f, const struct axis *a, const struct rp_step_stat *
             fprintf(f,
                     "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%u "
                     "steps</title></rect>\n",
-                    PLOT_W + lane * (double)i, PLOT_H - (b + 1) * high + 8.5,
-                    (lane - 12) * bin[b] / most, high - 1, bin[b]);
+                    PLOT_W + 12 + lane * (double)i, PLOT_H - (b + 1) * high + 8.5,
+                    (lane - 24) * bin[b] / most, high - 1, bin[b]);
 }
 
 static void series(struct rp_html *h, const struct axis *a, size_t i)

@@ -6,11 +6,13 @@
 
 #include "report/demangle.h"
 
+#define NAME_SHOWN 144 /* bytes of a kernel name */
+
 /* ---- kernels ---------------------------------------------------------------------------------------- */
 
 static void kernel_row(FILE *f, const struct rp_report *r, const struct rp_top_kernel *k)
 {
-    char name[RP_KERNEL_NAME], fig[RP_FIG];
+    char name[NAME_SHOWN], fig[RP_FIG];
     struct mp_val calls = html_per_step(r, (struct mp_val){(double)k->n, MP_MEASURED});
 
     fputs("<tr>", f);
@@ -177,7 +179,7 @@ static void put_gpu(FILE *f, const struct rp_page *p)
 
 static void gauge(FILE *f, const struct rp_page *p, int id, double scale, const char *unit)
 {
-    const struct rp_gauge_sum *g = p->data ? &p->data->gauge[id] : NULL;
+    const struct html_gauge *g = p->data ? &p->data->gauge[id] : NULL;
 
     if (!g || g->n == 0)
         fputs(RP_DASH, f);

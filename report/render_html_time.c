@@ -119,7 +119,8 @@ static void time_axis(FILE *f, const struct rp_timeline *t)
 
     fputs("<div class=\"lane\"><span></span><div class=\"ticks\" aria-hidden=\"true\">", f);
     for (int i = 0; i * step <= max; i++)
-        fprintf(f, "<span style=\"left:%.2f%%\">%s</span>", i * step / max * 100,
+        fprintf(f, "<span%s style=\"left:%.2f%%\">%s</span>",
+                i * step > .94 * max ? " class=\"end\"" : "", i * step / max * 100,
                 rp_fmt_seconds(fig, (struct mp_val){i * step, MP_MEASURED}));
     fputs("</div></div>\n", f);
 }

@@ -126,6 +126,37 @@ static void figures(FILE *f, const struct rp_report *r)
     fputs("</dl>\n", f);
 }
 
+/* What besides the experts' implementation is not the same in both runs. */
+static void differences(FILE *f, const struct rp_report *a, const struct rp_report *b)
+{
+    const struct {
+        const char *name, *a, *b;
+    } text[] = {{"GPU", a->run.gpu, b->run.gpu},
+                {"model", a->spec.text.class, b->spec.text.class},
+                {"dtype", a->spec.text.dtype, b->spec.text.dtype},
+                {"attention", a->spec.text.attention, b->spec.text.attention},
+                {"checkpointing", a->spec.text.checkpointing, b->spec.text.checkpointing}};
+    const struct {
+        const char *name;
+        uint64_t a, b;
+    } count[] = {{"layers", a->spec.n_layers, b->spec.n_layers},
+                 {"experts", a->spec.n_experts, b->spec.n_experts},
+                 {"top k", a->spec.top_k, b->spec.top_k},
+                 {"trained parameters", a->spec.params_trainable, b->spec.params_trainable}};
+    int n = 0;
+
+    for (size_t i = 0; i < countof(text); i++)
+        if (strcmp(text[i].a, text[i].b) != 0)
+            html_printf(f, "%s%s (%s, %s)", n++ ? ", " : "", text[i].name,
+                        *text[i].a ? text[i].a : RP_DASH, *text[i].b ? text[i].b : RP_DASH);
+    for (size_t i = 0; i < countof(count); i++)
+        if (count[i].a != count[i].b)
+            html_printf(f, "%s%s (%llu, %llu)", n++ ? ", " : "", count[i].name,
+                        (unsigned long long)count[i].a, (unsigned long long)count[i].b);
+    if (n == 0)
+        fputs("nothing that the profiles name", f);
+}
+
 static void notes(struct rp_html *h)
 {
     size_t n = 0;
@@ -135,10 +166,13 @@ static void notes(struct rp_html *h)
     if (n == 0 && !h->is_pair)
         return;
     fputs("<aside class=\"know\" aria-label=\"To know\"><strong>To know</strong><ul>\n", h->f);
-    if (h->is_pair)
+    if (h->is_pair) {
         fputs("<li>These are two separate runs: clocks and data may differ as well, and small "
-              "differences mean nothing.</li>\n",
+              "differences mean nothing. What else differs: ",
               h->f);
+        differences(h->f, h->page[0].report, h->page[1].report);
+        fputs(".</li>\n", h->f);
+    }
     for (size_t i = 0; i < h->n; i++)
         for (size_t k = 0; k < h->page[i].report->n_note; k++) {
             fputs("<li>", h->f);

@@ -85,7 +85,8 @@ static void axis(FILE *f, double max)
 
     fputs("<div class=\"ticks\" aria-hidden=\"true\">", f);
     for (int i = 0; i * step <= max * 1.0001; i++)
-        fprintf(f, "<span style=\"left:%.2f%%\">%s</span>", i * step / max * 100,
+        fprintf(f, "<span%s style=\"left:%.2f%%\">%s</span>",
+                i * step > .94 * max ? " class=\"end\"" : "", i * step / max * 100,
                 rp_fmt_seconds(fig, (struct mp_val){i * step, MP_MEASURED}));
     fputs("</div>\n", f);
 }

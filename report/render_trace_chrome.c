@@ -188,15 +188,11 @@ static void step_put(const struct chrome *c)
 {
     if (c->step_begin_ns == 0)
         return;
-    for (int gpu = 0; gpu < 2; gpu++)
-        fprintf(
-            c->f,
-            ",\n{\"ph\":\"X\",\"cat\":\"%s\",\"name\":\"ProfilerStep#%u\",\"pid\":%d,\"tid\":%d,"
-            "\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"External id\":%u%s}}",
-            gpu ? "gpu_user_annotation" : "user_annotation", c->step, gpu ? 0 : c->pid,
-            gpu ? 255 : HOST_TID, (double)since(c, c->step_begin_ns) * 1e-3,
-            (double)(c->step_end_ns - c->step_begin_ns) * 1e-3, c->step,
-            gpu ? ",\"stream\":255" : "");
+    fprintf(c->f,
+            ",\n{\"ph\":\"X\",\"cat\":\"user_annotation\",\"name\":\"ProfilerStep#%u\",\"pid\":%d,"
+            "\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"External id\":%u}}",
+            c->step, c->pid, HOST_TID, (double)since(c, c->step_begin_ns) * 1e-3,
+            (double)(c->step_end_ns - c->step_begin_ns) * 1e-3, c->step);
 }
 
 /* A step lasts to the next one's first operation. */

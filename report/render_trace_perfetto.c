@@ -55,6 +55,8 @@ enum track { TRACK_STEP = 1, TRACK_PASS, TRACK_LAYER, TRACK_PHASE, TRACK_EXPERT,
 #define KERNEL_IID (WORD_CAP + 1)
 #define LAYER_MAX  512
 #define NO_KEY     INT64_MIN
+#define STEP_RING                                                                                  \
+    256 /* steps whose beginning is remembered: routing comes up to some steps later */
 
 enum note { NOTE_LAYER = 1, NOTE_EXPERT, NOTE_STEP, NOTE_LAG, NOTE_COUNT };
 
@@ -66,7 +68,7 @@ struct run {
 };
 
 struct load {
-    uint32_t max, n;
+    uint32_t max, n, step;
     uint64_t sum;
 };
 
@@ -82,6 +84,10 @@ struct perfetto {
     bool has_stream[256];
     struct run run[TRACK_COUNT];
     struct load load[LAYER_MAX];
+    struct {
+        uint32_t step;
+        uint64_t ns;
+    } begin[STEP_RING];
     bool has_load[LAYER_MAX];
 };
 
@@ -321,6 +327,10 @@ static int on_operation(void *arg, const struct mp_event *e)
     struct perfetto *t = arg;
 
     t->now_ns = e->start_ns;
+    if (t->begin[e->step % STEP_RING].step != e->step || t->begin[e->step % STEP_RING].ns == 0) {
+        t->begin[e->step % STEP_RING].step = e->step;
+        t->begin[e->step % STEP_RING].ns = e->start_ns;
+    }
     slice(t, e);
     if (!(e->flags & MP_FLAG_OWN))
         runs_feed(t, e);
@@ -328,6 +338,42 @@ static int on_operation(void *arg, const struct mp_event *e)
 }
 
 /* ---- routing and marks ----------------------------------------------------------------------------------- */
+
+static void counter(struct perfetto *t, uint64_t ns, uint64_t track, double v)
+{
+    size_t packet, event = event_begin(t, ns, track, COUNTER, &packet);
+
+    proto_double(&t->proto, EVENT_VALUE, v);
+    event_end(t, event, packet);
+}
+
+static uint64_t step_begin(const struct perfetto *t, uint32_t step)
+{
+    return t->begin[step % STEP_RING].step == step && t->begin[step % STEP_RING].ns
+               ? t->begin[step % STEP_RING].ns
+               : t->now_ns;
+}
+
+/* What a layer's experts got in one step, from the beginning of that step on. */
+static void load_put(struct perfetto *t, int layer)
+{
+    struct load *l = &t->load[layer];
+    uint64_t track = TRACK_LOAD + 2 * (uint64_t)layer, ns = step_begin(t, l->step);
+    char name[64];
+
+    if (l->sum && !t->has_load[layer]) {
+        t->has_load[layer] = true;
+        snprintf(name, sizeof name, "layer %d: tokens of the busiest expert", layer);
+        track_open(t, track, name, true);
+        snprintf(name, sizeof name, "layer %d: MaxVio", layer);
+        track_open(t, track + 1, name, true);
+    }
+    if (l->sum) {
+        counter(t, ns, track, l->max);
+        counter(t, ns, track + 1, (double)l->max * l->n / (double)l->sum - 1);
+    }
+    memset(l, 0, sizeof *l);
+}
 
 static int on_routing(void *arg, const struct mp_routing *r)
 {
@@ -337,6 +383,9 @@ static int on_routing(void *arg, const struct mp_routing *r)
     if (r->layer < 0 || r->layer >= LAYER_MAX)
         return 0;
     l = &t->load[r->layer];
+    if (l->n && l->step != r->step)
+        load_put(t, r->layer);
+    l->step = r->step;
     for (int i = 0; i < r->n && i < 4; i++) {
         l->max = r->count[i] > l->max ? r->count[i] : l->max;
         l->sum += r->count[i];
@@ -345,41 +394,11 @@ static int on_routing(void *arg, const struct mp_routing *r)
     return 0;
 }
 
-static void counter(struct perfetto *t, uint64_t track, double v)
-{
-    size_t packet, event = event_begin(t, t->now_ns, track, COUNTER, &packet);
-
-    proto_double(&t->proto, EVENT_VALUE, v);
-    event_end(t, event, packet);
-}
-
-static void load_put(struct perfetto *t, int layer)
-{
-    struct load *l = &t->load[layer];
-    uint64_t track = TRACK_LOAD + 2 * (uint64_t)layer;
-    char name[64];
-
-    if (l->sum == 0)
-        return;
-    if (!t->has_load[layer]) {
-        t->has_load[layer] = true;
-        snprintf(name, sizeof name, "layer %d: tokens of the busiest expert", layer);
-        track_open(t, track, name, true);
-        snprintf(name, sizeof name, "layer %d: MaxVio", layer);
-        track_open(t, track + 1, name, true);
-    }
-    counter(t, track, l->max);
-    counter(t, track + 1, (double)l->max * l->n / (double)l->sum - 1);
-    memset(l, 0, sizeof *l);
-}
-
 static int on_mark(void *arg, const struct mp_step_mark *m)
 {
     struct perfetto *t = arg;
     size_t packet, event;
 
-    for (int layer = 0; layer < LAYER_MAX; layer++)
-        load_put(t, layer);
     if (m->end_ns == 0)
         return 0;
     name_use(t, 47, "optimizer step returned");
@@ -433,6 +452,8 @@ int trace_perfetto(FILE *out, struct rp_profile *p, const struct rp_report *r, u
         rc = rp_events_walk(p, &fn, NULL, err);
         for (unsigned i = TRACK_STEP; i < TRACK_COUNT; i++)
             run_close(t, (enum track)i, UINT64_MAX);
+        for (int layer = 0; layer < LAYER_MAX; layer++)
+            load_put(t, layer);
         proto_drain(&t->proto, true);
     } else {
         rc = mp_fail(err, MP_ENOMEM, "no memory for the trace");
