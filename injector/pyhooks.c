@@ -121,14 +121,15 @@ static bool read_shape(PyObject *o, struct inj_tensor *t)
     PyObject *shape = py.getattr(o, "shape");
     ssize_t dims = shape ? py.tuple_size(shape) : -1;
 
-    if (dims == 1 || dims == 2) {
-        t->rows = dims == 2 ? (size_t)py.long_as(py.tuple_get(shape, 0)) : 1;
+    t->rows = 1;
+    for (ssize_t i = 0; i + 1 < dims; i++)
+        t->rows *= (size_t)py.long_as(py.tuple_get(shape, i));
+    if (dims > 0)
         t->cols = (size_t)py.long_as(py.tuple_get(shape, dims - 1));
-        t->n = t->rows * t->cols;
-    }
+    t->n = t->rows * t->cols;
     if (shape)
         py.decref(shape);
-    return dims == 1 || dims == 2;
+    return dims > 0;
 }
 
 bool inj_py_tensor(PyObject *o, struct inj_tensor *t)
@@ -188,16 +189,8 @@ static PyObject *expert_enter(PyObject *self, PyObject *const *args, ssize_t n)
         return inj_py_none();
     inj_scope_expert(f->layer, f->expert);
     if (n > 1 && py.tuple_size(args[1]) > 0 && inj_sample_counts() && inj_counting()) {
-        PyObject *input = py.tuple_get(args[1], 0), *shape = py.getattr(input, "shape");
-        ssize_t dims = shape ? py.tuple_size(shape) : 0;
-
-        t.rows = 1;
-        for (ssize_t i = 0; i + 1 < dims; i++)
-            t.rows *= (size_t)py.long_as(py.tuple_get(shape, i));
-        if (dims > 0)
+        if (read_shape(py.tuple_get(args[1], 0), &t))
             inj_count_expert(f->layer, f->expert, (uint32_t)t.rows);
-        if (shape)
-            py.decref(shape);
     }
     py.err_clear();
     return inj_py_none();
@@ -253,6 +246,28 @@ static PyObject *routing_in(PyObject *self, PyObject *const *args, ssize_t n)
     return inj_py_none();
 }
 
+/* the same where the argument is a list of rows per expert */
+static PyObject *routing_list(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    const struct fact *f = fact_of(self);
+    PyObject *rows = NULL;
+
+    if (!f || n < 2 || !inj_alive() || !inj_sample_counts() || !inj_counting())
+        return inj_py_none();
+    if (f->position >= 0 && f->position < py.tuple_size(args[1]))
+        rows = py.tuple_get(args[1], f->position);
+    else if (n > 2 && f->name[0])
+        rows = py.dict_get(args[2], f->name);
+    for (ssize_t e = 0; rows && e < py.list_size(rows); e++) {
+        long long count = py.long_as(py.list_get(rows, e));
+
+        if (count > 0)
+            inj_count_expert(f->layer, (int)e, (uint32_t)count);
+    }
+    py.err_clear();
+    return inj_py_none();
+}
+
 /* forward hook (module, args, output) */
 static PyObject *routing_out(PyObject *self, PyObject *const *args, ssize_t n)
 {
@@ -265,14 +280,14 @@ static PyObject *routing_out(PyObject *self, PyObject *const *args, ssize_t n)
 }
 
 static struct py_method routing_in_method = {"routing", routing_in, PY_FASTCALL, NULL};
+static struct py_method routing_list_method = {"routing_list", routing_list, PY_FASTCALL, NULL};
 static struct py_method routing_out_method = {"routing_out", routing_out, PY_FASTCALL, NULL};
 
-PyObject *inj_py_routing_hook(PyObject *self, PyObject *const *args, ssize_t n)
+static PyObject *routing_by_argument(struct py_method *m, PyObject *const *args, ssize_t n)
 {
     struct fact f = {.expert = -1};
     const char *name;
 
-    (void)self;
     if (n < 4)
         return inj_py_none();
     f.layer = as_int(args[0]);
@@ -282,7 +297,19 @@ PyObject *inj_py_routing_hook(PyObject *self, PyObject *const *args, ssize_t n)
     for (size_t i = 0; name && name[i] && i + 1 < sizeof f.name; i++)
         f.name[i] = name[i];
     inj_count_layer(f.layer, f.n);
-    return callable(&routing_in_method, &f);
+    return callable(m, &f);
+}
+
+PyObject *inj_py_routing_hook(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    (void)self;
+    return routing_by_argument(&routing_in_method, args, n);
+}
+
+PyObject *inj_py_routing_list_hook(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    (void)self;
+    return routing_by_argument(&routing_list_method, args, n);
 }
 
 PyObject *inj_py_routing_out_hook(PyObject *self, PyObject *const *args, ssize_t n)

@@ -9,11 +9,12 @@
 PyObject *inj_py_scope_hooks(PyObject *self, PyObject *const *args, ssize_t n);
 PyObject *inj_py_expert_hook(PyObject *self, PyObject *const *args, ssize_t n);
 PyObject *inj_py_routing_hook(PyObject *self, PyObject *const *args, ssize_t n);
+PyObject *inj_py_routing_list_hook(PyObject *self, PyObject *const *args, ssize_t n);
 PyObject *inj_py_routing_out_hook(PyObject *self, PyObject *const *args, ssize_t n);
 
 struct inj_tensor {
     const void *data;
-    size_t rows, cols; /* of a 2-D tensor; a 1-D one has one row */
+    size_t rows, cols; /* cols: the last dimension; rows: the product of the others */
     size_t n;
     int bytes;         /* of an element */
     bool is_float, on_gpu;

@@ -188,7 +188,7 @@ MARK(micro_end, inj_count_flush(), inj_micro_end())
 MARK(optimizer_begin, inj_optimizer_begin())
 MARK(optimizer_end, inj_optimizer_end())
 MARK(step_end, inj_count_flush(), inj_count_step(atomic_load(&inj.step), inj_py_stream(cuda_device)),
-     inj_step_end())
+     inj_step_end(n > 0 && py.is_true(args[0]) == 1))
 
 static PyObject *micro(PyObject *self, PyObject *const *args, ssize_t n)
 {
@@ -303,6 +303,7 @@ static struct py_method method[] = {
     {"scope_hooks", inj_py_scope_hooks, PY_FASTCALL, NULL},
     {"expert_hook", inj_py_expert_hook, PY_FASTCALL, NULL},
     {"routing_hook", inj_py_routing_hook, PY_FASTCALL, NULL},
+    {"routing_list_hook", inj_py_routing_list_hook, PY_FASTCALL, NULL},
     {"routing_out_hook", inj_py_routing_out_hook, PY_FASTCALL, NULL},
 };
 

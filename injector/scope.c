@@ -10,6 +10,7 @@
 
 static _Atomic uint32_t n_micro;   /* of the running step; owner: the thread that runs the root */
 static _Atomic bool in_micro;
+static _Atomic uint64_t update_ns; /* when an optimizer last returned */
 
 /* Tells the forward log that nodes made from now on belong to the running scope. In the backward
  * proper no graph is built, so nothing is noted. */
@@ -130,18 +131,22 @@ void inj_optimizer_end(void)
         inj_trace_scope(INJ_OP_OPTIMIZER_END, 0, 0, 0);
     if (t)
         t->in_optimizer = false;
+    atomic_store_explicit(&update_ns, inj_now_ns(), memory_order_relaxed);
 }
 
-void inj_step_end(void)
+void inj_step_end(bool at_update)
 {
     struct inj_thread *t = inj_thread_self();
     struct mp_step_mark mark = {.kind = MP_STEP, .end_ns = inj_now_ns()};
+    uint64_t updated_ns = atomic_load(&update_ns);
     bool traced;
 
     if (inj_trace_on())
         inj_trace_scope(INJ_OP_STEP_END, 0, 0, 0);
     traced = inj_sample_boundary();
     atomic_store_explicit(&inj.stage, INJ_STAGE_DATA, memory_order_relaxed);
+    if (at_update && updated_ns)
+        mark.end_ns = updated_ns;
     mark.flags = traced ? 0 : MP_STEP_UNTRACED;
     mark.n_micro = (uint16_t)atomic_exchange(&n_micro, 0);
     mark.step = atomic_fetch_add(&inj.step, 1);

@@ -24,8 +24,10 @@ void inj_micro_end(void);
 void inj_optimizer_begin(void);
 void inj_optimizer_end(void);
 
-/* The optimizer update is complete: what is launched from here on belongs to the next step. */
-void inj_step_end(void);
+/* The optimizer update is complete: what is launched from here on belongs to the next step.
+ * at_update: the step ended when its optimizer returned, not now (the model is gone, or the process ends
+ * after it saved a checkpoint). */
+void inj_step_end(bool at_update);
 
 /* True inside a training micro-batch's forward proper: not in eval, backward or recompute. */
 bool inj_counting(void);

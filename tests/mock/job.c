@@ -211,7 +211,7 @@ static void step(void)
     inj_optimizer_end();
     kernel(fill, 0, false);
     inj_count_step(atomic_load(&inj.step), NULL);
-    inj_step_end();
+    inj_step_end(false);
 }
 
 /* ---- what else happens to jobs ---------------------------------------------------------------------------------- */

@@ -88,7 +88,7 @@ static void scope(const struct inj_trace_scope *n)
         break;
     default:
         count_step(atomic_load(&inj.step));
-        inj_step_end();
+        inj_step_end(false);
     }
 }
 

@@ -1,6 +1,6 @@
 # Installs what the build and the tests use where it is missing (Debian and Ubuntu; root or sudo).
 # Elsewhere it says what is wanted and leaves the rest to the Makefile, which drops features.
-packages="gcc make pkg-config libsqlite3-dev libzstd-dev libjansson-dev libncurses-dev libcmocka-dev sqlite3 tmux binutils"
+packages="gcc make python3-venv pkg-config libsqlite3-dev libzstd-dev libjansson-dev libncurses-dev libcmocka-dev sqlite3 tmux binutils"
 missing=
 for p in $packages; do
     dpkg -s "$p" >/dev/null 2>&1 || missing="$missing $p"

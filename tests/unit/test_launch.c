@@ -445,13 +445,13 @@ static void test_optimizer_and_stages(void **state)
     expect(launch_word(gemm, STACK), -1, -1, MP_PHASE_OPTIMIZER, MP_PASS_UPDATE); /* parameters everywhere */
     inj_optimizer_end();
     assert_int_equal(launch(add).step, step);
-    inj_step_end();
+    inj_step_end(false);
     assert_int_equal(guest_outbox(mark, 2), 1);
     assert_int_equal(mark[0].head.kind, MP_STEP);
     assert_int_equal(mark[0].mark.step, step);
     expect(launch(add), -1, -1, MP_PHASE_OTHER, MP_PASS_FORWARD);
     assert_int_equal(launch(add).step, step + 1);
-    inj_step_end();
+    inj_step_end(false);
     assert_int_equal(guest_outbox(mark, 2), 1);
     assert_int_equal(mark[0].mark.n_micro, 0);
 }
@@ -590,7 +590,7 @@ static void *one_launch(void *arg)
     call(CB_cuLaunchKernel, &p, add);
     assert_int_equal(inj_thread_self() ? inj_thread_self()->depth : 0, 0);
     inj_scope_enter(0, 1, MP_PHASE_NORM);
-    inj_step_end();
+    inj_step_end(false);
     return NULL;
 }
 
