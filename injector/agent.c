@@ -92,9 +92,13 @@ static bool start_cuda(struct mp_shm *shm)
 static void listen_for_tools(void)
 {
     struct mp_err err = {0};
+    struct mp_msg swap = {.kind = MP_WIRE_SWAP, .layer = -1, .flags = MP_WIRE_PARTIAL};
 
     if (inj_ctl_open(inj.dir, &err))
         inj_log(1, "no tool can talk to this job: %s", err.msg);
+    snprintf(swap.name, sizeof swap.name, "%s", inj.opts.swap);
+    if (swap.name[0])
+        inj_ctl_ask(&swap);
 }
 
 static bool start(void)

@@ -38,6 +38,8 @@ static _Atomic bool woken; /* inj_ctl_kick asked the wait to end; a ring alone a
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct inj_request queue[QUEUE]; /* in order of arrival */
 static size_t n_queue;
+static uint64_t running;         /* ticket of the request that was taken last and is not done */
+static bool running_cancelled;
 static _Atomic size_t n_waiting; /* n_queue, to be read without the lock */
 static struct outgoing {
     struct outgoing *next;
@@ -113,10 +115,22 @@ bool inj_ctl_take(struct inj_request *out, uint32_t step)
     due = i < n_queue;
     if (due) {
         *out = queue[i];
+        running = out->ticket;
+        running_cancelled = false;
         forget_request(i);
     }
     pthread_mutex_unlock(&lock);
     return due;
+}
+
+bool inj_ctl_cancelled(void)
+{
+    bool cancelled;
+
+    pthread_mutex_lock(&lock);
+    cancelled = running_cancelled;
+    pthread_mutex_unlock(&lock);
+    return cancelled;
 }
 
 void inj_ctl_post(uint64_t ticket, const struct mp_msg *msg)
@@ -124,6 +138,8 @@ void inj_ctl_post(uint64_t ticket, const struct mp_msg *msg)
     struct mp_msg copy = *msg;
 
     pthread_mutex_lock(&lock);
+    if (msg->kind == MP_WIRE_DONE && ticket == running)
+        running = 0;
     enqueue((uint32_t)(ticket >> 32), &copy, (uint32_t)ticket);
     pthread_mutex_unlock(&lock);
     ring();
@@ -169,6 +185,7 @@ static void drop_requests(uint32_t tag)
     for (size_t i = n_queue; i-- > 0;)
         if (queue[i].ticket >> 32 == tag)
             forget_request(i);
+    running_cancelled |= running && running >> 32 == tag;
 }
 
 static void hang_up(struct client *c)
@@ -218,7 +235,7 @@ static void take_hello(struct client *c, const struct mp_msg *m)
 static void take_cancel(struct client *c, const struct mp_msg *m)
 {
     uint64_t wanted = (uint64_t)c->tag << 32 | m->step;
-    bool found = false;
+    bool found = false, runs;
 
     pthread_mutex_lock(&lock);
     for (size_t i = n_queue; i-- > 0;)
@@ -226,10 +243,12 @@ static void take_cancel(struct client *c, const struct mp_msg *m)
             forget_request(i);
             found = true;
         }
+    runs = !found && running == wanted;
+    running_cancelled |= runs;
     pthread_mutex_unlock(&lock);
     if (found)
         answer_done(c, m->step, MP_EGONE, "cancelled");
-    answer_done(c, m->id, found ? MP_OK : MP_EINVAL, found ? "" : "that request does not wait");
+    answer_done(c, m->id, found || runs ? MP_OK : MP_EINVAL, found || runs ? "" : "that request does not wait");
 }
 
 static void take_request(struct client *c, const struct mp_msg *m)

@@ -46,6 +46,9 @@ void inj_ctl_ask(const struct mp_msg *msg);
 /* The oldest request that is due at this step. */
 bool inj_ctl_take(struct inj_request *out, uint32_t step);
 
+/* The request that was taken last, and not answered with DONE since, is not wanted any more. */
+bool inj_ctl_cancelled(void);
+
 /* Sends msg to the connection of the ticket, with its id; to every connection for ticket 0. Dropped when
  * nobody is there. */
 void inj_ctl_post(uint64_t ticket, const struct mp_msg *msg);

@@ -12,6 +12,7 @@ struct inj_opts { /* from MOEPROF="key=value,..." ; read once at start */
     char dir[200];    /* job directory; "" the default */
     char session[40]; /* of the `moeprof run` that launched us */
     char trace[200];  /* file that takes the raw event stream (tests), "" none */
+    char swap[64];    /* experts implementation to swap in as soon as there is a step, "" none */
     bool no_cuda;     /* never start CUPTI: CPU tensors only (tests) */
 };
 

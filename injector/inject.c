@@ -48,6 +48,8 @@ static void parse_options(struct inj_opts *o, const char *text)
             copy_value(o->session, sizeof o->session, value, bytes);
         else if (strncmp(text, "trace=", 6) == 0)
             trace_to(o, value, bytes);
+        else if (strncmp(text, "swap=", 5) == 0)
+            copy_value(o->swap, sizeof o->swap, value, bytes);
         else if (strncmp(text, "cuda=none", 9) == 0)
             o->no_cuda = true;
         else if (sscanf(text, "steps=%d/%d/%d", &first, &on, &off) == 3)

@@ -29,6 +29,14 @@ static PyObject *pending(PyObject *self, PyObject *const *args, ssize_t n)
     return py.bool_from(inj_ctl_pending());
 }
 
+static PyObject *cancelled(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    (void)self;
+    (void)args;
+    (void)n;
+    return py.bool_from(inj_ctl_cancelled());
+}
+
 static PyObject *step(PyObject *self, PyObject *const *args, ssize_t n)
 {
     (void)self;
@@ -129,6 +137,7 @@ static PyObject *swap_source(PyObject *self, PyObject *const *args, ssize_t n)
 
 struct py_method inj_pyctl_method[] = {
     {"pending", pending, PY_FASTCALL, NULL},
+    {"cancelled", cancelled, PY_FASTCALL, NULL},
     {"step", step, PY_FASTCALL, NULL},
     {"take", take, PY_FASTCALL, NULL},
     {"post", post, PY_FASTCALL, NULL},

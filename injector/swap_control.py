@@ -241,6 +241,9 @@ class Swapper:
 
     def go_on_with_task(self):
         task = self.task
+        if guest.cancelled():
+            self.end_task(EGONE, "cancelled")
+            return
         task.tries += 1
         if task.tries < STEPS_TO_WAIT and any(c.dout is None for c in task.captures):
             return

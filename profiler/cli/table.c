@@ -8,6 +8,8 @@ const struct cli_cmd cli_table[] = {
     {"report", "FILE... [--json] [--peak TFLOPS]", "what a recorded run did with its time",
      cmd_report_main},
     {"compare", "BEFORE AFTER [--md] [--json]", "two recorded runs side by side", cmd_compare_main},
+    {"swap", "PID on|off|status [--json]", "run a job's experts through other kernels, after parity",
+     cmd_swap_main},
     {"doctor", "", "check this machine, with what to do", cmd_doctor_main},
 };
 

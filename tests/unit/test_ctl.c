@@ -179,6 +179,8 @@ static void expect_done(struct mp_sock *s, uint32_t id, int code)
 
 static void test_cancel(void **state)
 {
+    struct mp_msg done = {.kind = MP_WIRE_DONE, .code = MP_EGONE};
+    struct inj_request r;
     struct mp_sock s;
 
     (void)state;
@@ -190,6 +192,17 @@ static void test_cancel(void **state)
     ask(&s, MP_WIRE_CANCEL, 4, "", 2);
     expect_done(&s, 4, MP_EINVAL);
     assert_false(inj_ctl_pending());
+    ask(&s, MP_WIRE_SWAP, 5, "moeprof", 0); /* taken: the training thread is told, and answers itself */
+    wait_pending(1);
+    assert_true(inj_ctl_take(&r, 10));
+    assert_false(inj_ctl_cancelled());
+    ask(&s, MP_WIRE_CANCEL, 6, "", 5);
+    expect_done(&s, 6, MP_OK);
+    assert_true(inj_ctl_cancelled());
+    inj_ctl_post(r.ticket, &done);
+    expect_done(&s, 5, MP_EGONE);
+    ask(&s, MP_WIRE_CANCEL, 7, "", 5);
+    expect_done(&s, 7, MP_EINVAL);
     mp_sock_close(&s);
 }
 
