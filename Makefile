@@ -99,6 +99,7 @@ $(B)/unit/%: $(B)/tests/unit/%.o $(call obj,$(core_src) $(report_src) $(dash_src
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lcmocka -lm -ldl -pthread
 
 include tests/mock/mock.mk
+include tests/html/html.mk
 
 .PHONY: all ptx unit check check-gpu check-layers check-guest demo bench asan ubsan tsan fmt tidy install uninstall clean help
 unit: $(unit_bin)

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "report/demangle.h"
+#include "report/utf8.h"
 
 struct csv {
     FILE *f;
@@ -17,8 +18,12 @@ struct csv {
     int block;
 };
 
-static void text(FILE *f, const char *s)
+static void text(FILE *f, const char *any)
 {
+    char clean[1024], *s = clean;
+
+    snprintf(clean, sizeof clean, "%s", any);
+    rp_utf8_clean(clean);
     if (!strpbrk(s, ",\"\r\n")) {
         fputs(s, f);
         return;

@@ -104,7 +104,7 @@ static void experts(struct icicle *c, int l, double at, double width)
         at += b.width;
     }
     if (i < n || n == 0) {
-        struct block b = {.at = at, .width = end - at, .row = 3, .color = "other"};
+        struct block b = {.at = at, .width = end - at, .row = 3, .color = "expert"};
 
         snprintf(b.label, sizeof b.label, n ? "%zu more" : "all", n - i);
         snprintf(b.title, sizeof b.title,

@@ -7,28 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "report/utf8.h"
+
 #define REPLACEMENT "\xef\xbf\xbd"
-
-/* Bytes of the UTF-8 character at s, 0 if there is none. Overlong forms and surrogates are none. */
-static size_t utf8(const unsigned char *s)
-{
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] >= 0xc2 && s[0] < 0xe0)
-        return (s[1] & 0xc0) == 0x80 ? 2 : 0;
-    if (s[0] >= 0xe0 && s[0] < 0xf0) {
-        bool bad = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0);
-
-        return !bad && (s[1] & 0xc0) == 0x80 && (s[2] & 0xc0) == 0x80 ? 3 : 0;
-    }
-    if (s[0] >= 0xf0 && s[0] < 0xf5) {
-        bool bad = (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] >= 0x90);
-
-        return !bad && (s[1] & 0xc0) == 0x80 && (s[2] & 0xc0) == 0x80 && (s[3] & 0xc0) == 0x80 ? 4
-                                                                                               : 0;
-    }
-    return 0;
-}
 
 static const char *escape(unsigned char c)
 {
@@ -49,11 +30,9 @@ static const char *escape(unsigned char c)
 
 void html_text(FILE *f, const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
-
-    while (*s) {
-        size_t n = utf8(s);
-        const char *e = n ? escape(*s) : REPLACEMENT;
+    for (const char *s = text; *s;) {
+        size_t n = rp_utf8(s);
+        const char *e = n ? escape((unsigned char)*s) : REPLACEMENT;
 
         if (e)
             fputs(e, f);

@@ -7,6 +7,7 @@
 
 #include "report/demangle.h"
 #include "report/format.h"
+#include "report/utf8.h"
 
 #define COLUMNS    8 /* profiles */
 #define PHASE_ROWS 10
@@ -38,11 +39,16 @@ static void text(FILE *f, const char *s)
 {
     char before = ' ';
 
-    for (size_t n = 0; *s && n < TEXT_MAX; before = *s++, n++)
-        if (is_special(*s, before, s[1]))
+    for (size_t used = 0, n; *s && used < TEXT_MAX; before = *s, s += n, used += n) {
+        n = rp_utf8(s);
+        if (n == 0 || (unsigned char)*s < ' ')
+            fputc('?', f);
+        else if (is_special(*s, before, s[1]))
             fprintf(f, "&#%d;", *s);
         else
-            fputc((unsigned char)*s < ' ' ? ' ' : *s, f);
+            fwrite(s, 1, n, f);
+        n += n == 0;
+    }
 }
 
 static void code(FILE *f, const char *s)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "report/demangle.h"
+#include "report/utf8.h"
 
 #define NAME_MAX_ID 65536u /* the guest's table holds 8192 */
 
@@ -21,6 +22,12 @@ static bool names_grow(struct trace_names *n, uint32_t id)
     return true;
 }
 
+static char *name_shown(char *out, size_t bytes, struct rp_profile *p, uint32_t id)
+{
+    rp_kernel_name(out, bytes, rp_get_name(p, id));
+    return out;
+}
+
 const char *trace_name(struct trace_names *n, uint32_t id)
 {
     char shown[RP_KERNEL_NAME];
@@ -28,7 +35,7 @@ const char *trace_name(struct trace_names *n, uint32_t id)
     if (id >= NAME_MAX_ID || (id >= n->cap && !names_grow(n, id)))
         return "?";
     if (!n->name[id])
-        n->name[id] = strdup(rp_kernel_name(shown, sizeof shown, rp_get_name(n->p, id)));
+        n->name[id] = strdup(rp_utf8_clean(name_shown(shown, sizeof shown, n->p, id)));
     return n->name[id] ? n->name[id] : "?";
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "report/render_trace_proto.h"
+#include "report/utf8.h"
 
 /* Field numbers of perfetto/protos/perfetto/trace. */
 enum {
@@ -142,11 +143,14 @@ static void process_open(struct perfetto *t, const struct rp_report *r, int pid)
            process;
     char name[200];
 
-    snprintf(name, sizeof name, "rank %d: %s", r->run.rank, r->run.command);
+    if (r->run.rank < 0)
+        snprintf(name, sizeof name, "%s", r->run.command);
+    else
+        snprintf(name, sizeof name, "rank %d: %s", r->run.rank, r->run.command);
     proto_uint(&t->proto, TRACK_ID, t->base);
     process = proto_begin(&t->proto, TRACK_PROCESS);
     proto_uint(&t->proto, PROCESS_PID, (uint64_t)pid);
-    proto_text(&t->proto, PROCESS_NAME, r->run.rank < 0 ? r->run.command : name);
+    proto_text(&t->proto, PROCESS_NAME, rp_utf8_clean(name));
     proto_end(&t->proto, process);
     proto_uint(&t->proto, TRACK_ORDERING, EXPLICIT_ORDER);
     proto_end(&t->proto, track);
@@ -444,7 +448,7 @@ int trace_perfetto(FILE *out, struct rp_profile *p, const struct rp_report *r, u
     t->proto.out = out;
     t->names.p = p;
     t->index = index;
-    t->base = ((uint64_t)index + 1) << 32;
+    t->base = ((uint64_t)index + 1) << 16;
     t->n_known = KERNEL_IID + 65536;
     t->known = calloc(t->n_known, sizeof *t->known);
     if (t->known) {

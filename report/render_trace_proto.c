@@ -39,7 +39,7 @@ void proto_text(struct proto *p, unsigned field, const char *text)
 size_t proto_begin(struct proto *p, unsigned field)
 {
     varint(p, field << 3 | 2);
-    p->n += 4;
+    p->n += 2;
     return p->n;
 }
 
@@ -47,8 +47,8 @@ void proto_end(struct proto *p, size_t at)
 {
     size_t n = p->n - at;
 
-    for (int i = 0; i < 4; i++, n >>= 7)
-        p->byte[at - 4 + (size_t)i] = (uint8_t)((n & 0x7f) | (i < 3 ? 0x80 : 0));
+    p->byte[at - 2] = (uint8_t)(n | 0x80);
+    p->byte[at - 1] = (uint8_t)(n >> 7);
 }
 
 void proto_drain(struct proto *p, bool all)

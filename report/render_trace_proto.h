@@ -1,5 +1,5 @@
 /* Protobuf's wire format, as far as a trace needs it: fields are appended to a buffer that goes to a
- * stream when it is nearly full. A nested message reserves four bytes for its length and fills them in at
+ * stream when it is nearly full. A nested message reserves two bytes for its length and fills them in at
  * its end (a varint may be padded), so nothing is copied. */
 #ifndef RP_RENDER_TRACE_PROTO_H
 #define RP_RENDER_TRACE_PROTO_H
@@ -9,7 +9,7 @@
 #include "profiler/core/base.h"
 
 #define PROTO_BUFFER 65536
-#define PROTO_SPARE  8192 /* a packet is shorter than this */
+#define PROTO_SPARE  8192 /* a packet is shorter than this, and so its length has 14 bits */
 
 struct proto {
     FILE *out;

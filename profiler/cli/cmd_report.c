@@ -147,6 +147,8 @@ static int out_open(struct out *o, const char *path, struct mp_err *err)
     if ((size_t)snprintf(o->beside, sizeof o->beside, "%s.part", path) >= sizeof o->beside)
         return mp_fail(err, MP_EINVAL, "the name of the file is too long");
     o->f = fopen(o->beside, "w");
+    if (o->f)
+        setvbuf(o->f, NULL, _IOFBF, 1 << 20); /* traces are gigabytes */
     return o->f ? MP_OK : mp_fail(err, MP_EIO, "cannot write '%s': %s", path, strerror(errno));
 }
 
