@@ -125,9 +125,9 @@ class Stacked:
         self.n = int(shape[0])
         self.inter, self.hidden = (int(shape[1]), int(shape[2])) if self.transposed else (int(shape[2]), int(shape[1]))
         wide = self.inter * (2 if self.gated else 1)
-        sharded = any(hasattr(p, "_local_tensor") or getattr(p, "_is_sharded", False) for p in mine.values())
+        self.sharded = any(hasattr(p, "_local_tensor") for p in mine.values())
         expected = (self.hidden, wide) if self.transposed else (wide, self.hidden)
-        if not sharded and tuple(mine[self.names[0]].shape[1:]) != expected:
+        if not self.sharded and tuple(mine[self.names[0]].shape[1:]) != expected:
             raise Refused("%s and %s do not fit each other" % self.names[:2])
         if self.hidden % 8 or self.inter % 8:
             raise Refused("hidden and intermediate size must be multiples of 8")
@@ -227,6 +227,7 @@ class Listed:
     gated, biased = True, False
 
     def __init__(self, experts, linears):
+        self.sharded = False
         self.n = len(experts)
         self.linears = [[weakref.ref(member._modules[name]) for member in experts] for name in linears]
         self.params = [self._param(ref) for group in self.linears for ref in group]
@@ -248,6 +249,8 @@ class Listed:
         check_tensor("an expert's weight", linear.weight)
         if not linear.weight.is_contiguous():
             raise Refused("an expert's weight is not contiguous")
+        if hasattr(linear.weight, "_local_tensor"):
+            raise Refused("its experts are sharded one by one")
         return linear.weight
 
     def describe(self):

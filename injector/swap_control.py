@@ -22,7 +22,7 @@ class Task:
 
     def __init__(self, ticket, kind, flags, arm):
         self.ticket, self.kind, self.flags, self.arm = ticket, kind, flags, arm
-        self.captures, self.tries = [], 0
+        self.captures, self.experts, self.tries = [], {}, 0
 
 
 class Swapper:
@@ -237,7 +237,8 @@ class Swapper:
     def start_task(self):
         units = self.able()
         rows = rows_for(units)
-        self.task.captures = [Capture(unit, rows) for unit in units]
+        self.task.experts = self.experts_of(self.task.arm)
+        self.task.captures = [Capture(unit, rows, self.task.experts[unit]) for unit in units]
 
     def go_on_with_task(self):
         task = self.task
@@ -249,9 +250,9 @@ class Swapper:
             return
         for capture in task.captures:
             capture.remove()
-        experts, results = self.experts_of(task.arm), []
+        experts, results = task.experts, []
         for capture in task.captures:
-            results.append(check(capture.unit, experts[capture.unit], capture))
+            results.append(capture.result or check(capture.unit, experts[capture.unit], capture))
             capture.x = capture.dout = None
             post_parity(task.ticket, results[-1])
         failed = [result for result in results if result.why]
@@ -277,7 +278,8 @@ class Swapper:
         if guest.step() < self.spot_next or self.spot_task is not None or not units:
             return
         self.spot_at = (self.spot_at + 1) % len(units)
-        self.spot_task = Capture(units[self.spot_at], SPOT_ROWS)
+        unit = units[self.spot_at]
+        self.spot_task = Capture(unit, SPOT_ROWS, unit.installed().experts)
 
     def drop_spot_check(self):
         if self.spot_task is not None:
@@ -292,7 +294,7 @@ class Swapper:
         if installed is None or capture.dout is None:
             self.spot_next = guest.step() + SPOT_STEPS
             return
-        result = check(capture.unit, installed.experts, capture)
+        result = capture.result or check(capture.unit, installed.experts, capture)
         cost = time.monotonic() - begin
         self.spot_next = guest.step() + max(SPOT_STEPS, int(cost / SPOT_SHARE / max(self.step_seconds or 1.0, 1e-6)))
         if result.why:
@@ -322,9 +324,8 @@ class Swapper:
 def check(unit, experts, capture):
     """Parity of one layer, whatever happens."""
     try:
-        failed = getattr(capture, "failed", None)
-        if failed is not None:
-            raise failed
+        if capture.failed is not None:
+            raise capture.failed
         return unit.inside(lambda: compare(unit, experts, capture))
     except Exception as error:
         why = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)

@@ -350,8 +350,9 @@ def survey(root):
     for moe in structure.moes:
         try:
             units.append(unit_of(moe, compiled))
-        except Refused as refusal:
-            units.append(Unswappable(moe, str(refusal)))
+        except Exception as error:
+            why = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)
+            units.append(Unswappable(moe, why[:300]))
     return units
 
 

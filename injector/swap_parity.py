@@ -19,8 +19,12 @@ STEPS_TO_WAIT = 3
 class Capture:
     """Stands in one layer's site for one step: calls what was there, keeps what went in and the gradient that came."""
 
-    def __init__(self, unit, rows):
+    def __init__(self, unit, rows, experts=None):
+        """With experts, what is compared with: sharded weights are there in the layer's own backward and not between
+        steps, so such a layer is compared as soon as its gradient comes."""
         self.unit, self.rows, self.before = unit, rows, unit.installed()
+        self.experts = experts if unit.weights.sharded else None
+        self.result = self.failed = None
         self.x = self.index = self.leaf = self.dout = None
         self.cast = None
         self.complete = False
@@ -67,6 +71,8 @@ class Capture:
             self.dout = grad.detach().reshape(-1, hidden)[pick].clone()
         except Exception as error:
             self.failed = error
+        if self.experts is not None:
+            self.result = check(self.unit, self.experts, self)
 
     def remove(self):
         site = self.unit.site()
@@ -146,6 +152,8 @@ def compare(unit, experts, capture):
     kind = capture.x.device.type
     with torch.enable_grad(), autocast(kind, capture.cast):
         weights = list(unit.weights.tensors())
+        if any(hasattr(w, "_local_tensor") for w in weights):
+            raise Refused("its weights are sharded where it runs (a DTensor that is not local)")
         own_one = grads_of(lambda x, leaf: unit.own_run(x, index, leaf), capture.x, capture.leaf, weights, capture)
         new_one = grads_of(lambda x, leaf: unit.run(experts, x, index, leaf), capture.x, capture.leaf, weights, capture)
     if getattr(experts, "failed", None):
