@@ -293,6 +293,8 @@ int inj_tracer_start(struct mp_err *err)
 
     if (rc)
         return rc;
+    if (!inj_elf_mapped("libcuda.so"))
+        return mp_fail(err, MP_ENOTSUP, "no CUDA driver in this process: GPU time cannot be recorded");
     if (inj_cuda_find())
         return mp_fail(err, MP_ENOTSUP, "the CUDA driver in this process lacks calls that recording needs");
     if (inj_activity_init())

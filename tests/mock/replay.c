@@ -203,7 +203,7 @@ static void agent_round(const struct replay_op *op)
 
     inj_join_launches(shm);
     for (size_t i = op->activity; i < op->activity + op->n_activity; i++)
-        mock.record(file.activity[i].record, file.activity[i].bytes);
+        mock.record(file.activity[i].record, mock.cupti()->record_bytes[file.activity[i].record[0] & 63]);
     inj_tracer_flush();
     inj_activity_drain(inj_join_activity, shm);
     inj_join_steps(shm, op->time_ns, false);
@@ -256,6 +256,15 @@ static uint32_t first_step(void)
     return 0;
 }
 
+/* The last record of a buffer may seem longer than it was. */
+static void learn_size(const struct replay_activity *a)
+{
+    size_t *bytes = &mock.cupti()->record_bytes[a->record[0] & 63];
+
+    if (!*bytes || a->bytes < *bytes)
+        *bytes = a->bytes;
+}
+
 static int start(const char *dir)
 {
     struct mp_err err = {0};
@@ -266,7 +275,7 @@ static int start(const char *dir)
     mock.cupti()->version = file.cupti_version;
     mock.cuda()->param_bytes = REPLAY_WORDS * 8;
     for (size_t i = 0; i < file.n_activity; i++)
-        mock.cupti()->record_bytes[file.activity[i].record[0] & 63] = file.activity[i].bytes;
+        learn_size(&file.activity[i]);
     for (size_t i = 0; i < file.n_counted; i++)
         if (file.counted[i].head.kind == MP_ROUTING)
             inj_count_layer(file.counted[i].routing.layer, file.counted[i].routing.expert0 + file.counted[i].routing.n);

@@ -14,7 +14,7 @@
 #include <pthread.h>
 
 static struct mock mock;
-static uint32_t next_corr = 1;
+static _Atomic uint32_t next_corr = 1;
 
 MOCK_NODE_TYPE(mul_type, "N5torch8autograd9generated12MulBackward0E");
 MOCK_NODE_TYPE(mm_type, "N5torch8autograd9generated11MmBackward0E");
@@ -590,7 +590,6 @@ static void *one_launch(void *arg)
     call(CB_cuLaunchKernel, &p, add);
     assert_int_equal(inj_thread_self() ? inj_thread_self()->depth : 0, 0);
     inj_scope_enter(0, 1, MP_PHASE_NORM);
-    inj_step_end(false);
     return NULL;
 }
 
