@@ -82,7 +82,7 @@ static bool has_any(const struct rp_figure *row, int n_side)
 
 static int width(int n_side)
 {
-    return n_side <= 2 ? 18 : (RP_WIDTH - 2 - NAME_WIDTH) / n_side;
+    return n_side <= 2 ? 24 : (RP_WIDTH - 2 - NAME_WIDTH) / n_side;
 }
 
 /* Cut to its column, so that long names stay apart. */

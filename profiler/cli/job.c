@@ -110,12 +110,13 @@ static void progress(struct cli_job *j)
 /* Until the job has ended and nothing that it left behind still trains. */
 void cli_job_follow(struct cli_job *j)
 {
-    struct pollfd wait = {.fd = j->signals, .events = POLLIN};
+    struct pollfd wait[2] = {{.fd = j->signals, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
     bool said = false;
     size_t n = 0;
 
     while (!j->stop) {
-        poll(&wait, 1, n > MP_RING_CAP / 4 ? 0 : POLL_MS);
+        wait[1].fd = j->wake_fd ? j->wake_fd(j->arg) : -1;
+        poll(wait, countof(wait), n > MP_RING_CAP / 4 ? 0 : POLL_MS);
         signals_take(j);
         child_look(j); /* before the poll: what the child published is then all there */
         n = cli_follow_poll(j->follow);
@@ -182,6 +183,7 @@ int cli_job_start(struct cli_job *j, struct mp_err *err)
                                            .dir = j->dir,
                                            .session = j->session,
                                            .preload = j->preload,
+                                           .stdout_to_stderr = j->stdout_to_stderr,
                                            .argv = j->argv},
                       err);
 }

@@ -11,10 +11,11 @@
 struct cli_job {
     /* of the caller; zero is fine but for argv */
     const char *out; /* the profile, NULL: a default name */
-    bool preload;
+    bool preload, stdout_to_stderr;
     char **argv;
     bool (*tick)(void *arg);                             /* after each look; true: enough */
     void (*prefix)(void *arg, char *line, size_t bytes); /* changes the progress line */
+    int (*wake_fd)(void *arg); /* ends a wait when it can be read; -1: none */
     void *arg;
     /* of the job, for the caller to read */
     char dir[2048], guest[4096], session[40];

@@ -117,7 +117,8 @@ static void child(const struct cli_launch *l, int report)
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGXFSZ, SIG_DFL);
     signal(SIGPIPE, SIG_DFL);
-    if (environment_set(l) == 0)
+    if ((!l->stdout_to_stderr || dup2(STDERR_FILENO, STDOUT_FILENO) >= 0) &&
+        environment_set(l) == 0)
         execvp(l->argv[0], l->argv);
     no = errno;
     if (write(report, &no, sizeof no) < 0)

@@ -16,7 +16,8 @@ struct cli_launch {
     const char *guest; /* libmoeprof.so */
     const char *dir;
     const char *session;
-    bool preload; /* through LD_PRELOAD as well */
+    bool preload;          /* through LD_PRELOAD as well */
+    bool stdout_to_stderr; /* the caller's own answer has standard output for itself */
     char **argv;
 };
 

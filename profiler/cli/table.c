@@ -10,6 +10,8 @@ const struct cli_cmd cli_table[] = {
     {"compare", "BEFORE AFTER [--md] [--json]", "two recorded runs side by side", cmd_compare_main},
     {"swap", "PID on|off|status [--json]", "run a job's experts through other kernels, after parity",
      cmd_swap_main},
+    {"ab", "[--arms A,B] [--blocks N] -- CMD...", "before/after inside one job, with an interval",
+     cmd_ab_main},
     {"doctor", "", "check this machine, with what to do", cmd_doctor_main},
 };
 

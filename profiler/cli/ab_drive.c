@@ -1,0 +1,414 @@
+/* See ab_drive.h. The arms' side (what there is, parity) is in ab_arms.c. */
+#include "profiler/cli/ab_drive.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "profiler/cli/ab_arms.h"
+#include "profiler/cli/cmd.h"
+
+#define LEAD 2 /* steps between asking for the first block and its begin */
+
+/* What an answer is about. */
+enum purpose {
+    HELLO = 1,
+    STATUS,
+    CHECK,
+    SWAP,
+    RESET,
+    TRACE_ON,
+    TRACE_OFF,
+    TRACE_AUTO,
+    MEMORY,
+    RESTORE
+};
+
+static void ask(struct ab_drive *d, uint16_t kind, const char *name, uint32_t step, uint32_t flags,
+                int purpose, int about)
+{
+    struct mp_msg msg = {.kind = kind, .step = step, .layer = -1, .flags = flags};
+
+    snprintf(msg.name, sizeof msg.name, "%s", name);
+    if (ab_links_ask(&d->links, msg, purpose, about))
+        ab_drive_stop(d, "the connection to the job was lost");
+}
+
+/* ---- from the first look to the first block ------------------------------------------------------ */
+
+static void finish(struct ab_drive *d, const char *why)
+{
+    if (d->stage >= AB_RESTORE)
+        return;
+    if (!*d->record.end)
+        snprintf(d->record.end, sizeof d->record.end, "%s", why);
+    d->stage = AB_RESTORE;
+    ask(d, MP_WIRE_SWAP, "original", 0, 0, RESTORE, 0);
+    if (d->caps & MP_WIRE_CAN_TRACE)
+        ask(d, MP_WIRE_TRACE, "auto", 0, 0, TRACE_AUTO, 0);
+}
+
+static void block_ask(struct ab_drive *d, size_t i, uint32_t step)
+{
+    if (d->caps & MP_WIRE_CAN_TRACE)
+        ask(d, MP_WIRE_TRACE, "off", step, 0, TRACE_OFF, (int)i);
+    ask(d, MP_WIRE_SWAP, d->record.arm[d->slot[i].arm].name, step, 0, SWAP, (int)i);
+}
+
+/* The arms that are left, in a plan of their own: slots speak of the numbers of the record. */
+static void blocks_begin(struct ab_drive *d)
+{
+    unsigned left[RP_AB_ARMS], n = 0;
+
+    for (unsigned i = 0; i < d->record.n_arm; i++)
+        if (d->record.arm[i].status == RP_ARM_MEASURED)
+            left[n++] = i;
+    if (n < 2 || left[0] != 0) {
+        finish(d, left[0] != 0 || n == 0 ? "the base cannot be measured"
+                                         : "no arm is left to compare with");
+        return;
+    }
+    d->n_slot = rp_plan_size(n, d->o->n_block);
+    d->slot = calloc(d->n_slot, sizeof *d->slot);
+    if (!d->slot) {
+        finish(d, "no memory for the order of blocks");
+        return;
+    }
+    rp_plan_make(d->slot, n, d->o->n_block, d->record.seed);
+    for (size_t i = 0; i < d->n_slot; i++)
+        d->slot[i].arm = left[d->slot[i].arm];
+    d->stage = AB_RUN;
+    block_ask(d, 0, d->step + LEAD > d->o->n_warmup ? d->step + LEAD : d->o->n_warmup);
+}
+
+/* One arm after the other; what the job itself runs needs no check. */
+static void check_next(struct ab_drive *d)
+{
+    d->stage = AB_CHECK;
+    while (d->checked < d->record.n_arm) {
+        unsigned i = d->checked++;
+
+        if (d->record.arm[i].status != RP_ARM_MEASURED || ab_arm_is_own(&d->record, i) ||
+            ab_arm_is_again(&d->record, i))
+            continue;
+        ask(d, MP_WIRE_CHECK, d->record.arm[i].name, 0, 0, CHECK, (int)i);
+        return;
+    }
+    blocks_begin(d);
+}
+
+static void on_checked(struct ab_drive *d, const struct ab_answer *a)
+{
+    unsigned i = (unsigned)a->about;
+
+    if (a->code)
+        ab_arm_refuse(&d->record, i,
+                      a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REFUSED,
+                      *a->text ? a->text : mp_strcode(a->code));
+    check_next(d);
+}
+
+static void on_listed(struct ab_drive *d)
+{
+    for (unsigned i = 0; i < d->record.n_arm; i++)
+        if (!d->is_listed[i])
+            ab_arm_missing(&d->record, i);
+    check_next(d);
+}
+
+static void on_greeted(struct ab_drive *d, const struct ab_answer *a)
+{
+    d->caps = a->flags;
+    d->record.is_untraced = (d->caps & MP_WIRE_CAN_TRACE) != 0;
+    d->record.n_traced = d->record.is_untraced ? d->o->n_traced : 0;
+    if (!d->record.is_untraced)
+        cli_say("this guest cannot pause tracing: the counted steps are traced too");
+    d->stage = AB_LOOK;
+    ask(d, MP_WIRE_STATUS, "", 0, 0, STATUS, 0);
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------- */
+
+static struct rp_ab_block *last_block(struct ab_drive *d)
+{
+    return d->record.n_block ? &d->record.block[d->record.n_block - 1] : NULL;
+}
+
+static uint32_t later(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The block that ran until now ends where the next one begins. */
+static void block_end(struct ab_drive *d, uint32_t step)
+{
+    struct rp_ab_block *b = last_block(d);
+
+    if (b && step > later(b->last_step, b->traced_to > b->traced_from ? b->traced_to : 0))
+        b->is_cut = false;
+}
+
+/* What follows the block whose own steps end before `next`. */
+static void block_next(struct ab_drive *d, size_t i, uint32_t next)
+{
+    if (d->caps & MP_WIRE_CAN_MEMORY)
+        ask(d, MP_WIRE_MEMORY, "", next, 0, MEMORY, (int)i);
+    if (i + 1 < d->n_slot) {
+        block_ask(d, i + 1, next);
+        return;
+    }
+    ask(d, MP_WIRE_SWAP, "original", next, 0, RESTORE, 0);
+    if (d->caps & MP_WIRE_CAN_TRACE)
+        ask(d, MP_WIRE_TRACE, "auto", next, 0, TRACE_AUTO, 0);
+}
+
+static void block_begin(struct ab_drive *d, size_t i, uint32_t step)
+{
+    struct rp_ab_block b = {
+        .arm = d->slot[i].arm, .pair = d->slot[i].pair, .from_step = step, .is_cut = true};
+
+    b.first_step = later(step, d->untraced_from) + d->record.n_drop;
+    b.last_step = b.first_step + d->record.n_step - 1;
+    b.traced_from = d->record.is_untraced ? b.last_step + 1 : b.first_step;
+    b.traced_to = d->record.is_untraced ? b.last_step + d->record.n_traced : b.last_step;
+    for (int k = 0; k < RP_AB_MEMORY; k++)
+        b.memory[k] = NAN;
+    if (rp_ab_add_block(&d->record, &b)) {
+        finish(d, "no memory for another block");
+        return;
+    }
+    d->n_begun = i + 1;
+    if (d->caps & MP_WIRE_CAN_MEMORY)
+        ask(d, MP_WIRE_MEMORY, "", b.first_step, MP_WIRE_RESET, RESET, (int)i);
+    if (d->record.n_traced)
+        ask(d, MP_WIRE_TRACE, "on", b.last_step + 1, 0, TRACE_ON, (int)i);
+    else
+        block_next(d, i, b.last_step + 1);
+}
+
+/* An arm that passed the check and does not run all the same ends the measurement: the order is broken. */
+static void on_swapped(struct ab_drive *d, const struct ab_answer *a)
+{
+    unsigned arm = d->slot[a->about].arm;
+    char why[160];
+
+    block_end(d, a->step);
+    if (a->code == 0) {
+        block_begin(d, (size_t)a->about, a->step);
+        return;
+    }
+    ab_arm_refuse(&d->record, arm,
+                  a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REVERTED,
+                  *a->text ? a->text : mp_strcode(a->code));
+    snprintf(why, sizeof why, "'%.60s' could not be swapped in for block %d",
+             d->record.arm[arm].name, a->about + 1);
+    finish(d, why);
+}
+
+static void on_memory(struct ab_drive *d, const struct ab_answer *a)
+{
+    static const int column[4] = {RP_ALLOCATED, RP_ALLOCATED_PEAK, RP_RESERVED, RP_RESERVED_PEAK};
+
+    if (a->code || (size_t)a->about >= d->record.n_block || a->step <= d->reset_at)
+        return; /* peaks since a reset that came late are none of this block */
+    for (size_t i = 0; i < countof(column); i++)
+        d->record.block[a->about].memory[column[i]] = a->value[i];
+}
+
+/* Only now is the next switch asked for: tracing that begins late makes the block longer, no more. */
+static void on_traced(struct ab_drive *d, const struct ab_answer *a)
+{
+    struct rp_ab_block *b = last_block(d);
+
+    if (!b || (size_t)a->about + 1 != d->record.n_block)
+        return;
+    b->traced_from = later(b->traced_from, a->step);
+    b->traced_to = b->traced_from + d->record.n_traced - 1;
+    if (a->code) { /* then nothing is known of where the time goes */
+        b->traced_from = 1;
+        b->traced_to = 0;
+    }
+    block_next(d, (size_t)a->about, later(b->last_step, b->traced_to) + 1);
+}
+
+static void on_restored(struct ab_drive *d, const struct ab_answer *a)
+{
+    block_end(d, a->step);
+    d->stage = AB_DONE;
+    ab_links_close(&d->links);
+}
+
+/* ---- what comes in ------------------------------------------------------------------------------ */
+
+static void on_answer(void *arg, const struct ab_answer *a)
+{
+    struct ab_drive *d = arg;
+
+    d->step = later(d->step, a->step);
+    if (d->stage == AB_DONE || (d->stage == AB_RESTORE && a->purpose != RESTORE))
+        return;
+    switch ((enum purpose)a->purpose) {
+    case HELLO:
+        on_greeted(d, a);
+        break;
+    case STATUS:
+        on_listed(d);
+        break;
+    case CHECK:
+        on_checked(d, a);
+        break;
+    case SWAP:
+        on_swapped(d, a);
+        break;
+    case TRACE_OFF:
+        d->untraced_from = a->step;
+        break;
+    case TRACE_ON:
+        on_traced(d, a);
+        break;
+    case MEMORY:
+        on_memory(d, a);
+        break;
+    case RESTORE:
+        on_restored(d, a);
+        break;
+    case RESET:
+        d->reset_at = a->step;
+        break;
+    case TRACE_AUTO:
+        break;
+    }
+}
+
+/* The guest went back by itself: what ran under the arm until then stands, the block does not. */
+static void on_reverted(struct ab_drive *d, const struct mp_msg *msg)
+{
+    const struct rp_ab_block *b = last_block(d);
+    char why[160];
+
+    if (d->stage != AB_RUN || !b)
+        return;
+    ab_arm_refuse(&d->record, b->arm, RP_ARM_REVERTED, msg->text);
+    snprintf(why, sizeof why, "'%.60s' was reverted at step %u", d->record.arm[b->arm].name,
+             msg->step);
+    finish(d, why);
+}
+
+static void on_row(void *arg, unsigned rank, const struct mp_msg *msg)
+{
+    struct ab_drive *d = arg;
+
+    switch (msg->kind) {
+    case MP_WIRE_STATE:
+        snprintf(d->record.own, sizeof d->record.own, "%.63s", msg->text);
+        break;
+    case MP_WIRE_ARM:
+        for (unsigned i = 0; i < d->record.n_arm; i++)
+            d->is_listed[i] |= ab_arm_row(&d->record, i, msg);
+        break;
+    case MP_WIRE_PARITY:
+        if (rank == 0 && d->stage == AB_CHECK)
+            ab_parity_row(&d->record, d->checked - 1, msg);
+        break;
+    case MP_WIRE_REVERTED:
+        on_reverted(d, msg);
+        break;
+    default: /* rows of layers, notices of swaps that are ours */
+        break;
+    }
+}
+
+/* ---- waiting for the job ------------------------------------------------------------------------ */
+
+/* All ranks, each listening: only then is anything asked. */
+static void job_look(struct ab_drive *d, const struct cli_follow *f)
+{
+    struct cli_target target[AB_RANKS];
+    size_t n = cli_follow_targets(f, target, AB_RANKS);
+    struct mp_err err;
+
+    if (n == 0 || n > AB_RANKS || (int)n < target[0].world)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (target[i].rank <= 0) {
+            snprintf(d->path, sizeof d->path, "%s", target[i].path);
+            d->pid = target[i].pid;
+        }
+        if (ab_links_add(&d->links, d->dir, target[i].pid, &err)) {
+            ab_links_close(&d->links);
+            d->path[0] = 0;
+            return;
+        }
+    }
+    d->stage = AB_GREET;
+    ask(d, MP_WIRE_HELLO, "moeprof ab " MP_VERSION, 0, MP_WIRE_LEASE, HELLO, 0);
+}
+
+bool ab_drive_tick(struct ab_drive *d, const struct cli_follow *f)
+{
+    if (d->stage == AB_WAIT)
+        job_look(d, f);
+    if (d->stage != AB_WAIT && d->stage != AB_DONE && ab_links_poll(&d->links))
+        ab_drive_stop(d, "the job closed the connection");
+    return d->stage == AB_DONE;
+}
+
+/* ---- life --------------------------------------------------------------------------------------- */
+
+int ab_drive_init(struct ab_drive *d, const struct ab_options *o, const char *dir,
+                  struct mp_err *err)
+{
+    *d = (struct ab_drive){.o = o, .dir = dir};
+    d->links.arg = d;
+    d->links.on_row = on_row;
+    d->links.on_answer = on_answer;
+    d->record = (struct rp_ab_record){.seed = o->seed,
+                                      .n_step = o->n_step,
+                                      .n_drop = o->n_drop,
+                                      .n_planned = o->n_block,
+                                      .n_arm = o->n_arm};
+    for (unsigned i = 0; i < o->n_arm; i++)
+        snprintf(d->record.arm[i].name, sizeof d->record.arm[i].name, "%s", o->arm[i]);
+    return o->n_arm < 2 ? mp_fail(err, MP_EINVAL, "a before/after needs two arms") : MP_OK;
+}
+
+void ab_drive_stop(struct ab_drive *d, const char *why)
+{
+    if (d->stage == AB_DONE)
+        return;
+    if (d->stage == AB_RUN)
+        snprintf(d->record.end, sizeof d->record.end, "%.100s in block %zu of %zu", why, d->n_begun,
+                 d->n_slot);
+    else if (!*d->record.end)
+        snprintf(d->record.end, sizeof d->record.end, "%.100s before the first block", why);
+    d->stage = AB_DONE;
+    ab_links_close(&d->links);
+}
+
+void ab_drive_free(struct ab_drive *d)
+{
+    ab_links_close(&d->links);
+    rp_ab_record_release(&d->record);
+    free(d->slot);
+    d->slot = NULL;
+}
+
+void ab_drive_line(const struct ab_drive *d, char *out, size_t n)
+{
+    static const char *const word[] = {[AB_WAIT] = "waiting for the training",
+                                       [AB_GREET] = "greeting",
+                                       [AB_LOOK] = "looking at the arms",
+                                       [AB_CHECK] = "checking",
+                                       [AB_RUN] = "waiting for the first block",
+                                       [AB_RESTORE] = "restoring the job",
+                                       [AB_DONE] = "done"};
+
+    if (d->stage == AB_RUN && d->n_begun)
+        snprintf(out, n, "block %zu of %zu (%.40s)", d->n_begun, d->n_slot,
+                 d->record.arm[d->slot[d->n_begun - 1].arm].name);
+    else if (d->stage == AB_CHECK)
+        snprintf(out, n, "checking '%.40s'", d->record.arm[d->checked - 1].name);
+    else
+        snprintf(out, n, "%s", word[d->stage]);
+}

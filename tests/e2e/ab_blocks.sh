@@ -1,0 +1,97 @@
+# A before/after in a stand-in job that speaks the control protocol: result, order, what is asked of the
+# guest, and every way in which it can end early.
+. "$(dirname "$0")/common.bash"
+
+job="$B/fake_ab"
+[ -x "$job" ] || (cd "$root" && job="$T/fake_ab" && ${CC:-cc} -std=c11 -D_GNU_SOURCE -I. -O1 -o "$job" \
+    tests/mock/fake_ab.c profiler/core/shm*.c profiler/core/base.c profiler/core/wire.c profiler/core/sock.c -lm)
+[ -x "$job" ] || job="$T/fake_ab"
+
+# holds FILE EXPR: of the JSON `r` of the before/after in a profile.
+holds() {
+    moeprof ab --from "$1" --json >ab.json || [ $? -ne 1 ] || fail "no before/after in $1"
+    python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/ab.schema.json" ab.json
+    python3 -c 'import json, sys; r = json.load(open("ab.json")); sys.exit(not eval(sys.argv[1]))' "$2" ||
+        fail "does not hold for $1: $2"
+}
+
+# The whole way: steps counted are not traced, steps traced are not counted, the job gets its own back.
+expect 0 moeprof ab --blocks 6 --seed 3 --end-job --json -o a.moeprof -- "$job"
+said "training" # what the job prints does not mix with the JSON
+python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/ab.schema.json" run.out
+holds a.moeprof 'r["speedup"]["verdict"] == "faster" and 1.39 < r["speedup"]["low"] <= r["speedup"]["value"] <= r["speedup"]["high"] < 1.43'
+holds a.moeprof 'r["method"]["seed"] == 3 and r["method"]["is_untraced"] and r["method"]["ended_early"] is None'
+holds a.moeprof '[a["name"] for a in r["arms"]] == ["original", "moeprof"] and r["arms"][0]["implementation"] == "grouped_mm"'
+holds a.moeprof 'len(r["blocks"]) == 12 and all(b["steps"] == 8 and b["first_step"] == b["from_step"] + 2 and not b["is_cut"] for b in r["blocks"])'
+holds a.moeprof '[a["peak_memory_bytes"] for a in r["arms"]] == [33e9, 30e9] and r["arms"][0]["peak_memory_source"] == "allocated"'
+holds a.moeprof 'r["parity"]["status"] == "passed" and r["parity"]["worst_layer"] == 1 and abs(r["parity"]["worst_ratio"] - 0.96) < 1e-9'
+holds a.moeprof 'r["arms"][0]["mfu"] < r["arms"][1]["mfu"] and r["arms"][0]["phases"]["idle"] > 10 * r["arms"][1]["phases"]["idle"]'
+[ "$(sql a.moeprof "SELECT count(*) FROM block_ab b JOIN step s ON s.step BETWEEN b.first_step AND b.last_step WHERE s.flags & 8 = 0")" = 0 ] ||
+    fail "counted steps were traced"
+[ "$(sql a.moeprof "SELECT max(step) - (SELECT max(traced_to) FROM block_ab) < 200 FROM step")" = 1 ] || fail "the job was not ended"
+
+# The same seed, the same order; another profile in text and Markdown.
+expect 0 moeprof ab --blocks 6 --seed 3 --end-job -o b.moeprof -- "$job"
+[ "$(sql a.moeprof "SELECT group_concat(arm) FROM block_ab")" = "$(sql b.moeprof "SELECT group_concat(arm) FROM block_ab")" ] || fail "another order"
+grep -q '^moeprof is faster than original (grouped_mm): 1\.4' run.out || fail "no verdict: $(head -2 run.out)"
+python3 -c 'import sys; sys.exit(any(len(x.rstrip("\n")) > 100 for x in open("run.out", encoding="utf-8")))' || fail "wider than 100 columns"
+expect 0 moeprof ab --from b.moeprof --md
+[ "$(wc -l <run.out)" -le 60 ] || fail "more than 60 lines of Markdown"
+
+# Equal arms; three arms, one of them not there, and what to do about it.
+expect 0 moeprof ab --arms original,original --blocks 10 --end-job -o aa.moeprof -- "$job"
+holds aa.moeprof 'r["speedup"]["verdict"] == "no difference" and r["speedup"]["floor"] < 0.01'
+expect 0 moeprof ab --arms original,scattermoe,moeprof,deepgemm --blocks 5 --end-job -o many.moeprof -- "$job"
+holds many.moeprof '[a["status"] for a in r["arms"]] == ["measured", "refused", "measured", "refused"]'
+holds many.moeprof '"ALL_EXPERTS_FUNCTIONS.register" in r["arms"][1]["why"] and "deep_gemm" in r["arms"][3]["why"]'
+holds many.moeprof 'r["speedup"]["verdict"] == "faster" and r["arms"][2]["speedup"]["verdict"] == "faster"'
+
+# A guest that can do less, or answers late: fewer facts, the same result.
+expect 0 moeprof ab --blocks 5 --end-job -o less.moeprof -- "$job" no-trace no-memory
+said "cannot pause tracing"
+holds less.moeprof 'r["speedup"]["verdict"] == "faster" and not r["method"]["is_untraced"] and r["arms"][0]["peak_memory_bytes"] is None'
+holds less.moeprof 'r["arms"][0]["phases"]["expert"] > 0 and any("traced too" in n for n in r["notes"])'
+expect 0 moeprof ab --blocks 5 --end-job -o late.moeprof -- "$job" late=7
+holds late.moeprof 'r["speedup"]["verdict"] == "faster" and not any(b["is_cut"] for b in r["blocks"])'
+
+# Numbers that differ: nothing is swapped, and the exit code says so.
+expect 4 moeprof ab --end-job -o parity.moeprof -- "$job" parity-fail
+grep -q "'moeprof' parity failed: layer 1" run.out || fail "parity is not said: $(head -1 run.out)"
+holds parity.moeprof 'r["parity"]["status"] == "failed" and r["parity"]["worst_layer"] == 1 and r["blocks"] == [] and r["speedup"] is None'
+expect 4 moeprof ab --end-job -o reverted.moeprof -- "$job" revert=100
+holds reverted.moeprof 'r["parity"]["status"] == "reverted" and "NaN" in r["arms"][1]["why"] and "reverted at step" in r["method"]["ended_early"]'
+
+# The job ends first: what there is is told, and is never conclusive.
+expect 0 moeprof ab -o short.moeprof -- "$job" end=100
+holds short.moeprof 'r["speedup"]["verdict"] == "inconclusive" and "the job ended in block" in r["method"]["ended_early"]'
+expect 3 moeprof ab -o none.moeprof -- "$job" end=20
+expect 3 moeprof ab -o deaf.moeprof -- "$job" deaf end=60
+said "control socket"
+
+# Left alone, the job goes on with its own arm after the blocks; with --wait it is recorded to its end.
+expect 0 moeprof ab --blocks 2 -o on.moeprof -- bash -c "echo \$\$ >pid; exec '$job' pace=4000"
+said "the job goes on with its own experts"
+kill -0 "$(cat pid)" || fail "the job was ended"
+kill -9 "$(cat pid)"
+expect 0 moeprof ab --blocks 2 --wait -o wait.moeprof -- "$job" end=400
+[ "$(sql wait.moeprof "SELECT max(step) FROM step")" = 399 ] || fail "--wait did not wait"
+expect 0 moeprof ab --blocks 2 --end-job --kill-after 1 -o kill.moeprof -- bash -c "trap '' INT; '$job'; true"
+
+# Ranks are driven as one.
+expect 0 moeprof ab --blocks 5 -o ranks.moeprof -- bash -c "'$job' rank=1 world=2 end=500 & '$job' rank=0 world=2 end=500; wait"
+holds ranks.moeprof 'r["speedup"]["verdict"] == "faster" and len(r["blocks"]) == 10'
+
+# Wrong use.
+expect 2 moeprof ab
+said "no command to run"
+expect 2 moeprof ab --arms one -- true
+said "two arms are needed"
+expect 2 moeprof ab --blocks 0 -- true
+expect 2 moeprof ab --json --md -- true
+expect 2 moeprof ab --wait --end-job -- true
+expect 2 moeprof ab --kill-after 3 -- true
+expect 2 moeprof ab --arms a,,b -- true
+expect 1 moeprof ab -- ./missing
+expect 0 moeprof run -o plain.moeprof -- "$guest" steps=5 fast
+expect 1 moeprof ab --from plain.moeprof
+said "holds no before/after"
