@@ -25,11 +25,14 @@ under 0 sh -c 'exec ls /'
 many() { sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do for j in 1 2 3 4 5 6 7 8 9 10; do /bin/true || exit 1; done; done'; }
 ms() { local t=${EPOCHREALTIME/./}; "$@"; echo $(((${EPOCHREALTIME/./} - t) / 1000)); }
 preloaded() { LD_PRELOAD="$so" many; }
-many
-a=$(ms many) b=$(ms preloaded) c=$(ms many) d=$(ms preloaded)
-plain=$((a < c ? a : c)) with=$((b < d ? b : d))
+least=1000000
+for try in 1 2 3; do # a busy machine may be slow once
+    plain=$(ms many) with=$(ms preloaded)
+    least=$((with - plain < least ? with - plain : least))
+    [ $least -gt 600 ] || break
+done
 no_file "200 processes"
-[ $((with - plain)) -le 1000 ] || fail "200 processes took $with ms, $plain without: more than 5 ms each"
+[ $least -le 600 ] || fail "200 processes took $least ms longer: more than 3 ms each"
 
 # Processes that initialise CUDA, or are attached to, but are no Python or have no torch.
 host_says() { # EXPECTED WORDS..
@@ -58,5 +61,8 @@ print(sum(range(10)))"
 no_file "Python without torch"
 
 # It leaves at once when the process ends: at most 200 ms.
-took=$(ms "$host" "$so" attach | tail -1)
+for try in 1 2 3; do
+    took=$(ms "$host" "$so" attach | tail -1)
+    [ "$took" -gt 300 ] || break
+done
 [ "$took" -le 300 ] || fail "$took ms to attach and end"
