@@ -91,10 +91,10 @@ static size_t tokens_put(struct rp_difference *d, const struct rp_report *a,
     for (int i = 0; i < 2; i++) {
         struct mp_val t = r[i]->tokens.processed;
 
-        if (r[i]->step.count == 0)
+        if (r[i]->timed.count == 0)
             t.basis = MP_UNKNOWN;
         else
-            t.v /= r[i]->step.count;
+            t.v /= r[i]->timed.count;
         v[i] = t.basis == MP_UNKNOWN ? 0 : t.v;
         rp_fmt_count(text[i], t);
     }
