@@ -5,7 +5,7 @@ const struct cli_cmd cli_table[] = {
     {"run", "[-o FILE] [--preload] -- CMD...", "start a job with the profiler in it and record it",
      cmd_run_main},
     {"top", "[PID...] [--replay FILE] [--once]", "look at running jobs, live", cmd_top_main},
-    {"report", "FILE... [--json] [--peak TFLOPS]", "what a recorded run did with its time",
+    {"report", "FILE... [--html F] [--md] [--json] ...", "what a recorded run did with its time",
      cmd_report_main},
     {"compare", "BEFORE AFTER [--md] [--json]", "two recorded runs side by side", cmd_compare_main},
     {"swap", "PID on|off|status [--json]", "run a job's experts through other kernels, after parity",
