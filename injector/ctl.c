@@ -2,6 +2,7 @@
 #include "injector/ctl.h"
 
 #include "injector/guest.h"
+#include "injector/sample.h"
 #include "profiler/core/sock.h"
 
 #include <errno.h>
@@ -196,8 +197,10 @@ static void hang_up(struct client *c)
     free(c->out);
     pthread_mutex_lock(&lock);
     drop_requests(c->tag);
-    if (c->lease)
+    if (c->lease) {
         queue_put(0, &back);
+        inj_sample_ask("auto");
+    }
     pthread_mutex_unlock(&lock);
     memset(c, 0, sizeof *c);
     c->fd = -1;
@@ -223,7 +226,7 @@ static void take_hello(struct client *c, const struct mp_msg *m)
     struct mp_msg hello = {.kind = MP_WIRE_HELLO,
                            .layer = -1,
                            .step = atomic_load(&inj.step),
-                           .flags = MP_WIRE_CAN_SWAP | MP_WIRE_CAN_MEMORY,
+                           .flags = MP_WIRE_CAN_SWAP | MP_WIRE_CAN_MEMORY | MP_WIRE_CAN_TRACE,
                            .value = {(double)getpid()},
                            .name = MP_VERSION};
 
@@ -278,7 +281,7 @@ static void take_message(struct client *c, const struct mp_msg *m)
     else if (m->kind == MP_WIRE_CANCEL)
         take_cancel(c, m);
     else if (m->kind == MP_WIRE_STATUS || m->kind == MP_WIRE_SWAP || m->kind == MP_WIRE_CHECK ||
-             m->kind == MP_WIRE_MEMORY)
+             m->kind == MP_WIRE_MEMORY || m->kind == MP_WIRE_TRACE)
         take_request(c, m);
     else
         answer_done(c, m->id, MP_ENOTSUP, "unknown request");

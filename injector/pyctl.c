@@ -3,6 +3,7 @@
 
 #include "injector/ctl.h"
 #include "injector/guest.h"
+#include "injector/sample.h"
 #include "swap_control_py.h"
 #include "swap_layers_py.h"
 #include "swap_parity_py.h"
@@ -45,6 +46,18 @@ static PyObject *step(PyObject *self, PyObject *const *args, ssize_t n)
     return py.long_from(atomic_load(&inj.step));
 }
 
+/* TRACE needs no model. The running step is decided already, so the answer speaks of the next one. */
+static void trace(const struct inj_request *r)
+{
+    struct mp_msg done = {.kind = MP_WIRE_DONE, .layer = -1, .step = atomic_load(&inj.step) + 1};
+
+    if (!inj_sample_ask(r->msg.name)) {
+        done.code = MP_EINVAL;
+        snprintf(done.text, sizeof done.text, "trace wants 'on', 'off' or 'auto'");
+    }
+    inj_ctl_post(r->ticket, &done);
+}
+
 /* (ticket, kind, flags, name), or None when nothing is due. */
 static PyObject *take(PyObject *self, PyObject *const *args, ssize_t n)
 {
@@ -54,8 +67,12 @@ static PyObject *take(PyObject *self, PyObject *const *args, ssize_t n)
     (void)self;
     (void)args;
     (void)n;
-    if (!inj_ctl_take(&r, atomic_load(&inj.step)))
-        return inj_py_none();
+    do {
+        if (!inj_ctl_take(&r, atomic_load(&inj.step)))
+            return inj_py_none();
+        if (r.msg.kind == MP_WIRE_TRACE)
+            trace(&r);
+    } while (r.msg.kind == MP_WIRE_TRACE);
     tuple = py.tuple_new(4);
     if (!tuple)
         return NULL;

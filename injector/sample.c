@@ -3,12 +3,15 @@
 
 #include "injector/tracer.h"
 
+#include <string.h>
+
 #define TAIL_NS 1000000000u /* launched before tracing went on, run after: at most this much later */
 
 _Atomic bool inj_tracing;
 
 static int first = 10, on = 4, off = 28; /* 1 of 8 steps */
 static _Atomic int mode;
+static _Atomic int asked = -1; /* by a tool, in place of mode; -1: nothing */
 static _Atomic bool want; /* tracing is to go on at a boundary */
 static _Atomic bool armed;
 static int left;          /* steps until the next change; owner: training thread */
@@ -28,9 +31,28 @@ void inj_sample_mode(enum inj_sample_mode m)
     atomic_store(&mode, m);
 }
 
+bool inj_sample_ask(const char *word)
+{
+    int m = strcmp(word, "on") == 0    ? (int)INJ_SAMPLE_ALWAYS
+            : strcmp(word, "off") == 0 ? (int)INJ_SAMPLE_NEVER
+                                       : -1;
+
+    if (m < 0 && strcmp(word, "auto") != 0)
+        return false;
+    atomic_store(&asked, m);
+    return true;
+}
+
+static int mode_now(void)
+{
+    int m = atomic_load_explicit(&asked, memory_order_relaxed);
+
+    return m >= 0 ? m : atomic_load_explicit(&mode, memory_order_relaxed);
+}
+
 bool inj_sample_counts(void)
 {
-    return atomic_load_explicit(&mode, memory_order_relaxed) != INJ_SAMPLE_NEVER;
+    return mode_now() != INJ_SAMPLE_NEVER;
 }
 
 void inj_sample_start(void)
@@ -45,7 +67,7 @@ void inj_sample_start(void)
 /* What the next steps should be. */
 static bool wanted(bool tracing)
 {
-    switch (atomic_load(&mode)) {
+    switch (mode_now()) {
     case INJ_SAMPLE_ALWAYS:
         left = 0;
         return true;

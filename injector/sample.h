@@ -24,6 +24,10 @@ void inj_sample_init(int first, int on, int off);
 /* What a tool asks for; holds from a step boundary on. Any thread. */
 void inj_sample_mode(enum inj_sample_mode mode);
 
+/* What a tool asks for while it is connected (CONTROL.md, TRACE): "on", "off", or "auto", which is what
+ * the job was started with. Returns false for another word. Any thread. */
+bool inj_sample_ask(const char *word);
+
 /* Launch callbacks and hooks: is the running step traced? */
 extern _Atomic bool inj_tracing;
 static inline bool inj_sample_tracing(void)

@@ -10,6 +10,14 @@
 
 struct inj_guest inj;
 
+static char sampling[16]; /* what was last asked of injector/sample */
+
+bool inj_sample_ask(const char *word)
+{
+    snprintf(sampling, sizeof sampling, "%s", word);
+    return true;
+}
+
 static char dir[] = "/tmp/moeprof-ctl-XXXXXX";
 static pthread_t agent;
 static _Atomic bool ending;
@@ -243,6 +251,7 @@ static void test_lease_gives_the_job_back(void **state)
     assert_true(r.ticket == 0);
     assert_int_equal(r.msg.kind, MP_WIRE_SWAP);
     assert_string_equal(r.msg.name, "original");
+    assert_string_equal(sampling, "auto");
 }
 
 /* Garbage ends its connection and no other; a tool that never reads is cut off, and the guest goes on. */
