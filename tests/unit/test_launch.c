@@ -1,96 +1,11 @@
-/* The launch callback: from a driver call to a note that says where the work belongs. Torch and the
- * driver are stand-ins; every path through locate(), the argument scan and the expert's carry. */
-#include "injector/launch.h"
+/* The launch callback: from a driver call to a note that says where the work belongs. Scopes, the argument
+ * scan, the filter, threads; test_launch_backward.c has the rest. */
+#include "tests/unit/launch_fixture.h"
 
-#include "injector/cuda_api.h"
 #include "injector/sample.h"
-#include "injector/scope.h"
-#include "injector/torch_abi.h"
-#include "profiler/core/kname.h"
-#include "profiler/core/phase.h"
-#include "tests/unit/guest_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
-
-static struct mock mock;
-static _Atomic uint32_t next_corr = 1;
-
-MOCK_NODE_TYPE(mul_type, "N5torch8autograd9generated12MulBackward0E");
-MOCK_NODE_TYPE(mm_type, "N5torch8autograd9generated11MmBackward0E");
-MOCK_NODE_TYPE(select_type, "N5torch8autograd9generated15SelectBackward0E");
-
-static const char gemm[] = "nvjet_sm90_tst_64x8", add[] = "at::native::vectorized_elementwise_kernel<add>",
-                  gather[] = "at::native::vectorized_gather_kernel", scatter[] = "indexFuncLargeIndex_add",
-                  grouped[] = "cutlass::gemm::GroupProblemShape", adam[] = "multi_tensor_apply_kernel",
-                  triton[] = "triton_poi_fused_0", copy[] = "direct_copy_kernel";
-
-enum { GATE = 0x10000, STACK = 0x100000, SLICE = 0x1000, ONE = 0x900000, HEAD = 0xa00000 };
-
-static const struct mp_range weights[] = {
-    {.base = GATE, .bytes = 0x100, .layer = 3, .expert = -1, .phase = MP_PHASE_ROUTER},
-    {.base = STACK, .bytes = 8 * SLICE, .n_slice = 8, .layer = 3, .expert = -1, .phase = MP_PHASE_EXPERT},
-    {.base = ONE, .bytes = 0x1000, .layer = 4, .expert = 5, .phase = MP_PHASE_EXPERT},
-    {.base = HEAD, .bytes = 0x1000, .layer = -1, .expert = -1, .phase = MP_PHASE_LM_HEAD},
-};
-
-static void call(uint32_t cbid, const void *params, const char *name)
-{
-    struct cupti_callback info = {.site = SITE_ENTER, .params = params, .symbol_name = name, .correlation = next_corr++};
-
-    inj_launch_callback(NULL, DOMAIN_DRIVER, cbid, &info);
-    info.site = SITE_EXIT;
-    inj_launch_callback(NULL, DOMAIN_DRIVER, cbid, &info);
-}
-
-/* One kernel with one parameter of 128 bytes, whose word 5 is `word`; its handle is its name's address. */
-static struct inj_note launch_word(const char *name, uint64_t word)
-{
-    uint64_t block[16] = {1, 2, 3, 4, 5, word};
-    void *kernel_params[] = {block};
-    struct launch_params p = {.f = (void *)(uintptr_t)name, .kernel_params = kernel_params};
-
-    call(CB_cuLaunchKernel, &p, name);
-    return guest_note();
-}
-
-static struct inj_note launch(const char *name)
-{
-    return launch_word(name, 0);
-}
-
-static void expect(struct inj_note n, int layer, int expert, enum mp_phase phase, enum mp_pass pass)
-{
-    assert_int_equal(n.layer, layer);
-    assert_int_equal(n.expert, expert);
-    assert_string_equal(mp_phase_name(n.phase), mp_phase_name(phase));
-    assert_string_equal(mp_pass_name(n.pass), mp_pass_name(pass));
-}
-
-static void run_node(struct mock_node *node)
-{
-    mock.torch()->node = node;
-    mock.torch()->grad = false; /* the backward proper builds no graph */
-}
-
-static void end_node(void)
-{
-    mock.torch()->node = NULL;
-    mock.torch()->grad = true;
-    assert_int_equal(mock.torch()->use_count, 1); /* the guest gave its reference back */
-}
-
-/* Node numbers are never used twice; each test has its hundred. */
-static void at_seq(uint64_t seq)
-{
-    mock.torch()->next_seq = seq;
-}
-
-static void in_layer(int layer, enum mp_phase phase)
-{
-    inj_scope_enter(1, layer, MP_PHASE_OTHER);
-    inj_scope_enter(2, layer, (int)phase);
-}
 
 /* ---- before torch is believed ------------------------------------------------------------------- */
 
@@ -103,23 +18,6 @@ static void test_no_torch(void **state)
     inj_scope_enter(1, 3, MP_PHASE_ATTENTION);
     expect(launch(add), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD);
     inj_scope_leave(1);
-}
-
-static void test_self_check(void **state)
-{
-    struct mock_node node = {.vtable = mul_type, .seq = 41, .tid = 1};
-
-    (void)state;
-    mock_load_torch(&mock);
-    mock_load_cuda(&mock);
-    assert_int_equal(inj_torch_init(), MP_OK);
-    assert_int_equal(inj_cuda_find(), MP_OK);
-    mock.torch()->thread_id = 1;
-    mock.torch()->next_seq = 500;
-    run_node(&node);
-    assert_true(inj_torch_check(41, true));
-    end_node();
-    assert_true(inj_torch_trusted());
 }
 
 /* ---- forward --------------------------------------------------------------------------------------- */
@@ -269,165 +167,6 @@ static void test_ranges_replaced(void **state)
     expect(launch_word(gemm, 0x5000), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
     inj_launch_set_ranges(mp_ranges_new(weights, countof(weights)));
     inj_micro_end();
-}
-
-/* ---- the expert that runs ----------------------------------------------------------------------------- */
-
-static void test_carry_forward(void **state)
-{
-    (void)state;
-    at_seq(1000);
-    inj_micro_begin();
-    in_layer(3, MP_PHASE_EXPERT);
-    expect(launch(gather), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
-    at_seq(1001); /* the product's node was made just before its launch */
-    expect(launch_word(gemm, STACK + 2 * SLICE), 3, 2, MP_PHASE_EXPERT, MP_PASS_FORWARD);
-    expect(launch(add), 3, 2, MP_PHASE_EXPERT, MP_PASS_FORWARD);
-    expect(launch(scatter), 3, 2, MP_PHASE_EXPERT, MP_PASS_FORWARD);
-    expect(launch(gather), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD); /* the next expert's rows */
-    at_seq(1005);
-    expect(launch_word(gemm, STACK + 7 * SLICE), 3, 7, MP_PHASE_EXPERT, MP_PASS_FORWARD);
-    inj_micro_end();
-}
-
-/* The ModuleList's loop says which expert by itself, empty experts included. */
-static void test_module_list(void **state)
-{
-    (void)state;
-    inj_micro_begin();
-    in_layer(3, MP_PHASE_ROUTER);
-    inj_scope_expert(3, 6);
-    expect(launch(gemm), 3, 6, MP_PHASE_EXPERT, MP_PASS_FORWARD);
-    inj_micro_end();
-    inj_scope_expert(3, 6); /* outside all scopes: nothing to set */
-}
-
-/* ---- backward ------------------------------------------------------------------------------------------- */
-
-/* Forward: attention from node base, experts from base + 10, expert 4's product is base + 12, 5's + 16. */
-static uint64_t base = 1900;
-
-static void forward_graph(void)
-{
-    base += 100;
-    at_seq(base);
-    inj_micro_begin();
-    in_layer(3, MP_PHASE_ATTENTION);
-    at_seq(base + 10);
-    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
-    at_seq(base + 13);
-    launch_word(gemm, STACK + 4 * SLICE);
-    at_seq(base + 17);
-    launch_word(gemm, STACK + 5 * SLICE);
-    at_seq(base + 20);
-    inj_scope_leave(2);
-    inj_scope_leave(1);
-    inj_micro_end();
-}
-
-static struct inj_note backward(const void *const *type, uint64_t seq, uint64_t tid, const char *name, uint64_t word)
-{
-    struct mock_node node = {.vtable = type, .seq = seq, .tid = tid};
-    struct inj_note n;
-
-    run_node(&node);
-    n = launch_word(name, word);
-    end_node();
-    return n;
-}
-
-static void test_backward_by_node(void **state)
-{
-    (void)state;
-    forward_graph();
-    expect(backward(mm_type, base + 5, 1, gemm, 0), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 12, 1, gemm, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 14, 1, add, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 16, 1, gemm, 0), 3, 5, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 11, 1, gemm, STACK + SLICE), 3, 1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 12, 99, gemm, 0), -1, -1, MP_PHASE_OTHER, MP_PASS_BACKWARD); /* nobody's node */
-    expect(backward(mm_type, 1, 1, gemm, 0), -1, -1, MP_PHASE_OTHER, MP_PASS_BACKWARD);     /* older than the log */
-    expect(backward(mm_type, 1, 1, gemm, ONE), 4, 5, MP_PHASE_EXPERT, MP_PASS_BACKWARD);    /* but the weight tells */
-}
-
-static void test_backward_special_nodes(void **state)
-{
-    (void)state;
-    forward_graph();
-    expect(backward(mm_type, UINT64_MAX, 0, add, 0), -1, -1, MP_PHASE_GRADIENT, MP_PASS_BACKWARD);
-    expect(backward(select_type, base + 13, 1, add, 0), 3, -1, MP_PHASE_GRADIENT, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 12, 1, gemm, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(select_type, base + 6, 1, copy, 0), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 12, 1, copy, 0), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 12, 1, gather, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-}
-
-/* A checkpoint replays the forward inside a node: the thread's own scopes hold, and build a graph again. */
-static void test_recompute(void **state)
-{
-    struct mock_node outer = {.vtable = mul_type, .seq = base + 5, .tid = 1};
-
-    (void)state;
-    forward_graph();
-    run_node(&outer);
-    mock.torch()->grad = true;
-    at_seq(base + 50);
-    inj_scope_enter(1, 3, MP_PHASE_OTHER);
-    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
-    at_seq(base + 51);
-    expect(launch_word(gemm, STACK + 6 * SLICE), 3, 6, MP_PHASE_EXPERT, MP_PASS_RECOMPUTE);
-    at_seq(base + 60);
-    inj_scope_leave(1);
-    mock.torch()->grad = false;
-    expect(launch(add), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
-    end_node();
-    expect(backward(mm_type, base + 50, 1, gemm, 0), 3, 6, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    inj_micro_end();
-}
-
-/* Products with frozen weights make no node: the expert must not be written over a node made before. */
-static void test_frozen_makes_no_node(void **state)
-{
-    (void)state;
-    at_seq(5000);
-    inj_micro_begin();
-    in_layer(3, MP_PHASE_ATTENTION);
-    at_seq(5005); /* nodes 5000..5004 are attention's */
-    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
-    launch_word(gemm, STACK + 2 * SLICE); /* next node is still 5005 */
-    at_seq(5010);
-    inj_micro_end();
-    expect(backward(mm_type, 5004, 1, gemm, 0), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
-    expect(backward(mm_type, 5005, 1, gemm, 0), 3, 2, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-}
-
-/* ---- the autograd thread ------------------------------------------------------------------------------ */
-
-static void *engine(void *arg)
-{
-    struct mock_node node = {.vtable = mm_type, .seq = base + 12, .tid = 1};
-
-    (void)arg;
-    mock.torch()->grad = false;
-    mock.torch()->thread_id = 2;
-    expect(launch(add), -1, -1, MP_PHASE_LOSS, MP_PASS_FORWARD); /* before its first node */
-    mock.torch()->node = &node;
-    expect(launch(gemm), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    mock.torch()->node = NULL;
-    expect(launch(add), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD); /* sums up at one input */
-    return NULL;
-}
-
-static void test_engine_thread(void **state)
-{
-    pthread_t thread;
-
-    (void)state;
-    base = 5900;
-    forward_graph();
-    assert_int_equal(pthread_create(&thread, NULL, engine, NULL), 0);
-    pthread_join(thread, NULL);
-    expect(launch(add), -1, -1, MP_PHASE_GRADIENT, MP_PASS_FORWARD); /* clipping, on the main thread */
 }
 
 /* ---- between steps ---------------------------------------------------------------------------------------- */
@@ -644,14 +383,6 @@ static void test_pool_exhausted(void **state)
     assert_true(inj_thread_lost() > lost);
 }
 
-static int up(void **state)
-{
-    if (guest_up(state))
-        return -1;
-    inj_launch_set_ranges(mp_ranges_new(weights, countof(weights)));
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -666,13 +397,6 @@ int main(void)
         cmocka_unit_test(test_inline_loop),
         cmocka_unit_test(test_cooperative_has_no_extra),
         cmocka_unit_test(test_ranges_replaced),
-        cmocka_unit_test(test_carry_forward),
-        cmocka_unit_test(test_module_list),
-        cmocka_unit_test(test_backward_by_node),
-        cmocka_unit_test(test_backward_special_nodes),
-        cmocka_unit_test(test_recompute),
-        cmocka_unit_test(test_frozen_makes_no_node),
-        cmocka_unit_test(test_engine_thread),
         cmocka_unit_test(test_optimizer_and_stages),
         cmocka_unit_test(test_own_launches),
         cmocka_unit_test(test_copies_and_graphs),
@@ -686,5 +410,5 @@ int main(void)
         cmocka_unit_test(test_pool_exhausted),
     };
 
-    return cmocka_run_group_tests(tests, up, guest_down);
+    return cmocka_run_group_tests(tests, launch_up, guest_down);
 }
