@@ -47,9 +47,9 @@ static void top(struct rp_html *h)
 
 static int page_write(struct rp_html *h, struct mp_err *err)
 {
-    static void (*const part[])(struct rp_html *) = {html_verdict, html_where,    html_timeline,
-                                                     html_heat,    html_icicle,   html_kernels,
-                                                     html_steps,   html_coverage, html_environment};
+    static void (*const part[])(struct rp_html *) = {
+        html_verdict, html_ab,      html_where, html_timeline, html_heat,
+        html_icicle,  html_kernels, html_steps, html_coverage, html_environment};
     int rc;
 
     head(h);
@@ -88,12 +88,12 @@ static void label_make(struct rp_html *h, size_t i)
     char *out = h->label[i];
 
     if (h->is_pair)
-        snprintf(out, RP_LABEL, "%s: %.80s", i ? "after" : "before",
+        snprintf(out, HTML_LABEL, "%s: %.80s", i ? "after" : "before",
                  *backend ? backend : base_name(r->run.file));
     else if (r->run.world > 1)
-        snprintf(out, RP_LABEL, "rank %d: %.60s", r->run.rank, base_name(r->run.file));
+        snprintf(out, HTML_LABEL, "rank %d: %.60s", r->run.rank, base_name(r->run.file));
     else
-        snprintf(out, RP_LABEL, "%.90s", base_name(r->run.file));
+        snprintf(out, HTML_LABEL, "%.90s", base_name(r->run.file));
 }
 
 int rp_render_html(FILE *out, const struct rp_page *page, size_t n, struct mp_err *err)

@@ -33,7 +33,7 @@ static int pick_step(void *arg, const struct mp_step *s)
 
 struct fill {
     struct rp_timeline *t;
-    uint32_t (*layer_ns)[LAYER_MAX]; /* (RP_BINS) */
+    uint32_t (*layer_ns)[LAYER_MAX]; /* (HTML_BINS) */
 };
 
 static void fill_bin(struct fill *w, const struct mp_event *e, size_t bin, uint64_t ns)
@@ -46,7 +46,7 @@ static void fill_bin(struct fill *w, const struct mp_event *e, size_t bin, uint6
 /* Bin edges in ns from the beginning: exact, so that no time is lost between columns. */
 static uint64_t edge(const struct rp_timeline *t, size_t bin)
 {
-    return (uint64_t)((double)t->window_ns * (double)bin / RP_BINS);
+    return (uint64_t)((double)t->window_ns * (double)bin / HTML_BINS);
 }
 
 static void fill_operation(struct fill *w, const struct mp_event *e)
@@ -63,8 +63,8 @@ static void fill_operation(struct fill *w, const struct mp_event *e)
     to = e->start_ns + e->dur_ns - t->begin_ns;
     to = to > t->window_ns ? t->window_ns : to;
     t->n_operation++;
-    bin = (size_t)((double)from * RP_BINS / (double)t->window_ns);
-    for (; bin < RP_BINS && from < to; bin++) {
+    bin = (size_t)((double)from * HTML_BINS / (double)t->window_ns);
+    for (; bin < HTML_BINS && from < to; bin++) {
         uint64_t end = edge(t, bin + 1) < to ? edge(t, bin + 1) : to;
 
         if (end > from)
@@ -84,7 +84,7 @@ static int fill_chunk(void *arg, const union mp_record *record, size_t n, uint64
 
 static void layers_fill(struct fill *w)
 {
-    for (size_t b = 0; b < RP_BINS; b++) {
+    for (size_t b = 0; b < HTML_BINS; b++) {
         uint32_t most = 0;
 
         w->t->layer[b] = -1;
@@ -104,7 +104,7 @@ static int timeline_fill(struct rp_timeline *t, struct rp_profile *p, const stru
 
     if (rc || t->window_ns == 0)
         return rc;
-    w.layer_ns = calloc(RP_BINS, sizeof *w.layer_ns);
+    w.layer_ns = calloc(HTML_BINS, sizeof *w.layer_ns);
     if (!w.layer_ns)
         return mp_fail(err, MP_ENOMEM, "no memory for the timeline");
     rc = rp_each_chunk(p, fill_chunk, &w, err);
@@ -144,8 +144,10 @@ int rp_html_data_new(struct rp_html_data **data, struct rp_profile *p, const str
     rc = timeline_fill(&d->timeline, p, r, err);
     if (rc == 0)
         rc = rp_each_gauge(p, on_gauge, d, err);
+    if (rc == 0)
+        rc = rp_ab_analyze(&d->ab, r, p, err);
     if (rc)
-        free(d);
+        rp_html_data_free(d);
     else
         *data = d;
     return rc;
@@ -153,5 +155,7 @@ int rp_html_data_new(struct rp_html_data **data, struct rp_profile *p, const str
 
 void rp_html_data_free(struct rp_html_data *data)
 {
+    if (data)
+        rp_ab_free(data->ab);
     free(data);
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #define ROW      24.0
-#define MIN      0.04 /* of RP_WIDTH units; 1/25 of a pixel on a wide screen, seen when zoomed in */
+#define MIN      0.04 /* of HTML_WIDTH units; 1/25 of a pixel on a wide screen, seen when zoomed in */
 #define DRAW_MAX 6000 /* expert blocks in a page */
 
 struct block {
@@ -25,7 +25,7 @@ struct icicle {
 
 static double units(const struct icicle *c, double seconds)
 {
-    return seconds / c->total_s * RP_WIDTH;
+    return seconds / c->total_s * HTML_WIDTH;
 }
 
 static void block(struct icicle *c, const struct block *b)
@@ -199,7 +199,7 @@ void html_icicle(struct rp_html *h)
             continue;
         }
         fputs("<figure class=\"scroll\" tabindex=\"0\">\n", h->f);
-        svg_open(h->f, "icicle", RP_WIDTH, 4 * ROW, false, "Time by layer, phase and expert",
+        svg_open(h->f, "icicle", HTML_WIDTH, 4 * ROW, false, "Time by layer, phase and expert",
                  "The tables of phases, layers and experts above have the same figures.");
         rows(&c);
         fputs("</svg></figure>\n", h->f);

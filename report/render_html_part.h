@@ -4,18 +4,19 @@
 
 #include "report/render_html.h"
 
+#include "report/ab.h"
 #include "report/format.h"
 
-#define RP_BINS  600 /* columns of a timeline */
-#define RP_WIDTH 1000.0
-#define RP_LABEL 96
+#define HTML_BINS  600 /* columns of a timeline */
+#define HTML_WIDTH 1000.0
+#define HTML_LABEL 96
 
 struct rp_timeline {
     uint32_t step;
     uint64_t begin_ns, window_ns; /* window 0: no step could be shown */
     uint32_t n_operation;
-    uint32_t ns[MP_PASS_COUNT][MP_PHASE_COUNT][RP_BINS];
-    int16_t layer[RP_BINS]; /* the one with most time; -1 none */
+    uint32_t ns[MP_PASS_COUNT][MP_PHASE_COUNT][HTML_BINS];
+    int16_t layer[HTML_BINS]; /* the one with most time; -1 none */
 };
 
 struct html_gauge {
@@ -26,14 +27,15 @@ struct rp_html_data {
     struct rp_timeline timeline;
     struct html_gauge gauge[RP_GAUGE_COUNT];
     uint64_t throttled; /* seconds with a reason to throttle */
+    struct rp_ab *ab;   /* a before/after inside the run; NULL: none */
 };
 
 struct rp_html {
     FILE *f;
     const struct rp_page *page;
     size_t n;
-    bool is_pair;            /* before and after */
-    char (*label)[RP_LABEL]; /* (n) */
+    bool is_pair;              /* before and after */
+    char (*label)[HTML_LABEL]; /* (n) */
 };
 
 /* ---- text: everything that comes from outside goes through html_text ----------------------------- */
@@ -55,9 +57,22 @@ void html_percent(FILE *f, struct mp_val v);
 void svg_open(FILE *f, const char *classes, double width, double height, bool stretch,
               const char *title, const char *desc);
 
+struct html_bar {
+    const char *name;
+    char right[80];
+    double phase_s[MP_PHASE_COUNT], idle_s; /* of a mean step */
+};
+
+/* A step by phase, as wide as its share of max. */
+void html_bar(FILE *f, const struct html_bar *b, double max);
+void html_bar_axis(FILE *f, double max);
+
 /* ---- parts of the page ----------------------------------------------------------------------------- */
 
 void html_verdict(struct rp_html *h);
+/* The headline of a before/after; false when there is none to put. */
+bool html_ab_sentence(FILE *f, const struct rp_ab *ab);
+void html_ab(struct rp_html *h);
 void html_where(struct rp_html *h);
 void html_timeline(struct rp_html *h);
 void html_heat(struct rp_html *h);

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define PLOT_W  720.0 /* of RP_WIDTH; the rest is the histogram */
+#define PLOT_W  720.0 /* of HTML_WIDTH; the rest is the histogram */
 #define LEFT    64.0
 #define PLOT_H  150.0
 #define BINS    24
@@ -50,7 +50,7 @@ static void axis_lines(FILE *f, const struct axis *a)
         fprintf(f,
                 "<line class=\"axis\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\"/><text "
                 "class=\"mute\" x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
-                LEFT, RP_WIDTH, y_of(a, v), y_of(a, v), LEFT - 6, y_of(a, v) + 4,
+                LEFT, HTML_WIDTH, y_of(a, v), y_of(a, v), LEFT - 6, y_of(a, v) + 4,
                 rp_fmt_seconds(fig, (struct mp_val){v, MP_MEASURED}));
 }
 
@@ -95,7 +95,7 @@ static void histogram(FILE *f, const struct axis *a, const struct rp_step_stat *
                       size_t n)
 {
     uint32_t bin[BINS] = {0}, most = 1;
-    double high = PLOT_H / BINS, lane = (RP_WIDTH - PLOT_W) / (double)n;
+    double high = PLOT_H / BINS, lane = (HTML_WIDTH - PLOT_W) / (double)n;
 
     for (uint32_t k = 0; k < s->count; k++) {
         int b = (int)((s->seconds[k] - a->low) / (a->high - a->low) * BINS);
@@ -163,7 +163,7 @@ void html_steps(struct rp_html *h)
         return;
     }
     fputs("<figure class=\"scroll\" tabindex=\"0\">", h->f);
-    svg_open(h->f, "wide", RP_WIDTH, PLOT_H + 16, false, "Step times",
+    svg_open(h->f, "wide", HTML_WIDTH, PLOT_H + 16, false, "Step times",
              "A dot a step in order, and a histogram of the same times.");
     axis_lines(h->f, &a);
     for (size_t i = 0; i < h->n; i++)

@@ -6,7 +6,7 @@
 
 static double bin_ns(const struct rp_timeline *t)
 {
-    return (double)t->window_ns / RP_BINS;
+    return (double)t->window_ns / HTML_BINS;
 }
 
 /* Streams that overlap make more time than there is: scaled down to the column. */
@@ -34,14 +34,14 @@ static void lane_phase(FILE *f, const struct rp_timeline *t, int pass, int phase
     int bin = 0;
 
     fprintf(f, "<path class=\"c c-%s\" d=\"", mp_phase_name((enum mp_phase)phase));
-    while (bin < RP_BINS) {
+    while (bin < HTML_BINS) {
         double share = t->ns[pass][phase][bin] * column_scale(t, pass, bin);
         double floor = below(t, pass, phase, bin);
         int from = bin++;
 
         if (share < 0.004)
             continue;
-        while (bin < RP_BINS && share > 0.985 &&
+        while (bin < HTML_BINS && share > 0.985 &&
                t->ns[pass][phase][bin] * column_scale(t, pass, bin) > 0.985)
             bin++;
         fprintf(f, "M%d %.1fh%dv%.1fh-%dz", from, (1 - floor - share) * LANE, bin - from,
@@ -52,7 +52,7 @@ static void lane_phase(FILE *f, const struct rp_timeline *t, int pass, int phase
 
 static bool has_time(const struct rp_timeline *t, int pass, int phase)
 {
-    for (int b = 0; b < RP_BINS; b++)
+    for (int b = 0; b < HTML_BINS; b++)
         if (t->ns[pass][phase][b])
             return true;
     return false;
@@ -70,7 +70,7 @@ static void lane(FILE *f, const struct rp_timeline *t, int pass, char *used)
     snprintf(title, sizeof title, "%s over the step", mp_pass_name((enum mp_pass)pass));
     fprintf(f, "<div class=\"lane\"><span>%s</span><div class=\"stretch\">",
             mp_pass_name((enum mp_pass)pass));
-    svg_open(f, "time", RP_BINS, LANE, true, title,
+    svg_open(f, "time", HTML_BINS, LANE, true, title,
              "Phases by colour, filled by the share of time that each has.");
     for (int p = 0; p < MP_PHASE_COUNT; p++)
         if (has_time(t, pass, p)) {
@@ -86,12 +86,12 @@ static void layer_lane(FILE *f, const struct rp_timeline *t)
     int bin = 0, shade = 0;
 
     fputs("<div class=\"lane thin\"><span>layer</span><div class=\"stretch\">", f);
-    svg_open(f, "time", RP_BINS, 20, true, "Decoder layer over the step",
+    svg_open(f, "time", HTML_BINS, 20, true, "Decoder layer over the step",
              "Numbers where a layer is wide enough.");
-    while (bin < RP_BINS) {
+    while (bin < HTML_BINS) {
         int from = bin++, l = t->layer[from];
 
-        while (bin < RP_BINS && t->layer[bin] == l)
+        while (bin < HTML_BINS && t->layer[bin] == l)
             bin++;
         if (l >= 0)
             fprintf(f,
@@ -100,14 +100,14 @@ static void layer_lane(FILE *f, const struct rp_timeline *t)
                     from, bin - from, shade++ % 2 ? ".55" : ".25", l);
     }
     fputs("</svg><div class=\"over\" aria-hidden=\"true\">", f);
-    for (bin = 0; bin < RP_BINS;) {
+    for (bin = 0; bin < HTML_BINS;) {
         int from = bin++, l = t->layer[from];
 
-        while (bin < RP_BINS && t->layer[bin] == l)
+        while (bin < HTML_BINS && t->layer[bin] == l)
             bin++;
         if (l >= 0 && bin - from >= 16)
             fprintf(f, "<span style=\"left:%.2f%%;width:%.2f%%;color:var(--ink)\">%d</span>",
-                    from * 100.0 / RP_BINS, (bin - from) * 100.0 / RP_BINS, l);
+                    from * 100.0 / HTML_BINS, (bin - from) * 100.0 / HTML_BINS, l);
     }
     fputs("</div></div></div>\n", f);
 }

@@ -191,7 +191,7 @@ void html_verdict(struct rp_html *h)
         fputs("No profile could be read.", h->f);
     else if (h->is_pair)
         two_sentence(h->f, h->page[0].report, h->page[1].report);
-    else
+    else if (!html_ab_sentence(h->f, h->page[0].data ? h->page[0].data->ab : NULL))
         one_sentence(h->f, h->page[0].report);
     fputs("</h1>\n", h->f);
     for (size_t i = 0; i < h->n; i++)

@@ -17,20 +17,20 @@ struct part {
     double at, seconds;
 };
 
-static size_t parts_of(const struct rp_report *r, struct part *part)
+static size_t parts_of(const double *phase_s, double idle_s, struct part *part)
 {
     size_t n = 0;
     double at = 0;
 
     for (size_t i = 0; i < MP_PHASE_COUNT; i++) {
-        double s = html_phase_s(r, bar_order[i]);
+        double s = phase_s[bar_order[i]];
 
         if (s <= 0)
             continue;
         part[n++] = (struct part){html_phase(bar_order[i]), mp_phase_name(bar_order[i]), at, s};
         at += s;
     }
-    part[n++] = (struct part){"GPU idle", "idle", at, html_per_step(r, r->idle_s).v};
+    part[n++] = (struct part){"GPU idle", "idle", at, idle_s};
     return n;
 }
 
@@ -51,34 +51,45 @@ static void labels(FILE *f, const struct part *part, size_t n, double max)
     fputs("</div>", f);
 }
 
-static void bar(struct rp_html *h, size_t i, double max)
+void html_bar(FILE *f, const struct html_bar *b, double max)
+{
+    struct part part[MP_PHASE_COUNT + 1];
+    size_t n = parts_of(b->phase_s, b->idle_s, part);
+    char fig[RP_FIG], title[160];
+
+    fputs("<div class=\"bar\"><div class=\"name\"><span>", f);
+    html_text(f, b->name);
+    fprintf(f, "</span><span>%s</span></div>\n<div class=\"stretch\">", b->right);
+    snprintf(title, sizeof title, "%.80s by phase, %.60s", b->name, b->right);
+    svg_open(f, "parts", HTML_WIDTH, 40, true, title, "The table below has the same figures.");
+    for (size_t k = 0; k < n; k++)
+        fprintf(f,
+                "<rect class=\"c edge c-%s\" x=\"%.2f\" y=\"0\" width=\"%.2f\" "
+                "height=\"40\"><title>%s %s</title></rect>\n",
+                part[k].color, part[k].at / max * HTML_WIDTH, part[k].seconds / max * HTML_WIDTH,
+                part[k].name, rp_fmt_seconds(fig, (struct mp_val){part[k].seconds, MP_MEASURED}));
+    fputs("</svg>", f);
+    labels(f, part, n, max);
+    fputs("</div></div>\n", f);
+}
+
+static void page_bar(struct rp_html *h, size_t i, double max)
 {
     const struct rp_report *r = h->page[i].report;
-    struct part part[MP_PHASE_COUNT + 1];
-    size_t n = parts_of(r, part);
-    char mean[RP_FIG], mfu[RP_FIG], title[160];
+    struct html_bar b = {.name = h->n > 1 ? h->label[i] : "mean step"};
+    char mean[RP_FIG], mfu[RP_FIG];
 
     if (r->step.count == 0)
         return;
-    rp_fmt_seconds(mean, r->step.mean_s);
-    fputs("<div class=\"bar\"><div class=\"name\"><span>", h->f);
-    html_text(h->f, h->n > 1 ? h->label[i] : "mean step");
-    fprintf(h->f, "</span><span>%s, MFU %s</span></div>\n<div class=\"stretch\">", mean,
-            rp_fmt_percent(mfu, r->mfu.mfu));
-    snprintf(title, sizeof title, "A mean step of %s by phase", mean);
-    svg_open(h->f, "parts", RP_WIDTH, 40, true, title, "The table below has the same figures.");
-    for (size_t k = 0; k < n; k++)
-        fprintf(h->f,
-                "<rect class=\"c edge c-%s\" x=\"%.2f\" y=\"0\" width=\"%.2f\" "
-                "height=\"40\"><title>%s %s</title></rect>\n",
-                part[k].color, part[k].at / max * RP_WIDTH, part[k].seconds / max * RP_WIDTH,
-                part[k].name, rp_fmt_seconds(mean, (struct mp_val){part[k].seconds, MP_MEASURED}));
-    fputs("</svg>", h->f);
-    labels(h->f, part, n, max);
-    fputs("</div></div>\n", h->f);
+    for (int p = 0; p < MP_PHASE_COUNT; p++)
+        b.phase_s[p] = html_phase_s(r, (enum mp_phase)p);
+    b.idle_s = html_per_step(r, r->idle_s).v;
+    snprintf(b.right, sizeof b.right, "%s, MFU %s", rp_fmt_seconds(mean, r->step.mean_s),
+             rp_fmt_percent(mfu, r->mfu.mfu));
+    html_bar(h->f, &b, max);
 }
 
-static void axis(FILE *f, double max)
+void html_bar_axis(FILE *f, double max)
 {
     double step = html_tick(max, 6);
     char fig[RP_FIG];
@@ -245,8 +256,8 @@ void html_where(struct rp_html *h)
     }
     fputs("<figure>\n", h->f);
     for (size_t i = 0; i < h->n; i++)
-        bar(h, i, max);
-    axis(h->f, max);
+        page_bar(h, i, max);
+    html_bar_axis(h->f, max);
     fputs("</figure>\n", h->f);
     if (h->n == 1)
         table_one(h->f, h->page[0].report);

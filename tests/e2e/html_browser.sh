@@ -23,6 +23,7 @@ page wide layers=94 experts=256 steps=4 grouped
 page empty steps=0
 page one steps=1 layers=1 experts=4
 page unrouted no-routing layers=2 experts=8
+page arms ab=6 layers=2 experts=16
 moeprof report --html pair.html eager.moeprof one.moeprof 2>/dev/null
 
 # browse: frame.html in a browser of its own that finds no host; the DOM after the scripts ran goes to dom,
@@ -35,7 +36,7 @@ browse() {
 }
 
 # What is checked runs in the page itself: the same file with one more script at its end.
-for name in eager hostile wide empty one unrouted pair; do
+for name in eager hostile wide empty one unrouted arms pair; do
     { sed '/<\/body>/,$d' $name.html; echo '<script>'; cat "$root/tests/html/check.js"; echo '</script></body></html>'; } >checked.html
     for width in 400 1400; do
         sed "s/WIDTH/$width/" "$root/tests/html/frame.html" >frame.html

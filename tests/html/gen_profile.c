@@ -24,12 +24,13 @@ int main(int argc, char **argv)
         .grouped = number(argc, argv, "grouped", 0),
         .checkpoint = number(argc, argv, "checkpoint", 0),
         .hostile = number(argc, argv, "hostile", 0),
+        .ab_blocks = (int)number(argc, argv, "ab", 0),
         .no_routing = number(argc, argv, "no-routing", 0),
     };
 
     if (argc < 2) {
         fputs("usage: gen_profile FILE [steps=N] [events=N] [layers=N] [experts=N] [grouped] "
-              "[checkpoint] [hostile] [no-routing]\n",
+              "[checkpoint] [hostile] [no-routing] [ab=BLOCKS]\n",
               stderr);
         return 2;
     }

@@ -126,6 +126,24 @@ static void every_page(void **state)
     }
 }
 
+/* A before/after inside the run: its own headline, a dot a block, a bar an arm. */
+static void arms(void **state)
+{
+    struct shown s;
+    char *text;
+
+    (void)state;
+    shown_make(&s, (struct made){.layers = 2, .experts = 16, .ab_blocks = 6});
+    text = page_of(&s, 1);
+    holds(text);
+    assert_non_null(strstr(text, "the work a second (95&nbsp;% interval"));
+    assert_non_null(strstr(text, "inside this run"));
+    assert_int_equal(count_of(text, "class=\"parts\""), 3);
+    assert_int_equal(count_of(text, "r=\"5\""), 12);
+    free(text);
+    shown_release(&s);
+}
+
 static void pair_and_ranks(void **state)
 {
     struct shown s[3];
@@ -193,9 +211,9 @@ static void wide(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_page), cmocka_unit_test(every_page),
-                                       cmocka_unit_test(pair_and_ranks), cmocka_unit_test(bar_sums),
-                                       cmocka_unit_test(wide)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_page),    cmocka_unit_test(every_page), cmocka_unit_test(arms),
+        cmocka_unit_test(pair_and_ranks), cmocka_unit_test(bar_sums),   cmocka_unit_test(wide)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
