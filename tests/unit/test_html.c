@@ -64,9 +64,7 @@ static void balanced(const char *text)
         sscanf(p + 1 + is_end, "%15[a-z0-9]", name);
         for (size_t i = 0; i < countof(empty); i++)
             is_empty |= strcmp(name, empty[i]) == 0;
-        if (is_empty &&
-            !(strcmp(name, "rect") == 0 && strncmp(strchr(p, '>'), "><title>", 8) == 0) &&
-            !(strcmp(name, "path") == 0 && strncmp(strchr(p, '>'), "><title>", 8) == 0) && !is_end)
+        if (is_empty && !is_end && strncmp(strchr(p, '>'), "><title>", 8) != 0)
             continue;
         if (is_end) {
             assert_true(depth > 0);
