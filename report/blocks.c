@@ -165,6 +165,8 @@ static void pairs_take(struct pairs *p, const struct rp_ab_block *block, size_t 
 
 /* ---- what it is worth --------------------------------------------------------------------------- */
 
+#define FLOOR_MIN 4 /* neighbours of one arm */
+
 static int floor_find(struct rp_contrast *out, const struct pairs *p, uint64_t seed)
 {
     struct rp_interval in;
@@ -172,7 +174,7 @@ static int floor_find(struct rp_contrast *out, const struct pairs *p, uint64_t s
 
     out->n_floor = (unsigned)p->n_same;
     out->margin = RP_MARGIN;
-    if (p->n_same < RP_MIN_PAIRS - 1)
+    if (p->n_same < FLOOR_MIN)
         return MP_OK;
     if ((rc = rp_boot_mean(&in, p->same, p->n_same, seed + 1)))
         return rc;

@@ -16,7 +16,7 @@
 #define RP_AB_DROP   2  /* after each switch: autotuning, allocator, caches, clock */
 #define RP_AB_BLOCKS 10 /* an arm */
 #define RP_AB_NAME   64
-#define RP_MIN_PAIRS 5    /* fewer are never more than inconclusive */
+#define RP_MIN_PAIRS 6    /* the fewest whose signs alone can reach 5 %; fewer are inconclusive */
 #define RP_MARGIN    0.01 /* differences below it interest nobody, and no clock holds them */
 
 /* ---- the order ---------------------------------------------------------------------------------- */
@@ -50,15 +50,21 @@ struct rp_ab_step {
 /* The first unit that every step knows that counts; RP_WORK_STEP always is. */
 enum rp_work rp_work_choose(const struct rp_ab_step *step, size_t n);
 
-enum rp_ab_memory { RP_ALLOCATED = 0, RP_ALLOCATED_PEAK, RP_RESERVED, RP_RESERVED_PEAK, RP_AB_MEMORY };
+enum rp_ab_memory {
+    RP_ALLOCATED = 0,
+    RP_ALLOCATED_PEAK,
+    RP_RESERVED,
+    RP_RESERVED_PEAK,
+    RP_AB_MEMORY
+};
 
 struct rp_ab_block {
     uint32_t arm, pair;
-    uint32_t from_step;             /* the first step under the arm */
-    uint32_t first_step, last_step; /* those that count */
+    uint32_t from_step;              /* the first step under the arm */
+    uint32_t first_step, last_step;  /* those that count */
     uint32_t traced_from, traced_to; /* steps for attribution; from > to: none */
-    bool is_cut;                    /* the job or the arm ended inside it, or its steps are missing */
-    double memory[RP_AB_MEMORY];    /* bytes by torch's allocator, peaks of this block; NaN unknown */
+    bool is_cut;                 /* the job or the arm ended inside it, or its steps are missing */
+    double memory[RP_AB_MEMORY]; /* bytes by torch's allocator, peaks of this block; NaN unknown */
     /* found by rp_block_sum: */
     uint32_t n_step;      /* used of them */
     double seconds, work; /* their sums */

@@ -35,7 +35,7 @@ static int help(void)
          "                       eager, grouped_mm, batched_mm and all that the job has "
          "registered.\n"
          "                       original,original tells what equal arms differ by here\n"
-         "  --blocks N           of each arm (default 10; fewer than 5 are never conclusive)\n"
+         "  --blocks N           of each arm (default 10; fewer than 6 are never conclusive)\n"
          "  --steps-per-block N  that count (default 8), behind 2 that settle; 3 more are traced "
          "to see\n"
          "                       where the time goes, where the guest can pause tracing\n"

@@ -41,17 +41,17 @@ expect 0 moeprof ab --from b.moeprof --md
 # Equal arms; three arms, one of them not there, and what to do about it.
 expect 0 moeprof ab --arms original,original --blocks 10 --end-job -o aa.moeprof -- "$job"
 holds aa.moeprof 'r["speedup"]["verdict"] == "no difference" and r["speedup"]["floor"] < 0.01'
-expect 0 moeprof ab --arms original,scattermoe,moeprof,deepgemm --blocks 5 --end-job -o many.moeprof -- "$job"
+expect 0 moeprof ab --arms original,scattermoe,moeprof,deepgemm --blocks 6 --end-job -o many.moeprof -- "$job"
 holds many.moeprof '[a["status"] for a in r["arms"]] == ["measured", "refused", "measured", "refused"]'
 holds many.moeprof '"ALL_EXPERTS_FUNCTIONS.register" in r["arms"][1]["why"] and "deep_gemm" in r["arms"][3]["why"]'
 holds many.moeprof 'r["speedup"]["verdict"] == "faster" and r["arms"][2]["speedup"]["verdict"] == "faster"'
 
 # A guest that can do less, or answers late: fewer facts, the same result.
-expect 0 moeprof ab --blocks 5 --end-job -o less.moeprof -- "$job" no-trace no-memory
+expect 0 moeprof ab --blocks 6 --end-job -o less.moeprof -- "$job" no-trace no-memory
 said "cannot pause tracing"
 holds less.moeprof 'r["speedup"]["verdict"] == "faster" and not r["method"]["is_untraced"] and r["arms"][0]["peak_memory_bytes"] is None'
 holds less.moeprof 'r["arms"][0]["phases"]["expert"] > 0 and any("traced too" in n for n in r["notes"])'
-expect 0 moeprof ab --blocks 5 --end-job -o late.moeprof -- "$job" late=7
+expect 0 moeprof ab --blocks 6 --end-job -o late.moeprof -- "$job" late=7
 holds late.moeprof 'r["speedup"]["verdict"] == "faster" and not any(b["is_cut"] for b in r["blocks"])'
 
 # Numbers that differ: nothing is swapped, and the exit code says so.
@@ -78,8 +78,8 @@ expect 0 moeprof ab --blocks 2 --wait -o wait.moeprof -- "$job" end=400
 expect 0 moeprof ab --blocks 2 --end-job --kill-after 1 -o kill.moeprof -- bash -c "trap '' INT; '$job'; true"
 
 # Ranks are driven as one.
-expect 0 moeprof ab --blocks 5 -o ranks.moeprof -- bash -c "'$job' rank=1 world=2 end=500 & '$job' rank=0 world=2 end=500; wait"
-holds ranks.moeprof 'r["speedup"]["verdict"] == "faster" and len(r["blocks"]) == 10'
+expect 0 moeprof ab --blocks 6 -o ranks.moeprof -- bash -c "'$job' rank=1 world=2 end=500 & '$job' rank=0 world=2 end=500; wait"
+holds ranks.moeprof 'r["speedup"]["verdict"] == "faster" and len(r["blocks"]) == 12'
 
 # Wrong use.
 expect 2 moeprof ab

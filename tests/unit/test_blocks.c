@@ -131,6 +131,13 @@ static const struct noise quiet = {.sd = 0.002}, rough = {.sd = 0.03},
                           drifting = {.sd = 0.005, .drift = 0.2},
                           spiky = {.sd = 0.01, .spike = 0.03};
 
+static bool is_told_apart(const struct noise *noise, unsigned n_block, uint64_t seed)
+{
+    enum rp_verdict v = experiment(noise, 1, n_block, seed).verdict;
+
+    return v == RP_FASTER || v == RP_SLOWER;
+}
+
 static void equal_arms(void **state)
 {
     static const struct noise *const kind[] = {&quiet, &rough, &wandering, &drifting, &spiky};
@@ -139,14 +146,25 @@ static void equal_arms(void **state)
     for (size_t k = 0; k < countof(kind); k++) {
         int wrong = 0;
 
-        for (uint64_t seed = 0; seed < 20; seed++) {
-            enum rp_verdict v = experiment(kind[k], 1, BLOCKS, 1000 * k + seed).verdict;
-
-            wrong += v == RP_FASTER || v == RP_SLOWER;
-        }
+        for (uint64_t seed = 0; seed < 20; seed++)
+            wrong += is_told_apart(kind[k], BLOCKS, 1000 * k + seed);
         if (wrong > 1)
             fail_msg("noise %zu: %d of 20 A/A runs tell equal arms apart", k, wrong);
     }
+}
+
+/* The shortest runs that may be conclusive, many of them. */
+static void equal_arms_few_blocks(void **state)
+{
+    static const struct noise *const kind[] = {&quiet, &rough, &wandering, &drifting, &spiky};
+    int wrong = 0;
+
+    (void)state;
+    for (size_t k = 0; k < countof(kind); k++)
+        for (uint64_t seed = 0; seed < 80; seed++)
+            wrong += is_told_apart(kind[k], RP_MIN_PAIRS, 7000 * (k + 1) + seed);
+    if (wrong > 20)
+        fail_msg("%d of 400 A/A runs tell equal arms apart: more than 5 %%", wrong);
 }
 
 static void real_differences(void **state)
@@ -192,13 +210,13 @@ static void detectable_is_detected(void **state)
 
 static void few_pairs(void **state)
 {
-    struct rp_contrast c = experiment(&quiet, 2, 4, 1);
+    struct rp_contrast c = experiment(&quiet, 2, 5, 1);
     struct rp_ab_block block[4] = {{.arm = 0, .pair = 0, .work = 1, .seconds = 1},
                                    {.arm = 1, .pair = 0, .work = 1, .seconds = 1, .is_cut = true}};
 
     (void)state;
     assert_int_equal(c.verdict, RP_INCONCLUSIVE); /* however large the difference */
-    assert_string_equal(c.why, "only 4 pairs of blocks, 5 are needed");
+    assert_string_equal(c.why, "only 5 pairs of blocks, 6 are needed");
     assert_int_equal(rp_contrast(&c, block, 2, 1, 0), MP_OK);
     assert_true(!c.is_known && c.n_pair == 0 && c.n_cut == 1 && c.floor.basis == MP_UNKNOWN);
     assert_int_equal(c.verdict, RP_INCONCLUSIVE);
@@ -245,13 +263,10 @@ static void steadiness(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plan_laws),
-        cmocka_unit_test(block_sums),
-        cmocka_unit_test(equal_arms),
-        cmocka_unit_test(real_differences),
-        cmocka_unit_test(detectable_is_detected),
-        cmocka_unit_test(few_pairs),
-        cmocka_unit_test(steadiness),
+        cmocka_unit_test(plan_laws),        cmocka_unit_test(block_sums),
+        cmocka_unit_test(equal_arms),       cmocka_unit_test(equal_arms_few_blocks),
+        cmocka_unit_test(real_differences), cmocka_unit_test(detectable_is_detected),
+        cmocka_unit_test(few_pairs),        cmocka_unit_test(steadiness),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
