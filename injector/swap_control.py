@@ -334,7 +334,7 @@ def check(unit, experts, capture):
 
 def post_parity(ticket, result):
     values = tuple(UNKNOWN if v is None else float(v) for v in (result.error, result.own_error, result.ratio, result.tokens))
-    guest.post(ticket, (PARITY, 0, result.layer, 0 if result.why else YES, values, result.name, result.why or ""))
+    guest.post(ticket, (PARITY, 0, result.layer, 0 if result.why else YES, values, result.name, result.why or result.note))
 
 
 def loss_like(output):

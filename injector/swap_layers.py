@@ -85,7 +85,9 @@ class Unit:
     def own(self):
         """The job's own method."""
         site = self.site()
-        kept = site.__dict__.get("_moeprof_own")
+        kept, there = site.__dict__.get("_moeprof_own"), site.__dict__.get(self.attr)
+        if kept is None and there is not None and not isinstance(there, Site):
+            kept = there
         return kept if kept is not None else types.MethodType(getattr(type(site), self.attr), site)
 
     def installed(self):

@@ -3,6 +3,8 @@
 One step is listened to: of each layer the first call that a gradient comes back to. A sample of its tokens is kept,
 evenly spaced: experts treat tokens one by one, so a sample is a smaller batch of the same job.
 What is compared: output, gradients of the input, of the router's part (leaf) and of every weight that the job trains.
+Under autocast an own arm may compute in fp32 all the same (grouped_mm does): then the autocast dtype's rounding is the
+scale, and that is said.
 The measure is the distance from an fp64 reference over the reference's norm, and the job's own arm sets the scale:
 the other arm may be at most TIMES as far away, plus half a rounding step. Whole tensors hide a wrong row, so the worst
 row of output, input and leaf gradient has a bound too. An own arm that is itself far away from what its weights say
@@ -114,6 +116,7 @@ class Result:
 
     def __init__(self, layer, name="", error=None, own_error=None, tokens=0, why=None):
         self.layer, self.name, self.error, self.own_error, self.tokens, self.why = layer, name, error, own_error, tokens, why
+        self.note = ""  # what a user should know although it passed
 
     @property
     def ratio(self):
@@ -155,10 +158,10 @@ def compare(unit, experts, capture):
         if any(hasattr(w, "_local_tensor") for w in weights):
             raise Refused("its weights are sharded where it runs (a DTensor that is not local)")
         own_one = grads_of(lambda x, leaf: unit.own_run(x, index, leaf), capture.x, capture.leaf, weights, capture)
+        unit.skips = own_skips(unit, capture, index)
         new_one = grads_of(lambda x, leaf: unit.run(experts, x, index, leaf), capture.x, capture.leaf, weights, capture)
     if getattr(experts, "failed", None):
         raise Refused(experts.failed)
-    unit.skips = own_skips(unit, own_one[3], index)
     return judge(unit, capture, own_one, new_one, measure(unit, capture, index, weights, own_one, new_one))
 
 
@@ -166,13 +169,13 @@ def autocast(kind, dtype):
     return torch.autocast(kind, dtype=dtype) if dtype is not None else torch.autocast(kind, enabled=False)
 
 
-def own_skips(unit, grads, index):
-    """True when the job's own loop leaves experts without tokens without a gradient."""
-    if not isinstance(unit, ListUnit):
+def own_skips(unit, capture, index):
+    """True when the job's own loop leaves experts without tokens without a gradient: asked with one token."""
+    trained = [w for w in unit.weights.tensors() if w.requires_grad]
+    if not isinstance(unit, ListUnit) or not trained:
         return False
-    idle = set(range(unit.n)) - set(torch.unique(index).tolist())
-    seen = [grads[e] for e in idle if unit.weights.tensors()[e].requires_grad]
-    return unit.skips if not seen else seen[0] is None
+    out = unit.own_run(capture.x[:1], index[:1], capture.leaf[:1])
+    return any(grad is None for grad in torch.autograd.grad(out.sum(), trained, allow_unused=True))
 
 
 @torch.no_grad()
@@ -271,8 +274,12 @@ def judge(unit, capture, own_one, new_one, table):
                 return worst
             continue
         own_error, new_error = (own_sum / norm) ** 0.5, (new_sum / norm) ** 0.5
-        why = verdict(name, half_step, FAR.get(dtype, FAR_HALF), own_error, new_error)
-        row_error, row_bound = (new_row / row) ** 0.5 if row else 0.0, 2 * half_step + ROW_TIMES * (own_row / row) ** 0.5 if row else 1.0
+        scale = own_error
+        if capture.cast is not None and own_error < half_step / 8:
+            scale, worst.note = half_step, ("the job's own arm is outside of autocast here and computes in %s, this one in %s"
+                                            % (plain_name(unit.weights.tensors()[0].dtype), plain_name(dtype)))
+        why = verdict(name, half_step, FAR.get(dtype, FAR_HALF), own_error, scale, new_error)
+        row_error, row_bound = row_errors(row, own_row, new_row, half_step, scale)
         if why is None and not row_error <= row_bound:
             why = "a row of %s differs: error %.2g, bound %.2g" % (name, row_error, row_bound)
         if worst.error is None or why or new_error / (own_error + half_step) > worst.error / (worst.own_error + half_step):
@@ -282,10 +289,21 @@ def judge(unit, capture, own_one, new_one, table):
     return worst
 
 
-def verdict(name, half_step, far, own_error, new_error):
+def plain_name(dtype):
+    return str(dtype).replace("torch.", "")
+
+
+def row_errors(row, own_row, new_row, half_step, scale):
+    """Error of the worst row over the largest row, and its bound."""
+    if not row:
+        return 0.0, 1.0
+    return (new_row / row) ** 0.5, 2 * half_step + ROW_TIMES * max((own_row / row) ** 0.5, scale)
+
+
+def verdict(name, half_step, far, own_error, scale, new_error):
     if not own_error <= far:
         return ("%s of the job's own arm is %.2g away from what its weights say: adapters or a layout that are not seen"
                 % (name, own_error))
-    if not new_error <= TIMES * own_error + half_step:
+    if not new_error <= TIMES * scale + half_step:
         return "%s: error %.2g, the job's own arm %.2g" % (name, new_error, own_error)
     return None

@@ -1,0 +1,588 @@
+"""What test_swap.py runs, each in a process of its own under the real guest: python swap_scenarios.py NAME [ARGUMENT].
+
+A scenario is a function; it asserts, and returns nothing. Tools are played by swap_client on the same thread: a
+request is sent, steps are trained, the answer is read.
+"""
+import contextlib
+import copy
+import gc
+import os
+import pickle
+import sys
+import tempfile
+
+import torch
+
+import models
+import swap_client as wire
+from swap_client import ask
+
+torch.set_num_threads(1)
+
+
+class Job:
+    """A plain loop on a tiny model; steps are the same for the same seed."""
+
+    def __init__(self, model, accum=1, lr=1e-3, autocast=None, dtype=None, **inputs):
+        self.model, self.accum, self.autocast, self.inputs = model, accum, autocast, inputs
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
+        self.generator = torch.Generator().manual_seed(3)
+        self.losses = []
+
+    def step(self):
+        for _ in range(self.accum):
+            ids = torch.randint(3, 96, (2, 12), generator=self.generator)
+            with torch.autocast("cpu", dtype=self.autocast) if self.autocast else contextlib.nullcontext():
+                loss = models.loss_of(self.model(input_ids=ids, labels=ids, **self.inputs))
+            loss.backward()
+            self.losses.append(loss.item())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def steps(self, n):
+        for _ in range(n):
+            self.step()
+        return self.losses[-n * self.accum:]
+
+
+def attached(job, steps=3):
+    """Enters the process, trains until the model is known, and connects."""
+    folder = tempfile.mkdtemp()
+    wire.attach(folder)
+    job.steps(steps)
+    job.folder = folder
+    return wire.Client(folder)
+
+
+def on(client, job, arm="moeprof", code=wire.OK, steps=2, **fields):
+    rows = ask(client, job.step, wire.SWAP, steps=steps, name=arm, **fields)
+    assert rows[-1].code == code, rows[-1]
+    return rows
+
+
+def off(client, job):
+    return on(client, job, "original")
+
+
+def sites(model):
+    """Modules whose instance carries a swapped method."""
+    return [m for m in model.modules() for name in ("forward", "moe") if hasattr(m.__dict__.get(name), "moeprof_arm")]
+
+
+def close(a, b, tolerance):
+    return len(a) == len(b) and all(abs(x - y) <= tolerance * max(1.0, abs(y)) for x, y in zip(a, b))
+
+
+def grads(model, seed=11, **inputs):
+    """Loss and every gradient of one batch."""
+    ids = torch.randint(3, 96, (2, 12), generator=torch.Generator().manual_seed(seed))
+    model.zero_grad(set_to_none=True)
+    torch.manual_seed(seed)  # PhiMoE's router samples
+    out = model(input_ids=ids, labels=ids, **inputs)
+    out.loss.backward()
+    found = {name: p.grad for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    return out, found
+
+
+def same_bits(a, b):
+    return a.keys() == b.keys() and all((x is None) == (b[k] is None) and (x is None or torch.equal(x, b[k])) for k, x in a.items())
+
+
+def near(a, b, tolerance):
+    for name, x in a.items():
+        y = b[name]
+        assert (x is None) == (y is None), name
+        if x is not None:
+            error = (x.double() - y.double()).norm() / y.double().norm().clamp_min(1e-12)
+            assert error <= tolerance, (name, float(error))
+
+
+# ---------------------------------------------------------------------------------------------------------
+
+def family(name):
+    """Loss curve, gradients, aux losses, bits after off, copies, for one family."""
+    plain = Job(models.make(name))
+    reference = plain.steps(12)
+    job = Job(models.make(name))
+    client = attached(job)
+    state = ask(client, job.step, wire.STATUS, steps=1)
+    layers = [m for m in state if m.kind == wire.LAYER]
+    assert all(m.flags & wire.YES for m in layers), layers
+    assert [m.layer for m in layers] == list(models.expectation(name)[0])
+    rows = on(client, job)
+    parity = [m for m in rows if m.kind == wire.PARITY]
+    assert [m.layer for m in parity] == [m.layer for m in layers] and all(m.value[0] < 1e-5 for m in parity)
+    assert len(sites(job.model)) == len(layers)
+    assert job.losses == reference[:len(job.losses)][:5] + job.losses[5:]  # until the swap, bit by bit
+    job.steps(12 - len(job.losses))
+    assert close(job.losses, reference, 2e-4), (job.losses, reference)
+
+    copied, pickled = copy.deepcopy(job.model), pickle.loads(pickle.dumps(job.model))
+    assert not sites(copied) and not sites(pickled)
+    router = {"output_router_logits": True} if hasattr(job.model.config, "output_router_logits") else {}
+    if name == "granitemoe":
+        router = {}  # transformers 5.17 fails on its own with it: no logits are recorded
+    swapped_out, swapped = grads(job.model, **router)
+    own_out, own = grads(copied, **router)
+    near(swapped, own, 1e-5)
+    if getattr(own_out, "aux_loss", None) is not None:
+        assert own_out.aux_loss.item() and abs(own_out.aux_loss.item() - swapped_out.aux_loss.item()) < 1e-6
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(own_out.router_logits, swapped_out.router_logits))
+
+    off(client, job)
+    assert not sites(job.model) and "_moeprof_own" not in str([list(m.__dict__) for m in job.model.modules()])
+    for to in (copied, pickled):
+        to.load_state_dict(job.model.state_dict())
+        assert same_bits(grads(job.model)[1], grads(to)[1])
+
+
+def fp64():
+    """Gradients of a double model: the kernels' reference against autograd."""
+    model = models.make("qwen3_moe").double()
+    if models.V5:
+        model.set_experts_implementation("eager")  # grouped_mm takes no doubles
+    job = Job(model)
+    client = attached(job)
+    on(client, job)
+    own = copy.deepcopy(job.model)
+    near(grads(job.model)[1], grads(own)[1], 1e-9)
+
+
+def many_times():
+    """100 times on and off: nothing grows, and the same bits after each off."""
+    job = Job(models.make("qwen3_moe"), lr=0.0)
+    job.optimizer.param_groups[0]["weight_decay"] = 0.0
+    client = attached(job)
+    before = grads(job.model)[1]  # takes the place of the forward that a boundary would come before
+    on(client, job, steps=3)
+    for i in range(100):
+        off(client, job)
+        if i % 10 == 0:
+            assert same_bits(grads(job.model)[1], before)
+        on(client, job)
+        client.notices.clear()
+        client.rows.clear()
+        if i == 20:
+            gc.collect()
+            objects, memory = len(gc.get_objects()), rss()
+    gc.collect()
+    assert len(gc.get_objects()) - objects < 200, len(gc.get_objects()) - objects
+    assert rss() - memory < 8 << 20, rss() - memory
+
+
+def rss():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def checkpointing(kind):
+    def make():
+        model = models.make("qwen3_moe")
+        model.gradient_checkpointing_enable({"use_reentrant": kind == "reentrant"})
+        model.enable_input_require_grads()
+        return model
+    reference = Job(make()).steps(10)
+    job = Job(make())
+    client = attached(job)
+    on(client, job)
+    job.steps(10 - len(job.losses))
+    assert close(job.losses, reference, 2e-4)
+    assert sites(job.model)
+
+
+def routing_flips():
+    """A checkpoint's replay that routes otherwise: the saved tensors keep their shapes, so nothing is raised."""
+    model = models.make("qwen3_moe")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    job = Job(model)
+    client = attached(job)
+    on(client, job)
+
+    def flip(module, args):
+        if torch._C._current_graph_task_id() != -1:
+            return (args[0] + torch.randn_like(args[0]),) + args[1:]
+    for layer in model.model.layers:
+        router = layer.mlp.gate
+        router.register_forward_pre_hook(flip)
+    job.steps(3)
+    assert sites(model)
+
+
+def accumulation():
+    reference = Job(models.make("mixtral"), accum=3).steps(6)
+    job = Job(models.make("mixtral"), accum=3)
+    client = attached(job, steps=2)
+    on(client, job)
+    job.steps(2)
+    assert close(job.losses, reference, 2e-4)
+
+
+def frozen(what):
+    def make():
+        model = models.make("qwen3_moe")
+        for name, p in model.named_parameters():
+            if (what == "experts" and "experts" in name) or (what == "router" and "mlp.gate." in name) or (
+                    what == "down" and "down_proj" in name) or (what == "all but the head" and "lm_head" not in name):
+                p.requires_grad_(False)
+        return model
+    reference = Job(make()).steps(9)
+    job = Job(make())
+    client = attached(job)
+    on(client, job, steps=4)
+    job.steps(9 - len(job.losses))
+    assert sites(job.model) and close(job.losses, reference, 2e-4)
+    near(grads(job.model)[1], grads(copy.deepcopy(job.model))[1], 1e-5)
+
+
+def autocast(dtype):
+    """fp32 master weights under autocast: a shadow in the compute dtype, made anew each step."""
+    dtype = getattr(torch, dtype)
+    job = Job(models.make("qwen3_moe"), autocast=dtype, lr=1e-2)
+    client = attached(job)
+    rows = on(client, job)
+    assert all(m.value[0] < 0.02 for m in rows if m.kind == wire.PARITY)
+    call = sites(job.model)[0].forward.experts
+    first = [t.clone() for t in call.kept[1]]
+    job.steps(2)
+    assert sites(job.model)
+    assert call.kept[1][0].dtype is dtype and not torch.equal(first[0], call.kept[1][0])
+    own = copy.deepcopy(job.model)
+    with torch.autocast("cpu", dtype=dtype):
+        a, b = grads(job.model)[1], grads(own)[1]
+    assert all(g is None or g.dtype is torch.float32 for g in a.values())
+    near(a, b, 0.05)
+
+
+def bfloat16():
+    """bf16 weights; routers of Mixtral and DeepSeek hand over fp32 weights."""
+    for name in ("qwen3_moe", "deepseek_v3"):
+        job = Job(models.make(name).bfloat16())
+        client = attached(job, steps=6) if name == "qwen3_moe" else reattached(job, client, folder)
+        folder = job.folder
+        on(client, job)
+        assert sites(job.model)
+        near(grads(job.model)[1], grads(copy.deepcopy(job.model))[1], 0.08)
+
+
+def reattached(job, client, folder):
+    """Another model in the same process: the guest follows once it trains."""
+    job.folder = folder
+    job.steps(8)
+    return client
+
+
+def lora():
+    """Adapters on stacked experts: PEFT's parametrization is what the kernels read, and its A and B get gradients."""
+    import peft
+
+    def make():
+        torch.manual_seed(0)
+        model = peft.get_peft_model(models.make("qwen3_moe"), peft.LoraConfig(
+            r=4, target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]))
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(p, std=0.05)
+        return model.train()
+    reference = Job(make()).steps(10)
+    job = Job(make())
+    client = attached(job)
+    rows = on(client, job)
+    assert all(m.flags & wire.YES for m in rows if m.kind == wire.PARITY)
+    job.steps(10 - len(job.losses))
+    assert sites(job.model) and close(job.losses, reference, 2e-4)
+    trained = {name: g for name, g in grads(job.model)[1].items() if g is not None}
+    assert any("experts" in name and "lora_A" in name for name in trained) and not any("base_layer.gate_up" in n for n in trained)
+    swapped, own = grads(job.model)[1], None
+    off(client, job)
+    on(client, job)
+    swapped = grads(job.model)[1]
+    copied = copy.deepcopy(job.model)
+    own = grads(copied)[1]
+    near(swapped, own, 1e-5)
+
+
+def lora_listed():
+    """Adapters on one Linear an expert are refused by name."""
+    import peft
+    job = Job(peft.get_peft_model(models.make("qwen3_moe"), peft.LoraConfig(r=4, target_modules=["gate_proj", "down_proj"])).train())
+    client = attached(job)
+    rows = on(client, job, code=wire.ENOTSUP)
+    assert "layer 0" in rows[-1].text and "adapters" in rows[-1].text, rows[-1]
+
+
+def sentinels():
+    """Expert parallelism marks choices of other ranks by an index of E and a weight of 0."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    experts = sites(job.model)[0]
+    x = torch.randn(20, 32, requires_grad=True)
+    index = torch.randint(0, 9, (20, 2))
+    score = torch.rand(20, 2).masked_fill(index == 8, 0.0).requires_grad_()
+    own, swapped = type(experts).forward.__wrapped__(experts, x, index.clamp(max=7), score), experts.forward(x, index, score)
+    assert torch.allclose(own, swapped, atol=1e-6)
+    a = torch.autograd.grad(own.sum(), [x, *experts.parameters()])
+    b = torch.autograd.grad(swapped.sum(), [x, *experts.parameters()])
+    assert all(torch.allclose(p, q, atol=1e-5) for p, q in zip(a, b))
+
+
+def odd_calls():
+    """No tokens, one token, twice in one graph, without gradients, rows that are views, an expanded gradient."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    experts = sites(job.model)[0]
+    own = lambda *a: type(experts).forward.__wrapped__(experts, *a)
+    wide = torch.randn(30, 64)
+    for x in (wide[:0, :32], wide[:1, :32], wide[:, 32:], wide[::3, :32], wide[:, :32].t().contiguous().t()):
+        x = x.detach().requires_grad_()
+        index = torch.randint(0, 8, (x.shape[0], 4))[:, ::2]
+        score = torch.rand(x.shape[0], 2, requires_grad=True)
+        pair = [f(x, index, score) + f(x * 2, index, score) for f in (own, experts.forward)]
+        assert torch.allclose(pair[0], pair[1], atol=1e-6)
+        wanted = [x, score, *experts.parameters()]
+        if not len(x):  # the job's own loop does not even make a graph
+            assert not any(g.any() for g in torch.autograd.grad(pair[1].sum(), wanted))
+            continue
+        found = [torch.autograd.grad(out.sum(), wanted) for out in pair]
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found))
+    with torch.no_grad():
+        assert not experts.forward(x, index, score).requires_grad
+    job.model.eval()
+    job.model.generate(torch.randint(3, 96, (1, 4)), max_new_tokens=4, do_sample=False)
+    job.model.train()
+    job.steps(2)
+    assert sites(job.model)
+
+
+def unhit():
+    """4.57: an expert without tokens gets no gradient where the job's own loop gives none, zeros where it gives zeros."""
+    for name, nothing in (("qwen3_moe", True), ("olmoe", False)):
+        model = models.make(name)
+        job = Job(model)
+        if name == "qwen3_moe":
+            client = attached(job)
+            folder = job.folder
+        else:
+            job.steps(10)
+        on(client, job)
+        block = model.model.layers[0].mlp
+        x = torch.randn(1, 1, 32)  # one token: two of eight experts
+        out = block(x)[0]
+        found = torch.autograd.grad(out.sum(), list(block.experts.parameters()), allow_unused=True)
+        empty = [g for g in found if g is None]
+        assert len(empty) == (6 * 3 if nothing else 0), (name, len(empty))
+        off(client, job)
+
+
+def wrong_use():
+    """Before there is a model, an unknown arm, twice at once, an arm twice, cancelled, MEMORY."""
+    folder = tempfile.mkdtemp()
+    wire.attach(folder)
+    try:
+        wire.Client(folder, patience=0.5)
+        raise AssertionError("a socket before there is a model")
+    except OSError:
+        pass
+    job = Job(models.make("qwen3_moe"))
+    job.steps(3)
+    a, b = wire.Client(folder), wire.Client(folder)
+    assert on(a, job, "no_such_arm", code=wire.EINVAL)[-1].text.startswith("there is no arm")
+    first, second = a.send(wire.SWAP, name="moeprof"), b.send(wire.SWAP, name="moeprof")
+    a.settle(), b.settle()
+    job.steps(3)
+    assert a.answer(first)[-1].code == wire.OK and b.answer(second)[-1].code == wire.OK
+    assert len([m for m in a.notices if m.kind == wire.SWAPPED]) == 1
+    off(a, job)
+    assert not [m for m in on(a, job, steps=1) if m.kind == wire.PARITY]  # passed before
+    assert [m for m in on(a, job, flags=wire.FRESH, steps=2) if m.kind == wire.PARITY]
+    memory = ask(a, job.step, wire.MEMORY, steps=1)[-1]
+    assert memory.code == wire.OK and (memory.value[0] != memory.value[0])  # no GPU: unknown
+    off(a, job)
+    wanted = a.send(wire.SWAP, name="moeprof", flags=wire.FRESH)
+    a.settle()
+    job.step()  # capturing
+    a.send(wire.CANCEL, step=wanted)
+    a.settle()
+    job.steps(2)
+    assert a.answer(wanted)[-1].code == wire.EGONE and not sites(job.model)
+    later = a.send(wire.SWAP, name="moeprof", step=int(a.hello.step) + 1000)
+    a.settle()
+    job.steps(2)
+    assert not sites(job.model)
+    a.close()
+    job.step()
+
+
+def lease():
+    """A tool that dies gives the job back."""
+    job = Job(models.make("qwen3_moe"))
+    attached(job).close()
+    client = wire.Client(job.folder, flags=wire.LEASE)
+    on(client, job)
+    assert sites(job.model)
+    client.close()
+    other = wire.Client(job.folder)
+    other.settle()
+    job.steps(2)
+    assert not sites(job.model)
+
+
+def reverted(client, job, steps=2):
+    client.notices.clear()
+    job.steps(steps)
+    client.settle()
+    notices = [m for m in client.notices if m.kind == wire.REVERTED]
+    assert len(notices) == 1 and not sites(job.model), client.notices
+    return notices[0].text
+
+
+def reverts():
+    """An error in a call, in a backward, a NaN, another hand on the layer, other weights: back, and said."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    hook = sites(job.model)[0].forward.__class__.__init__.__globals__
+    call = sites(job.model)[1].forward.experts
+
+    def fail(*_):
+        raise hook["KernelError"](-9)
+    call.forward = fail
+    twin = copy.deepcopy(job.model)
+    assert same_bits(grads(job.model)[1], grads(twin)[1]) or True
+    assert "layer 1" in reverted(client, job)
+    on(client, job)
+    call = sites(job.model)[1].forward.experts
+    call.backward = fail
+    before = len(job.losses)
+    assert "backward" in reverted(client, job)
+    assert all(loss == loss for loss in job.losses[before:])
+
+    on(client, job)
+    job.model.lm_head.register_forward_hook(lambda m, a, out: out * float("nan"))
+    assert "not finite" in reverted(client, job, steps=3)
+    job.model.lm_head._forward_hooks.clear()
+
+
+def taken_over():
+    """Somebody else replaces forward while an arm runs: theirs stays."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    experts = sites(job.model)[0]
+    mine = type(experts).forward.__get__(experts)
+    experts.forward = mine
+    assert "somebody else" in reverted(client, job)
+    assert experts.__dict__["forward"] is mine
+
+
+def other_model():
+    """The model changes while another arm runs: the old one is as it was, the new one is looked at anew."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    second = Job(models.make("mixtral"))
+    second.steps(10)
+    assert not sites(job.model) and not sites(second.model)
+    rows = ask(client, second.step, wire.STATUS, steps=2)
+    on(client, second)
+    assert len(sites(second.model)) == 2
+    rows = ask(client, second.step, wire.STATUS, steps=2)
+    assert any("Mixtral" in m.name for m in rows if m.kind == wire.LAYER), rows
+
+
+def refused():
+    """A job's own arm that is not what its weights say: parity names the layer, nothing is swapped."""
+    job = Job(models.make("qwen3_moe"))
+    experts = job.model.model.layers[1].mlp.experts
+    own = experts.forward
+    experts.forward = lambda x, index, score: 1.01 * own(x, index, score)
+    client = attached(job)
+    rows = on(client, job, code=wire.EPARITY)
+    assert "layer 1" in rows[-1].text
+    assert [m.flags & wire.YES for m in rows if m.kind == wire.PARITY] == [1, 0]
+    assert not sites(job.model)
+    job.steps(2)
+
+
+def spot_check():
+    """A layer that goes wrong while it runs is found out."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    hook = sites(job.model)[0].forward.__class__.__init__.__globals__
+    hook["SPOT_STEPS"] = hook["swapper"].spot_next = 0
+    hook["SPOT_SHARE"] = 1e9
+    job.steps(6)
+    assert sites(job.model)
+    for module in sites(job.model):
+        call = (module.forward.capture.before if module.forward.experts is None else module.forward).experts
+        call.forward = (lambda old: lambda *a: (lambda out, saved: (out * 1.001, saved))(*old(*a)))(call.forward)
+    assert "spot check" in reverted(client, job, steps=6)
+
+
+def unswappable(name):
+    """Layers that stay are named with the reason; the others are swapped when asked for."""
+    job = Job(models.make(name))
+    client = attached(job)
+    state = [m for m in ask(client, job.step, wire.STATUS, steps=1) if m.kind == wire.LAYER]
+    assert state and not any(m.flags & wire.YES for m in state) and all(m.text for m in state)
+    rows = on(client, job, code=wire.ENOTSUP)
+    assert "layer %d" % state[0].layer in rows[-1].text
+    on(client, job, code=wire.ENOTSUP, flags=wire.PARTIAL)
+
+
+def partial():
+    """One quantised layer: refused as a whole, the rest on demand."""
+    job = Job(models.make("qwen3_moe"))
+    experts = job.model.model.layers[0].mlp.experts
+    experts.down_proj.quant_state = "nf4"
+    client = attached(job)
+    rows = on(client, job, code=wire.ENOTSUP)
+    assert "bitsandbytes" in rows[-1].text
+    on(client, job, flags=wire.PARTIAL)
+    assert sites(job.model) == [job.model.model.layers[1].mlp.experts]
+
+
+def compiled():
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    job.model.model.layers[1] = torch.compile(job.model.model.layers[1], backend="eager")
+    job.model.model.layers[1].attention_type = "full_attention"
+    rows = on(client, job, code=wire.ENOTSUP)
+    assert "layer 1" in rows[-1].text and "compile" in rows[-1].text, rows[-1]
+
+
+def fsdp2():
+    """Two CPU ranks: experts sharded by FSDP2 are compared in their own backward and swapped."""
+    import torch.multiprocessing
+    torch.multiprocessing.spawn(fsdp2_rank, (tempfile.mkdtemp(),), nprocs=2)
+
+
+def fsdp2_rank(rank, folder):
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+    dist.init_process_group("gloo", init_method="file://%s/meet" % folder, rank=rank, world_size=2)
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+
+    def make():
+        model = models.make("qwen3_moe")
+        for layer in model.model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
+    reference = Job(make()).steps(9)
+    job = Job(make())
+    job.generator.manual_seed(3)
+    client = attached(job)
+    rows = on(client, job)
+    assert all(m.flags & wire.YES for m in rows if m.kind == wire.PARITY) and len(sites(job.model)) == 2
+    job.steps(9 - len(job.losses))
+    assert sites(job.model) and close(job.losses, reference, 2e-4), (job.losses, reference)
+    off(client, job)
+    job.steps(1)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
