@@ -70,7 +70,7 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-static bool is_pair(const struct rp_page *page, size_t n)
+bool rp_html_is_pair(const struct rp_page *page, size_t n)
 {
     const struct rp_run *a, *b;
 
@@ -96,9 +96,12 @@ static void label_make(struct rp_html *h, size_t i)
         snprintf(out, HTML_LABEL, "%.90s", base_name(r->run.file));
 }
 
-int rp_render_html(FILE *out, const struct rp_page *page, size_t n, struct mp_err *err)
+int rp_render_html(FILE *out, const struct rp_page *page, size_t n,
+                   const struct rp_compare *compare, struct mp_err *err)
 {
-    struct rp_html h = {.f = out, .page = page, .n = n, .is_pair = is_pair(page, n)};
+    bool is_pair = rp_html_is_pair(page, n);
+    struct rp_html h = {
+        .f = out, .page = page, .n = n, .is_pair = is_pair, .compare = is_pair ? compare : NULL};
     int rc;
 
     h.label = calloc(n ? n : 1, sizeof *h.label);

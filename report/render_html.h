@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#include "report/analyze.h"
+#include "report/compare.h"
 
 struct rp_html_data; /* opaque */
 
@@ -22,7 +22,11 @@ struct rp_page {
     const struct rp_html_data *data; /* may be NULL */
 };
 
-/* Two profiles are shown as before and after, unless they are ranks of one job. */
-int rp_render_html(FILE *out, const struct rp_page *page, size_t n, struct mp_err *err);
+/* Two profiles are shown as before and after, unless they are ranks of one job; compare is of these two,
+ * or NULL. */
+int rp_render_html(FILE *out, const struct rp_page *page, size_t n,
+                   const struct rp_compare *compare, struct mp_err *err);
+/* Whether these would be shown as before and after. */
+bool rp_html_is_pair(const struct rp_page *page, size_t n);
 
 #endif

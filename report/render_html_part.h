@@ -34,8 +34,9 @@ struct rp_html {
     FILE *f;
     const struct rp_page *page;
     size_t n;
-    bool is_pair;              /* before and after */
-    char (*label)[HTML_LABEL]; /* (n) */
+    bool is_pair;                     /* before and after */
+    const struct rp_compare *compare; /* of the pair; NULL: none */
+    char (*label)[HTML_LABEL];        /* (n) */
 };
 
 /* ---- text: everything that comes from outside goes through html_text ----------------------------- */

@@ -61,7 +61,8 @@ static void one_sentence(FILE *f, const struct rp_report *r)
     fputc('.', f);
 }
 
-static void two_sentence(FILE *f, const struct rp_report *a, const struct rp_report *b)
+static void two_sentence(FILE *f, const struct rp_report *a, const struct rp_report *b,
+                         const struct rp_compare *c)
 {
     if (a->timed.count == 0 || b->timed.count == 0) {
         fputs("One of the two profiles holds no step: there is nothing to compare.", f);
@@ -83,6 +84,11 @@ static void two_sentence(FILE *f, const struct rp_report *a, const struct rp_rep
     seconds(f, b->timed.median_s);
     fputs(" instead of ", f);
     seconds(f, a->timed.median_s);
+    if (c && c->is_known)
+        fprintf(f,
+                "; work a second is <span class=\"f\">%.2f ×</span> (95&nbsp;%% interval <span "
+                "class=\"f\">%.2f to %.2f</span>)",
+                c->speedup.value, c->speedup.low, c->speedup.high);
     fputc('.', f);
 }
 
@@ -126,35 +132,56 @@ static void figures(FILE *f, const struct rp_report *r)
     fputs("</dl>\n", f);
 }
 
-/* What besides the experts' implementation is not the same in both runs. */
+/* Facts that are not the same; grave ones first, for then the figures do not speak of the same work. */
 static void differences(FILE *f, const struct rp_report *a, const struct rp_report *b)
 {
-    const struct {
-        const char *name, *a, *b;
-    } text[] = {{"GPU", a->run.gpu, b->run.gpu},
-                {"model", a->spec.text.class, b->spec.text.class},
-                {"dtype", a->spec.text.dtype, b->spec.text.dtype},
-                {"attention", a->spec.text.attention, b->spec.text.attention},
-                {"checkpointing", a->spec.text.checkpointing, b->spec.text.checkpointing}};
-    const struct {
-        const char *name;
-        uint64_t a, b;
-    } count[] = {{"layers", a->spec.n_layers, b->spec.n_layers},
-                 {"experts", a->spec.n_experts, b->spec.n_experts},
-                 {"top k", a->spec.top_k, b->spec.top_k},
-                 {"trained parameters", a->spec.params_trainable, b->spec.params_trainable}};
-    int n = 0;
+    struct rp_difference d[RP_DIFFERENCES_MAX];
+    size_t n = rp_differences(d, countof(d), a, b), said = 0;
 
-    for (size_t i = 0; i < countof(text); i++)
-        if (strcmp(text[i].a, text[i].b) != 0)
-            html_printf(f, "%s%s (%s, %s)", n++ ? ", " : "", text[i].name,
-                        *text[i].a ? text[i].a : RP_DASH, *text[i].b ? text[i].b : RP_DASH);
-    for (size_t i = 0; i < countof(count); i++)
-        if (count[i].a != count[i].b)
-            html_printf(f, "%s%s (%llu, %llu)", n++ ? ", " : "", count[i].name,
-                        (unsigned long long)count[i].a, (unsigned long long)count[i].b);
-    if (n == 0)
-        fputs("nothing that the profiles name", f);
+    for (int grave = 1; grave >= 0; grave--) {
+        size_t first = said;
+
+        for (size_t i = 0; i < n; i++) {
+            if (d[i].is_grave != grave)
+                continue;
+            fputs(said > first ? ", "
+                  : grave      ? "<li><strong>Not like with like:</strong> "
+                               : "<li>What else differs: ",
+                  f);
+            html_printf(f, "%s (%s, %s)", d[i].name, *d[i].side[0] ? d[i].side[0] : RP_DASH,
+                        *d[i].side[1] ? d[i].side[1] : RP_DASH);
+            said++;
+        }
+        fputs(said > first ? ".</li>\n" : "", f);
+    }
+}
+
+#define WORSE_MAX 6
+
+static void got_worse(FILE *f, const struct rp_compare *c)
+{
+    char a[RP_FIG], b[RP_FIG], change[RP_FIG];
+
+    if (!c || c->n_worse == 0)
+        return;
+    fputs("<li>What got worse: ", f);
+    for (size_t i = 0; i < c->n_worse && i < WORSE_MAX; i++) {
+        const struct rp_figure *w = &c->worse[i];
+
+        html_printf(f, "%s%s %s to %s (%s)", i ? ", " : "", w->name,
+                    rp_figure_text(a, w->unit, w->v[0]), rp_figure_text(b, w->unit, w->v[1]),
+                    rp_change_text(change, rp_figure_change(w, 0, 1)));
+    }
+    if (c->n_worse > WORSE_MAX)
+        fprintf(f, " and %zu more", c->n_worse - WORSE_MAX);
+    fputs(".</li>\n", f);
+}
+
+static void pair_notes(struct rp_html *h)
+{
+    fputs("<li>Two separate runs, " RP_UNPAIRED ".</li>\n", h->f);
+    differences(h->f, h->page[0].report, h->page[1].report);
+    got_worse(h->f, h->compare);
 }
 
 static void notes(struct rp_html *h)
@@ -166,13 +193,8 @@ static void notes(struct rp_html *h)
     if (n == 0 && !h->is_pair)
         return;
     fputs("<aside class=\"know\" aria-label=\"To know\"><strong>To know</strong><ul>\n", h->f);
-    if (h->is_pair) {
-        fputs("<li>These are two separate runs: clocks and data may differ as well, and small "
-              "differences mean nothing. What else differs: ",
-              h->f);
-        differences(h->f, h->page[0].report, h->page[1].report);
-        fputs(".</li>\n", h->f);
-    }
+    if (h->is_pair)
+        pair_notes(h);
     for (size_t i = 0; i < h->n; i++)
         for (size_t k = 0; k < h->page[i].report->n_note; k++) {
             fputs("<li>", h->f);
@@ -190,7 +212,7 @@ void html_verdict(struct rp_html *h)
     if (h->n == 0)
         fputs("No profile could be read.", h->f);
     else if (h->is_pair)
-        two_sentence(h->f, h->page[0].report, h->page[1].report);
+        two_sentence(h->f, h->page[0].report, h->page[1].report, h->compare);
     else if (!html_ab_sentence(h->f, h->page[0].data ? h->page[0].data->ab : NULL))
         one_sentence(h->f, h->page[0].report);
     fputs("</h1>\n", h->f);
@@ -199,6 +221,10 @@ void html_verdict(struct rp_html *h)
     for (size_t i = 0; i < h->n; i++) {
         html_page_head(h, i);
         figures(h->f, h->page[i].report);
+        if (h->page[i].data && h->page[i].data->ab)
+            fputs("<p class=\"sub\">Of the whole run, all arms together; each by itself is "
+                  "below.</p>\n",
+                  h->f);
     }
     notes(h);
 }

@@ -4,21 +4,25 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "profiler/cli/out_file.h"
 #include "report/compare.h"
+#include "report/render_html.h"
 
 struct args {
     bool json, md;
-    char **file; /* (2) */
+    const char *html; /* where to; NULL: not wanted */
+    char **file;      /* (2) */
 };
 
 static int help(void)
 {
-    puts("usage: moeprof compare BEFORE AFTER [--md] [--json]\n\n"
+    puts("usage: moeprof compare BEFORE AFTER [--html FILE] [--md] [--json]\n\n"
          "Sets two recorded runs side by side: whether they are alike at all, speed with an "
          "interval,\n"
          "MFU, phases, experts, memory, clocks, and what got worse.\n\n"
          "The runs were made one after the other, so time, clock and data are in the difference;\n"
          "'moeprof ab' measures both inside one job.\n\n"
+         "  --html FILE  both runs in one page, on one axis\n"
          "  --md     Markdown for a comment on a pull request\n"
          "  --json   for programs: report/schema/compare.schema.json, base units, null is "
          "unknown\n\n"
@@ -31,6 +35,7 @@ static int options(struct args *a, int argc, char **argv)
 {
     static const struct option long_option[] = {{"json", no_argument, NULL, 'j'},
                                                 {"md", no_argument, NULL, 'm'},
+                                                {"html", required_argument, NULL, 'H'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {0}};
     int c;
@@ -44,6 +49,9 @@ static int options(struct args *a, int argc, char **argv)
         case 'm':
             a->md = true;
             break;
+        case 'H':
+            a->html = optarg;
+            break;
         case 'h':
             return help() + 1;
         default:
@@ -55,6 +63,27 @@ static int options(struct args *a, int argc, char **argv)
     if (a->json && a->md)
         return cli_usage("compare", "--json and --md exclude each other") + 1;
     return 0;
+}
+
+static int html(const char *path, const struct rp_compare *c, struct rp_report *const *r,
+                struct rp_profile *const *p, struct mp_err *err)
+{
+    struct rp_html_data *data[2] = {NULL, NULL};
+    struct rp_page page[2];
+    struct cli_out out;
+    int rc = MP_OK;
+
+    for (int i = 0; rc == MP_OK && i < 2; i++) {
+        rc = rp_html_data_new(&data[i], p[i], r[i], err);
+        page[i] = (struct rp_page){r[i], data[i]};
+    }
+    if (rc == MP_OK)
+        rc = cli_out_open(&out, path, err);
+    if (rc == MP_OK)
+        rc = cli_out_close(&out, rp_render_html(out.f, page, 2, c, err), err);
+    for (int i = 0; i < 2; i++)
+        rp_html_data_free(data[i]);
+    return rc;
 }
 
 static int render(const struct args *a, const struct rp_compare *c, struct mp_err *err)
@@ -82,7 +111,9 @@ int cmd_compare_main(int argc, char **argv)
     }
     if (!rc)
         rc = rp_compare(&c, r, p, &err);
-    if (!rc)
+    if (!rc && a.html)
+        rc = html(a.html, c, r, p, &err);
+    if (!rc && (!a.html || a.json || a.md))
         rc = render(&a, c, &err);
     rp_compare_free(c);
     for (int i = 0; i < 2; i++) {

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "profiler/cli/out_file.h"
 #include "report/render.h"
 #include "report/render_csv.h"
 #include "report/render_html.h"
@@ -28,6 +29,7 @@ struct args {
 struct job {
     struct rp_report **report;
     struct rp_html_data **data;
+    const char **file;
     size_t n;
 };
 
@@ -130,45 +132,6 @@ static int options(struct args *a, int argc, char **argv)
     return code;
 }
 
-/* ---- files: written beside and renamed, so that a page is whole or not there ---------------------- */
-
-struct out {
-    FILE *f;
-    const char *path;
-    char beside[4096];
-};
-
-static int out_open(struct out *o, const char *path, struct mp_err *err)
-{
-    o->path = path;
-    o->f = stdout;
-    if (strcmp(path, "-") == 0)
-        return MP_OK;
-    if ((size_t)snprintf(o->beside, sizeof o->beside, "%s.part", path) >= sizeof o->beside)
-        return mp_fail(err, MP_EINVAL, "the name of the file is too long");
-    o->f = fopen(o->beside, "w");
-    if (o->f)
-        setvbuf(o->f, NULL, _IOFBF, 1 << 20); /* traces are gigabytes */
-    return o->f ? MP_OK : mp_fail(err, MP_EIO, "cannot write '%s': %s", path, strerror(errno));
-}
-
-static int out_close(struct out *o, int rc, struct mp_err *err)
-{
-    int bad;
-
-    if (o->f == stdout)
-        return rc;
-    bad = ferror(o->f) != 0;
-    bad += fclose(o->f) != 0;
-    if (rc == MP_OK && (bad || rename(o->beside, o->path)))
-        rc = mp_fail(err, MP_EIO, "cannot write '%s': %s", o->path, strerror(errno));
-    if (rc)
-        remove(o->beside);
-    else
-        cli_say("wrote %s", o->path);
-    return rc;
-}
-
 /* ---- each profile, while it is open ----------------------------------------------------------------- */
 
 static const char *base_name(const char *path)
@@ -193,8 +156,8 @@ static int csv_write(const struct args *a, const char *file, struct rp_profile *
     return rp_render_csv(dir, p, r, err);
 }
 
-static int profile_read(const struct args *a, struct job *job, const char *file, struct out *trace,
-                        struct mp_err *err)
+static int profile_read(const struct args *a, struct job *job, const char *file,
+                        struct cli_out *trace, struct mp_err *err)
 {
     struct rp_report **r = &job->report[job->n];
     struct rp_profile *p;
@@ -211,7 +174,7 @@ static int profile_read(const struct args *a, struct job *job, const char *file,
         rc = rp_render_trace(trace->f, a->format, p, *r, (unsigned)job->n, err);
     rp_profile_close(p, NULL);
     if (rc == MP_OK)
-        job->n++;
+        job->file[job->n++] = file;
     else {
         rp_report_free(*r);
         *r = NULL;
@@ -222,32 +185,55 @@ static int profile_read(const struct args *a, struct job *job, const char *file,
 /* The exit code; what could be read is in the job all the same. */
 static int profiles_read(const struct args *a, struct job *job)
 {
-    struct out trace = {.f = NULL};
+    struct cli_out trace = {.f = NULL};
     struct mp_err err = {0};
     int code = CLI_OK;
 
-    if (a->trace && out_open(&trace, a->trace, &err))
+    if (a->trace && cli_out_open(&trace, a->trace, &err))
         return cli_fail(&err);
     for (int i = 0; i < a->n_file; i++)
         if (profile_read(a, job, a->file[i], &trace, &err))
             code = cli_fail(&err);
-    if (a->trace && out_close(&trace, job->n ? MP_OK : MP_EFORMAT, &err) && job->n)
+    if (a->trace && cli_out_close(&trace, job->n ? MP_OK : MP_EFORMAT, &err) && job->n)
         code = cli_fail(&err);
     return code;
 }
 
 /* ---- all of them together -------------------------------------------------------------------------- */
 
+/* Of before and after, whose profiles are opened once more; *c NULL: they are no pair. */
+static int pair_compare(struct rp_compare **c, const struct job *job, const struct rp_page *page,
+                        struct mp_err *err)
+{
+    struct rp_profile *p[2] = {NULL, NULL};
+    int rc = MP_OK;
+
+    *c = NULL;
+    if (!rp_html_is_pair(page, job->n))
+        return MP_OK;
+    for (int i = 0; rc == MP_OK && i < 2; i++)
+        rc = rp_profile_open(&p[i], job->file[i], err);
+    if (rc == MP_OK)
+        rc = rp_compare(c, job->report, p, err);
+    for (int i = 0; i < 2; i++)
+        rp_profile_close(p[i], NULL);
+    return rc;
+}
+
 static int html(FILE *f, const struct job *job, struct mp_err *err)
 {
     struct rp_page *page = calloc(job->n + 1, sizeof *page);
+    struct rp_compare *compare = NULL;
     int rc;
 
     if (!page)
         return mp_fail(err, MP_ENOMEM, "no memory for the page");
     for (size_t i = 0; i < job->n; i++)
         page[i] = (struct rp_page){job->report[i], job->data[i]};
-    rc = rp_render_html(f, page, job->n, err);
+    rc = pair_compare(&compare, job, page, err);
+    if (rc == MP_OK)
+        rc = rp_render_html(f, page, job->n, compare, err);
+    rp_compare_free(compare);
     free(page);
     return rc;
 }
@@ -278,11 +264,11 @@ static int put(const char *path, const struct job *job,
                int (*render)(FILE *, const struct job *, struct mp_err *))
 {
     struct mp_err err = {0};
-    struct out out;
+    struct cli_out out;
 
-    if (out_open(&out, path, &err))
+    if (cli_out_open(&out, path, &err))
         return cli_fail(&err);
-    return out_close(&out, render(out.f, job, &err), &err) ? cli_fail(&err) : CLI_OK;
+    return cli_out_close(&out, render(out.f, job, &err), &err) ? cli_fail(&err) : CLI_OK;
 }
 
 static int put_all(const struct args *a, const struct job *job)
@@ -310,6 +296,7 @@ static void job_release(struct job *job)
     }
     free(job->report);
     free(job->data);
+    free(job->file);
 }
 
 int cmd_report_main(int argc, char **argv)
@@ -322,7 +309,8 @@ int cmd_report_main(int argc, char **argv)
         return code - 1;
     job.report = calloc((size_t)a.n_file, sizeof *job.report);
     job.data = calloc((size_t)a.n_file, sizeof *job.data);
-    code = job.report && job.data ? profiles_read(&a, &job) : CLI_FAILED;
+    job.file = calloc((size_t)a.n_file, sizeof *job.file);
+    code = job.report && job.data && job.file ? profiles_read(&a, &job) : CLI_FAILED;
     code |= put_all(&a, &job);
     job_release(&job);
     return code;

@@ -16,7 +16,7 @@ static char *page_of(struct shown *s, size_t n)
 
     for (size_t i = 0; i < n; i++)
         page[i] = (struct rp_page){s[i].r, s[i].data};
-    if (rp_render_html(f, page, n, &err))
+    if (rp_render_html(f, page, n, NULL, &err))
         fail_msg("%s", err.msg);
     fclose(f);
     return text;
