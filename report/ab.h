@@ -101,7 +101,7 @@ struct rp_ab {
     size_t n_figure, n_phase, n_layer;
     struct rp_figure got_worse[RP_AB_FIGURES + MP_PHASE_COUNT];
     size_t n_worse;
-    char layer_name[RP_AB_LAYERS][12];
+    char layer_name[RP_AB_LAYERS][24];
     char note[RP_AB_NOTES][240];
     size_t n_note;
 };
