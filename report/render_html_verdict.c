@@ -68,6 +68,8 @@ static void two_sentence(FILE *f, const struct rp_report *a, const struct rp_rep
         fputs("One of the two profiles holds no step: there is nothing to compare.", f);
         return;
     }
+    if (c && c->n_grave)
+        fputs("Not like with like: ", f);
     if (a->mfu.mfu.basis != MP_UNKNOWN && b->mfu.mfu.basis != MP_UNKNOWN && a->mfu.mfu.v > 0) {
         double ratio = b->mfu.mfu.v / a->mfu.mfu.v;
 
