@@ -27,12 +27,9 @@ static void note(struct inj_thread *t)
 
 static void enter(int depth, int layer, int phase)
 {
-    struct inj_thread *t;
+    struct inj_thread *t = inj_thread_self();
 
-    if (!inj_sample_tracing() || depth < 0 || depth >= INJ_DEPTH_MAX)
-        return;
-    t = inj_thread_self();
-    if (!t)
+    if (!t || depth < 0 || depth >= INJ_DEPTH_MAX)
         return;
     for (int i = t->depth; i < depth; i++) /* scopes between were not hooked */
         t->stack[i] = (struct mp_ctx){.layer = -1, .expert = -1};
@@ -45,7 +42,8 @@ void inj_scope_enter(int depth, int layer, int phase)
 {
     if (inj_trace_on())
         inj_trace_scope(INJ_OP_ENTER, depth, layer, phase);
-    enter(depth, layer, phase);
+    if (inj_sample_tracing())
+        enter(depth, layer, phase);
 }
 
 void inj_scope_leave(int depth)
@@ -95,7 +93,7 @@ void inj_micro_begin(void)
         t->depth = 0;
         t->root = true;
     }
-    enter(0, -1, MP_PHASE_EMBED);
+    enter(0, -1, MP_PHASE_EMBED); /* also when not traced: recording may begin inside this forward */
 }
 
 void inj_micro_end(void)
