@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "profiler/cli/out_file.h"
+#include "report/ab.h"
 #include "report/render.h"
 #include "report/render_csv.h"
 #include "report/render_html.h"
@@ -29,6 +30,7 @@ struct args {
 struct job {
     struct rp_report **report;
     struct rp_html_data **data;
+    struct rp_ab **ab; /* NULL where the profile holds no before/after */
     const char **file;
     size_t n;
 };
@@ -166,6 +168,8 @@ static int profile_read(const struct args *a, struct job *job, const char *file,
     if (rc)
         return rc;
     rc = rp_analyze(r, p, file, &a->options, err);
+    if (rc == MP_OK)
+        rc = rp_ab_analyze(&job->ab[job->n], *r, p, err);
     if (rc == MP_OK && a->html)
         rc = rp_html_data_new(&job->data[job->n], p, *r, err);
     if (rc == MP_OK && a->csv)
@@ -176,6 +180,7 @@ static int profile_read(const struct args *a, struct job *job, const char *file,
     if (rc == MP_OK)
         job->file[job->n++] = file;
     else {
+        rp_ab_free(job->ab[job->n]);
         rp_report_free(*r);
         *r = NULL;
     }
@@ -240,7 +245,14 @@ static int html(FILE *f, const struct job *job, struct mp_err *err)
 
 static int md(FILE *f, const struct job *job, struct mp_err *err)
 {
-    return rp_render_md(f, job->report, job->n, err);
+    int rc = MP_OK;
+
+    for (size_t i = 0; rc == MP_OK && i < job->n; i++)
+        if (job->ab[i]) {
+            rc = rp_render_ab_md(f, job->ab[i], err);
+            fputc('\n', f);
+        }
+    return rc ? rc : rp_render_md(f, job->report, job->n, err);
 }
 
 static int json(FILE *f, const struct job *job, struct mp_err *err)
@@ -255,7 +267,12 @@ static int text(FILE *f, const struct job *job, struct mp_err *err)
     for (size_t i = 0; rc == MP_OK && i < job->n; i++) {
         if (job->n > 1)
             fprintf(f, "%s==== %s\n\n", i ? "\n" : "", job->report[i]->run.file);
-        rc = rp_render_text(f, job->report[i], err);
+        if (job->ab[i]) {
+            rc = rp_render_ab_text(f, job->ab[i], err);
+            fputs("\n---- the whole run, all arms together\n\n", f);
+        }
+        if (rc == MP_OK)
+            rc = rp_render_text(f, job->report[i], err);
     }
     return rc;
 }
@@ -291,9 +308,11 @@ static int put_all(const struct args *a, const struct job *job)
 static void job_release(struct job *job)
 {
     for (size_t i = 0; i < job->n; i++) {
+        rp_ab_free(job->ab[i]);
         rp_report_free(job->report[i]);
         rp_html_data_free(job->data[i]);
     }
+    free(job->ab);
     free(job->report);
     free(job->data);
     free(job->file);
@@ -310,7 +329,8 @@ int cmd_report_main(int argc, char **argv)
     job.report = calloc((size_t)a.n_file, sizeof *job.report);
     job.data = calloc((size_t)a.n_file, sizeof *job.data);
     job.file = calloc((size_t)a.n_file, sizeof *job.file);
-    code = job.report && job.data && job.file ? profiles_read(&a, &job) : CLI_FAILED;
+    job.ab = calloc((size_t)a.n_file, sizeof *job.ab);
+    code = job.report && job.data && job.file && job.ab ? profiles_read(&a, &job) : CLI_FAILED;
     code |= put_all(&a, &job);
     job_release(&job);
     return code;

@@ -38,6 +38,11 @@ python3 -c 'import sys; sys.exit(any(len(x.rstrip("\n")) > 100 for x in open("ru
 expect 0 moeprof ab --from b.moeprof --md
 [ "$(wc -l <run.out)" -le 60 ] || fail "more than 60 lines of Markdown"
 
+expect 0 moeprof report b.moeprof
+head -1 run.out | grep -q '^moeprof is faster' && grep -q '^MFU ~' run.out || fail "the report does not begin with the before/after"
+expect 0 moeprof report b.moeprof --md
+head -1 run.out | grep -q '^\*\*moeprof ab:' || fail "no before/after in the Markdown report"
+
 # Equal arms; three arms, one of them not there, and what to do about it.
 expect 0 moeprof ab --arms original,original --blocks 10 --end-job -o aa.moeprof -- "$job"
 holds aa.moeprof 'r["speedup"]["verdict"] == "no difference" and r["speedup"]["floor"] < 0.01'
@@ -78,7 +83,7 @@ expect 0 moeprof ab --blocks 2 --wait -o wait.moeprof -- "$job" end=400
 expect 0 moeprof ab --blocks 2 --end-job --kill-after 1 -o kill.moeprof -- bash -c "trap '' INT; '$job'; true"
 
 # Ranks are driven as one.
-expect 0 moeprof ab --blocks 6 -o ranks.moeprof -- bash -c "'$job' rank=1 world=2 end=500 & '$job' rank=0 world=2 end=500; wait"
+expect 0 moeprof ab --blocks 6 --end-job --kill-after 0 -o ranks.moeprof -- bash -c "'$job' rank=1 world=2 & '$job' rank=0 world=2; wait"
 holds ranks.moeprof 'r["speedup"]["verdict"] == "faster" and len(r["blocks"]) == 12'
 
 # Wrong use.
