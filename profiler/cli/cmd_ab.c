@@ -12,6 +12,9 @@
 #include "profiler/cli/ab_drive.h"
 #include "profiler/cli/job.h"
 
+/* A guest arms its tracing up to two steps after it was asked, and the last traced step has no end. */
+#define N_TRACED 4
+
 struct ab_run {
     struct ab_options o;
     struct cli_job job;
@@ -36,7 +39,7 @@ static int help(void)
          "registered.\n"
          "                       original,original tells what equal arms differ by here\n"
          "  --blocks N           of each arm (default 10; fewer than 6 are never conclusive)\n"
-         "  --steps-per-block N  that count (default 8), behind 2 that settle; 3 more are traced "
+         "  --steps-per-block N  that count (default 8), behind 2 that settle; 4 more are traced "
          "to see\n"
          "                       where the time goes, where the guest can pause tracing\n"
          "  --warmup N           steps before the first block (default 10)\n"
@@ -356,7 +359,7 @@ int cmd_ab_main(int argc, char **argv)
                              .n_block = RP_AB_BLOCKS,
                              .n_step = RP_AB_STEPS,
                              .n_drop = RP_AB_DROP,
-                             .n_traced = 3,
+                             .n_traced = N_TRACED,
                              .n_warmup = 10},
                        .kill_after_s = -1};
     int code;
