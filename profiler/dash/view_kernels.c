@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "report/demangle.h"
+
 struct cell_text {
     char text[DASH_FMT_BYTES];
 };
@@ -89,12 +91,6 @@ static const char *name_of(const struct dash_kernels *k, const struct dash_kerne
     return row->name == DASH_NAME_CAP ? "(several)" : dash_kernels_name(k, row->name);
 }
 
-/* "void " and return types say nothing in a narrow column. */
-static const char *short_name(const char *name)
-{
-    return strncmp(name, "void ", 5) == 0 ? name + 5 : name;
-}
-
 static void draw_heads(const struct dash_ui *ui, struct dash_rect r, struct dash_cells *c)
 {
     int x = 0;
@@ -125,6 +121,7 @@ static void draw_heads(const struct dash_ui *ui, struct dash_rect r, struct dash
 static void draw_line(const struct dash_kernels *k, const struct dash_kernel_row *row,
                       bool selected, int y, struct dash_rect r, struct dash_cells *c)
 {
+    char name[RP_KERNEL_NAME];
     enum dash_style style = selected ? DASH_SELECTED : DASH_NORMAL;
     int x = 0;
 
@@ -149,7 +146,7 @@ static void draw_line(const struct dash_kernels *k, const struct dash_kernel_row
         dash_put(c, r, x, y, style, "*");
     }
     x += phase_width(r);
-    dash_put_fit(c, r, x, y, r.w - x, style, short_name(name_of(k, row)));
+    dash_put_fit(c, r, x, y, r.w - x, style, rp_kernel_name(name, sizeof name, name_of(k, row)));
 }
 
 static void draw_detail(const struct dash_model *m, const struct dash_kernels *k,
