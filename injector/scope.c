@@ -145,7 +145,7 @@ void inj_step_end(bool at_update)
     atomic_store_explicit(&inj.stage, INJ_STAGE_DATA, memory_order_relaxed);
     if (at_update && updated_ns)
         mark.end_ns = updated_ns;
-    mark.flags = traced ? 0 : MP_STEP_UNTRACED;
+    mark.flags = (uint16_t)((traced ? 0 : MP_STEP_UNTRACED) | (at_update ? MP_STEP_PARTIAL : 0));
     mark.n_micro = (uint16_t)atomic_exchange(&n_micro, 0);
     mark.step = atomic_fetch_add(&inj.step, 1);
     if (t)

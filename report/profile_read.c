@@ -378,6 +378,9 @@ static void step_scalars(struct mp_step *t, sqlite3_stmt *s)
     t->trainable = u64_or_unknown(s, 19), t->head_rows = u64_or_unknown(s, 20);
     t->useful_basis = (enum mp_basis)below(s, 21, MP_BASIS_COUNT);
     t->host_end_ns = u64(s, 22);
+    /* an untraced step that nothing follows ended with its process, while the GPU still worked on it */
+    if (u32(s, 23) && t->window_ns == 0)
+        t->flags |= MP_STEP_PARTIAL;
 }
 
 static int step_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)

@@ -99,7 +99,8 @@ static const char *const sql[RP_SQL_COUNT] = {
     [RP_GET_META] = "SELECT value FROM meta WHERE key = ?",
     [RP_GET_SPEC] = "SELECT json FROM spec",
     [RP_GET_NAME] = "SELECT name FROM name WHERE id = ?",
-    [RP_GET_STEP] = "SELECT " STEP_COLUMNS " FROM step ORDER BY step",
+    [RP_GET_STEP] = "SELECT " STEP_COLUMNS ", step = (SELECT max(step) FROM step)"
+                    " FROM step ORDER BY step",
     [RP_GET_STEP_CELL] = "SELECT phase, pass, n, booked_ns, raw_ns FROM step_cell WHERE step = ?",
     [RP_GET_ROUTE] = "SELECT layer, n_expert, counts, basis FROM route WHERE step = ?",
     [RP_GET_PAIRS] =
