@@ -311,8 +311,8 @@ void rp_ab_method_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm
         (size_t)snprintf(out, n,
                          "one process, one stream of data: blocks of %u steps%s, %u dropped after "
                          "each switch, order ABBA|BAAB by seed %llu",
-                         r->n_step, r->is_untraced ? " without tracing" : "", r->n_drop,
-                         (unsigned long long)r->seed);
+                         r->n_step, r->is_untraced ? " without tracing, by the host's clock" : "",
+                         r->n_drop, (unsigned long long)r->seed);
     if (c->is_known && used < n)
         used += (size_t)snprintf(out + used, n - used,
                                  "; Wilcoxon p = %.2g, Hodges-Lehmann %.3f, ratio of sums %.3f, "
