@@ -286,14 +286,14 @@ class Listed:
     def key(self, tensors):
         if len(tensors) == 3:  # shadows
             return None
-        return tuple(p.data_ptr() for p in tensors)
+        self.at = tuple([p.data_ptr() for p in tensors])
+        return self.at
 
     def matrices(self, tensors, device):
         dense = ((self.inter * self.hidden, self.hidden, 1),) * 2 + ((self.inter * self.hidden, self.inter, 1),)
         if len(tensors) == 3:
             return dense
-        n, size = self.n, tensors[0].element_size()
-        at = [p.data_ptr() for p in tensors]
+        n, size, at = self.n, tensors[0].element_size(), self.at
         rows = [[(p - min(at[i * n:(i + 1) * n])) // size for p in at[i * n:(i + 1) * n]] for i in range(3)]
         offsets = torch.tensor(rows, dtype=torch.int64, device=device)
         matrices = tuple((0,) + m[1:] + (offsets[i].data_ptr(), max(rows[i])) for i, m in enumerate(dense))
@@ -302,8 +302,8 @@ class Listed:
     def pointers(self, tensors):
         if len(tensors) == 3:
             return tuple(t.data_ptr() if t is not None else 0 for t in tensors) + (0, 0, 0)
-        n = self.n
-        return tuple(min(p.data_ptr() for p in tensors[i * n:(i + 1) * n]) for i in range(3)) + (0, 0, 0)
+        n = self.n  # of the call whose key() was taken last, this one
+        return tuple(min(self.at[i * n:(i + 1) * n]) for i in range(3)) + (0, 0, 0)
 
     def gradients(self, tensors, needed, dtype):
         n, made, handed = self.n, [], []

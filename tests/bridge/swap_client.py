@@ -79,9 +79,9 @@ class Client:
         self.sock.close()
 
 
-def attach(folder):
+def attach(folder, more=""):
     library = ctypes.PyDLL(os.environ["MOEPROF_GUEST"])
-    library.moeprof_attach(("dir=%s,session=t,cuda=none" % folder).encode())
+    library.moeprof_attach(("dir=%s,session=t,cuda=none%s" % (folder, more)).encode())
     time.sleep(0.3)
 
 

@@ -414,6 +414,15 @@ def wrong_use():
     job.step()
 
 
+def at_launch():
+    """moeprof run --swap: asked for in the environment, taken when the job has steps."""
+    folder = tempfile.mkdtemp()
+    wire.attach(folder, ",swap=moeprof")
+    job = Job(models.make("qwen3_moe"))
+    job.steps(6)
+    assert len(sites(job.model)) == 2
+
+
 def lease():
     """A tool that dies gives the job back."""
     job = Job(models.make("qwen3_moe"))

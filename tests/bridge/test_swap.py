@@ -44,7 +44,7 @@ def test_frozen(what):
     run("frozen", what)
 
 
-ANY = ["fp64", "many_times", "accumulation", "wrong_use", "lease", "reverts", "other_model"]
+ANY = ["fp64", "many_times", "accumulation", "wrong_use", "at_launch", "lease", "reverts", "other_model"]
 ONLY_FIVE = ["routing_flips", "bfloat16", "lora", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial",
              "compiled", "fsdp2"]
 ONLY_FOUR = ["unhit", "lora_listed"]
