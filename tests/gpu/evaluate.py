@@ -108,27 +108,20 @@ def check_torch_profiler(kind, by_name):
     after = one(db, "select count(*) from step where flags=0 and step>7") if db else 0
     say("moeprof records again after torch.profiler, " + kind, "%d whole steps" % after, ">= 1", after >= 1)
     first, n = alone["from_step"], alone["steps"]
-    ours = by_name.get(kind + "-with-0")
+    ours = by_name.get("torch-%s-plain" % kind)
     if ours:
         count, ns = ours.execute("select sum(n_kernel), sum(kernel_ns) from step where step>=? and step<?",
                                  (first, first + n)).fetchone()
         dc, dt = count / alone["kernels"] - 1, ns / 1e3 / alone["microseconds"] - 1
         say("kernels against torch.profiler, " + kind, "count %d / %d (%+.3f %%), time %+.2f %%" %
             (count, alone["kernels"], 100 * dc, 100 * dt), "<= 0.5 %", abs(dc) <= 0.005 and abs(dt) <= 0.005)
-    plain = [s for i in range(3) for s in seconds_or_none(kind + "-without-%d" % i)[4:]]
+    plain = seconds_of("torch-%s-plain" % kind)[4:]
     steps = seconds_of("torch-%s-alone" % kind)[first + 1:first + n - 1] or [0]
     size = os.path.getsize(os.path.join(FOLDER, "torch-%s-alone.trace.json" % kind))
-    path = by_path.get(kind + "-with-0")
-    say("torch.profiler beside it, " + kind, "step %+.1f %%, %.1f MB for %d steps; moeprof %.2f MB for %d steps" %
+    path = by_path.get("torch-%s-plain" % kind)
+    say("torch.profiler beside it, " + kind, "step %+.1f %% of a step with every launch traced by moeprof, %.1f MB for %d steps; moeprof %.2f MB for %d" %
         (100 * (statistics.median(steps) / statistics.median(plain) - 1), size / 1e6, n,
          os.path.getsize(path) / 1e6 if path else 0, one(ours, "select count(*) from step") if ours else 0), "reported", None)
-
-
-def seconds_or_none(name):
-    try:
-        return seconds_of(name)
-    except OSError:
-        return []
 
 
 LINE = re.compile(r"ev (\d) (\d+) step (\d+) (\w+)/(\w+) L(-?\d+) E(-?\d+) dur (\d+) lag \d+ fl (\d+) s\d+ (.*)")

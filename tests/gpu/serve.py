@@ -2,7 +2,7 @@
 
     moeprof run -o DIR/p.moeprof -- python3 tests/gpu/serve.py DIR JOBS.json
 
-JOBS.json: [{"name", "argv", "guest": bool, "env": {}, "script": path of a script (default: the plain sample)}].
+JOBS.json: [{"name", "argv", "guest": bool, "env": {}, "env_add": {}, "script": path of a script (default: the plain sample)}].
 A job without the guest runs in the same way, only that CUDA finds no injection library. Output: DIR/NAME.log
 and DIR/jobs.jsonl with {"name", "pid", "seconds", "status"}.
 """
@@ -24,6 +24,8 @@ def child(job, folder):
         os.environ.pop("CUDA_INJECTION64_PATH", None)
         os.environ.pop("LD_PRELOAD", None)
     os.environ.update(job.get("env", {}))
+    for name, text in job.get("env_add", {}).items():
+        os.environ[name] = os.environ.get(name, "") + text
     script = job.get("script", SAMPLE)
     sys.argv = [script, *job["argv"]]
     sys.path.insert(0, os.path.dirname(SAMPLE))
