@@ -94,7 +94,6 @@ class Stacked:
     """3-D parameters gate_up_proj (or up_proj) and down_proj of one module, read anew at each call: PEFT's
     parametrization and FSDP put other tensors there while the module runs."""
     names = ("gate_up_proj", "down_proj", "gate_up_proj_bias", "down_proj_bias")
-    quantities = ("dgate_up", "ddown", "dgate_up_bias", "ddown_bias")
 
     def __init__(self, experts):
         mine = own(experts)
@@ -140,8 +139,8 @@ class Stacked:
         module = self.module()
         return [getattr(module, name) for name in self.names]
 
-    def names_of(self, tensors):
-        return self.quantities[:len(tensors)]
+    def dtype(self):
+        return self.tensors()[0].dtype
 
     def same_as_now(self):
         return True
@@ -207,10 +206,12 @@ class Stacked:
         if len(tensors) < 4:
             return first + (0, 0, 0)
         bias, last = tensors[2], tensors[3]
-        at = bias.data_ptr() if bias is not None else 0
-        offset = 0 if not self.gated else self.inter * bias.stride(1) if self.concatenated else bias.stride(1)
-        return first + (at if self.gated else 0, at + offset * bias.element_size() if at else 0,
-                        last.data_ptr() if last is not None else 0)
+        at = up_at = 0
+        if bias is not None:
+            at = bias.data_ptr()
+            step = 0 if not self.gated else self.inter if self.concatenated else 1
+            up_at = at + step * bias.stride(1) * bias.element_size()
+        return first + (at if self.gated else 0, up_at, last.data_ptr() if last is not None else 0)
 
     def gradients(self, tensors, needed, dtype):
         """(what the kernels write to, what autograd gets)"""
@@ -223,7 +224,6 @@ class Stacked:
 
 class Listed:
     """One module an expert, of three Linears without bias each."""
-    quantities = ("dgate", "dup", "ddown")
     gated, biased = True, False
 
     def __init__(self, experts, linears):
@@ -259,8 +259,8 @@ class Listed:
     def tensors(self):
         return self.params
 
-    def names_of(self, tensors):
-        return self.quantities
+    def dtype(self):
+        return self.params[0].dtype
 
     def same_as_now(self):
         now = (ref() for group in self.linears for ref in group)
@@ -401,14 +401,17 @@ class KernelCall:
             self.failed = "%s: %s" % (type(error).__name__, error) if not isinstance(error, KernelError) else str(error)
             return self.unit.own_experts(x, index, score)
 
+    @staticmethod
+    def compute_dtype(x, stored):
+        """What the job's own linear layers would compute in."""
+        cast = autocast_now(x.device.type)
+        if cast is None and x.dtype is not stored:
+            raise KernelError(-5)  # MK_EDTYPE
+        return stored if cast is None or stored is torch.float64 else cast
+
     def run(self, x, index, score):
         weights = self.weights.tensors()
-        dtype = weights[0].dtype
-        cast = autocast_now(x.device.type)
-        if cast is not None and dtype is not torch.float64:
-            dtype = cast
-        if cast is None and x.dtype is not dtype:
-            raise KernelError(-5)
+        dtype = self.compute_dtype(x, weights[0].dtype)
         given = x if x.dtype is dtype else x.to(dtype)
         used = weights
         if weights[0].dtype is not dtype:
@@ -515,7 +518,7 @@ class Experts(torch.autograd.Function):
             dx, dscore, dweights = call.backward(x, index, score, saved, call.used_now(weights, x.dtype), weights, needed, dout)
         except KernelError as error:  # the training goes on, by the job's own code
             call.failed = "backward: %s" % error
-            dx, dscore, dweights = own_backward(call.unit, x, index, score, weights, needed, dout)
+            dx, dscore, dweights = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
         if ctx.hit is not None:
             dweights = call.unit.only_hit(ctx.hit, dweights)
         return (None, None, dx, None, dscore) + tuple(dweights)

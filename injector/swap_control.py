@@ -1,4 +1,4 @@
-"""Swapping, part 4: requests from tools, taken between steps (CONTROL.md).
+"""Swapping, part 5: requests from tools, taken between steps (CONTROL.md).
 
 hook.py calls boundary() after the end of each step, before the next training forward; watch() with what the model
 returned. Whatever goes wrong here puts the job's own arm back and is said; nothing reaches the job.
@@ -199,7 +199,7 @@ class Swapper:
 
     def experts_of(self, arm):
         """{unit: its experts by that arm}; what a unit once made is kept while it may be used again."""
-        return {unit: KernelCall(unit) if arm == OURS else named_experts(unit, arm) for unit in self.able()}
+        return {unit: unit.kernel_call() if arm == OURS else named_experts(unit, arm) for unit in self.able()}
 
     def switch(self, arm, experts):
         """From the next forward on. The one place where arms change."""

@@ -80,6 +80,17 @@ class Unit:
     def describe(self):
         return "%s, %s" % (self.weights.describe(), ACT_NAMES[self.act])
 
+    def core(self):
+        """The module that transformers dispatches on."""
+        return self.site()
+
+    def kernel_call(self):
+        return KernelCall(self)
+
+    def named(self, function):
+        site = self.site
+        return lambda x, index, score: function(site(), x, index, score)
+
     # --- the site ---------------------------------------------------------------------------------------
 
     def own(self):
@@ -295,6 +306,9 @@ def stacked_unit(moe):
     else:
         raise Refused("it does not say what its activation is")
     dense = not hasattr(experts, "is_transposed")
+    adapters = None if dense or moe.outer is experts else adapters_of(moe.outer, experts)
+    if adapters:
+        return LoraUnit(moe, moe.outer, Adapted(experts, adapters), kind)
     return (DenseUnit if dense else Unit)(moe, experts, weights, kind)
 
 
@@ -375,7 +389,7 @@ def dispatch_of(experts):
 def named_arms(units):
     """Names that the registry of the first dispatching layer holds."""
     for unit in units:
-        experts = unit.site() if isinstance(unit, Unit) else None
+        experts = unit.core() if isinstance(unit, Unit) else None
         registry, eager = dispatch_of(experts) if experts is not None else (None, None)
         if registry is not None:
             return (["eager"] if eager is not None else []) + sorted(set(registry))
@@ -384,20 +398,19 @@ def named_arms(units):
 
 def named_experts(unit, name):
     """The experts of one layer by a registered implementation, or Refused."""
-    registry, eager = dispatch_of(unit.site())
+    registry, eager = dispatch_of(unit.core())
     if registry is None:
         raise Refused("it does not dispatch between implementations")
     function = eager if name == "eager" else registry[name] if name in registry else None
     if function is None:
         raise Refused("there is no implementation named %s" % name)
-    site = unit.site
-    return lambda x, index, score: function(site(), x, index, score)
+    return unit.named(function)
 
 
 def own_name(units):
     """What the job itself runs, by name."""
     for unit in units:
-        experts = unit.site() if isinstance(unit, Unit) else None
+        experts = unit.core() if isinstance(unit, Unit) else None
         if experts is None:
             continue
         if isinstance(unit, ListUnit):

@@ -1,4 +1,4 @@
-"""Swapping, part 3: parity. Both arms on the job's own activations and incoming gradients, against fp64.
+"""Swapping, part 4: parity. Both arms on the job's own activations and incoming gradients, against fp64.
 
 One step is listened to: of each layer the first call that a gradient comes back to. A sample of its tokens is kept,
 evenly spaced: experts treat tokens one by one, so a sample is a smaller batch of the same job.
@@ -196,7 +196,7 @@ def measure(unit, capture, index, weights, own_one, new_one):
         if dout is not None:
             dx.index_add_(0, rows, pieces["dx"])
             dscore[rows, slot] = pieces["dscore"]
-            weight_sums(unit, weights, parts, e, pieces["dweights"], own_grads, new_grads, device)
+            unit.weights.errors(parts, weights, e, pieces["dweights"], own_grads, new_grads)
     table = {"out": row_sums(out, own_one[0], new_one[0])}
     if dout is not None:
         with torch.enable_grad():
@@ -243,15 +243,17 @@ def reference_expert(unit, x, matrices, score, dout):
     return pieces
 
 
-def weight_sums(unit, weights, parts, e, reference, own_grads, new_grads, device):
-    """Adds expert e's weight gradients; a gradient of None counts as zero, as an optimizer takes it."""
+def weight_errors(weights, parts, tensors, e, reference, own_grads, new_grads):
+    """Adds expert e's weight gradients; one of None counts as zero, as an optimizer takes it."""
     names = ("dgate", "dup", "ddown", "dgate_bias", "dup_bias", "ddown_bias")
-    mine = [unit.weights.expert(grads, e) for grads in (own_grads, new_grads)]
-    trained = unit.weights.trained(weights, e)
+    mine = [weights.expert(grads, e) for grads in (own_grads, new_grads)]
+    trained = weights.trained(tensors, e)
     for i, name in enumerate(names):
-        if not trained[i] or reference[i] is None:
-            continue
-        parts.setdefault(name, Sums(device)).add(reference[i], mine[0][i], mine[1][i])
+        if trained[i] and reference[i] is not None:
+            parts.setdefault(name, Sums(reference[i].device)).add(reference[i], mine[0][i], mine[1][i])
+
+
+Stacked.errors = Listed.errors = weight_errors
 
 
 def filled(grads, weights):
@@ -261,7 +263,7 @@ def filled(grads, weights):
 
 def judge(unit, capture, own_one, new_one, table):
     """The quantity that is furthest beyond the job's own arm, and whether that is too far."""
-    dtype = capture.cast or unit.weights.tensors()[0].dtype
+    dtype = capture.cast or unit.weights.dtype()
     half_step = torch.finfo(dtype).eps / 2
     worst = Result(unit.layer, tokens=len(capture.x))
     if new_one[0].dtype != own_one[0].dtype or new_one[0].shape != own_one[0].shape:
@@ -277,7 +279,7 @@ def judge(unit, capture, own_one, new_one, table):
         scale = own_error
         if capture.cast is not None and own_error < half_step / 8:
             scale, worst.note = half_step, ("the job's own arm is outside of autocast here and computes in %s, this one in %s"
-                                            % (plain_name(unit.weights.tensors()[0].dtype), plain_name(dtype)))
+                                            % (plain_name(unit.weights.dtype()), plain_name(dtype)))
         why = verdict(name, half_step, FAR.get(dtype, FAR_HALF), own_error, scale, new_error)
         row_error, row_bound = row_errors(row, own_row, new_row, half_step, scale)
         if why is None and not row_error <= row_bound:

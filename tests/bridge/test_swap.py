@@ -34,6 +34,12 @@ def test_layers_that_stay_are_named(family):
     run("unswappable", family)
 
 
+@pytest.mark.skipif(not models.V5, reason="stacked experts")
+@pytest.mark.parametrize("words", ["qwen3_moe", "gpt_oss", "qwen3_moe gate_up_proj", "gpt_oss down_proj"])
+def test_lora(words):
+    run("lora", *words.split())
+
+
 @pytest.mark.parametrize("kind", ["reentrant", "non-reentrant"])
 def test_checkpointing(kind):
     run("checkpointing", kind)
@@ -45,7 +51,7 @@ def test_frozen(what):
 
 
 ANY = ["fp64", "many_times", "accumulation", "wrong_use", "at_launch", "lease", "reverts", "other_model"]
-ONLY_FIVE = ["routing_flips", "bfloat16", "lora", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial",
+ONLY_FIVE = ["routing_flips", "bfloat16", "lora_states", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial",
              "compiled", "fsdp2"]
 ONLY_FOUR = ["unhit", "lora_listed"]
 

@@ -1,0 +1,205 @@
+"""Swapping, part 3: adapters that PEFT puts on stacked experts (target_parameters).
+
+PEFT makes weight + delta anew at each call, through a parametrization that is registered and removed around it, and
+autograd keeps the sum of every layer until its backward. Here the outermost wrapper is the site: the sum is made for
+one call, dropped after it, and made again for its backward; between them nothing of the size of the weights is kept.
+(Kernels with a low-rank path of their own would not need it at all.)
+One active, unmerged adapter a parameter and frozen weights; every other state runs through PEFT's own code, either for
+a call (adapters switched off, merged) or for good (several adapters: the plain unit, within PEFT's parametrization).
+"""
+
+
+class Adapter:
+    """One ParamWrapper: which of the stacked parameters it adapts, and its pair of matrices."""
+
+    def __init__(self, wrapper, position):
+        self.wrapper, self.position = weakref.ref(wrapper), position
+        self.swapped = wrapper._did_swap_in_out_features  # weights are (E, out, in), not (E, in, out)
+        self.n = wrapper.num_experts
+
+    def ready(self):
+        wrapper = self.wrapper()
+        active = wrapper.active_adapters
+        return not wrapper.disable_adapters and not wrapper.merged and len(active) == 1 and active[0] in wrapper.lora_A
+
+    def pair(self):
+        wrapper = self.wrapper()
+        name = wrapper.active_adapters[0]
+        return wrapper.lora_A[name].weight, wrapper.lora_B[name].weight
+
+    def scale(self):
+        wrapper = self.wrapper()
+        return wrapper.scaling[wrapper.active_adapters[0]]
+
+    def factors(self, a, b):
+        """(left, right) with delta = left @ right, for each expert. A is expert-major, B rank-major."""
+        a, b = a.reshape(self.n, -1, a.shape[-1]), b.reshape(b.shape[0], -1, self.n).permute(2, 0, 1)
+        return (b, a) if self.swapped else (a.transpose(1, 2), b.transpose(1, 2))
+
+
+class Adapted(Stacked):
+    """Frozen stacked weights and the adapters on them; what the job trains are the adapters."""
+
+    def __init__(self, experts, adapters):
+        Stacked.__init__(self, experts)
+        self.adapters = adapters
+        self.sharded = self.sharded or any(hasattr(t, "_local_tensor") for t in self.tensors())
+
+    def describe(self):
+        return "%s, an adapter on %s" % (Stacked.describe(self), " and ".join(self.names[a.position] for a in self.adapters))
+
+    def base(self):
+        return Stacked.tensors(self)
+
+    def tensors(self):
+        return [t for adapter in self.adapters for t in adapter.pair()]
+
+    def dtype(self):
+        return self.base()[0].dtype
+
+    def merged(self, tensors, dtype):
+        """The weights that the job computes with, as functions of the adapters' tensors."""
+        found = [p.detach() if p.dtype is dtype else p.detach().to(dtype) for p in self.base()]
+        for i, adapter in enumerate(self.adapters):
+            left, right = adapter.factors(*tensors[2 * i:2 * i + 2])
+            at = adapter.position
+            found[at] = torch.baddbmm(found[at], left.to(dtype), right.to(dtype), alpha=adapter.scale())
+        return found
+
+    def expert(self, tensors, e):
+        one = [p[e:e + 1].double() for p in self.base()]
+        for i, adapter in enumerate(self.adapters):
+            left, right = adapter.factors(*tensors[2 * i:2 * i + 2])
+            one[adapter.position] = one[adapter.position] + adapter.scale() * (left[e].double() @ right[e].double())
+        return Stacked.expert(self, one, 0)
+
+    def errors(self, parts, tensors, e, reference, own_grads, new_grads):
+        """Parity of the adapters' gradients, from the reference's gradient of the weights."""
+        for i, adapter in enumerate(self.adapters):
+            here = slice(2 * i, 2 * i + 2)
+            dweight = self._whole(reference, adapter.position)
+            left, right = (t[e].double() for t in adapter.factors(*tensors[here]))
+            wanted = adapter.scale() * (dweight @ right.t()), adapter.scale() * (left.t() @ dweight)
+            mine = [[t[e] for t in adapter.factors(*grads[here])] for grads in (own_grads, new_grads)]
+            names = ("B", "A") if adapter.swapped else ("A", "B")
+            for k, name in enumerate(names):
+                if tensors[here][name == "B"].requires_grad:
+                    title = "dlora_%s of %s" % (name, self.names[adapter.position])
+                    parts.setdefault(title, Sums(dweight.device)).add(wanted[k], mine[0][k], mine[1][k])
+
+    def _whole(self, reference, position):
+        """dgate and dup, or ddown, put together as the parameter lies."""
+        dgate, dup, ddown = reference[:3]
+        if position == 1:
+            whole = ddown
+        elif not self.gated:
+            whole = dup
+        elif self.concatenated:
+            whole = torch.cat([dgate, dup])
+        else:
+            whole = torch.stack([dgate, dup], 1).flatten(0, 1)
+        return whole.t() if self.transposed else whole
+
+
+class LoraCall(KernelCall):
+    """The experts of one layer through the kernels, with the sum of weight and delta made for the call."""
+
+    def __call__(self, x, index, score):
+        if not all(adapter.ready() for adapter in self.weights.adapters):
+            return self.unit.own_experts(x, index, score)
+        return KernelCall.__call__(self, x, index, score)
+
+    def run(self, x, index, score):
+        dtype = self.compute_dtype(x, self.weights.dtype())
+        given = x if x.dtype is dtype else x.to(dtype)
+        tensors = self.weights.tensors()
+        if torch.is_grad_enabled() and (x.requires_grad or score.requires_grad or any(t.requires_grad for t in tensors)):
+            out = LoraExperts.apply(self, given, index, score, *tensors)
+        else:
+            with torch.no_grad():
+                used = self.weights.merged(tensors, dtype)
+                out, _ = self.forward(given, index, score, used, used, INFERENCE)
+        return out if out.dtype is x.dtype else out.to(x.dtype)
+
+
+class LoraExperts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, call, x, index, score, *tensors):
+        used = call.weights.merged(tensors, x.dtype)
+        out, saved = call.forward(x, index, score, used, used, 0)
+        ctx.call = call
+        ctx.save_for_backward(x, index, score, saved, *tensors)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout):
+        x, index, score, saved, *tensors = ctx.saved_tensors
+        call, needed = ctx.call, (ctx.needs_input_grad[1],) + ctx.needs_input_grad[3:]
+        dout = dout if dout.dtype is x.dtype else dout.to(x.dtype)
+        try:
+            found = lora_backward(call, x, index, score, saved, tensors, needed, dout)
+        except KernelError as error:  # the training goes on, by PEFT's code
+            call.failed = "backward: %s" % error
+            dx, dscore, dtensors = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
+            found = dx, dscore, dtensors
+        return (None, found[0], None, found[1]) + tuple(found[2])
+
+
+def lora_backward(call, x, index, score, saved, tensors, needed, dout):
+    with torch.enable_grad():
+        leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed[2:])]
+        weights = call.weights.merged(leaves, x.dtype)
+    used, wanted = [w.detach() for w in weights], [w.requires_grad for w in weights]
+    dx, dscore, dweights = call.backward(x, index, score, saved, used, used, tuple(needed[:2]) + tuple(wanted), dout)
+    asked = [leaf for leaf in leaves if leaf.requires_grad]
+    if not asked:
+        return dx, dscore, [None] * len(leaves)
+    ends = [(w, d) for w, d in zip(weights, dweights) if w.requires_grad]
+    found = iter(torch.autograd.grad([w for w, _ in ends], asked, [d for _, d in ends]))
+    return dx, dscore, [next(found) if leaf.requires_grad else None for leaf in leaves]
+
+
+class LoraUnit(Unit):
+    """A layer whose experts are within PEFT's wrappers: the outermost is the site."""
+
+    def core(self):
+        return self.weights.module()
+
+    def inside(self, function):
+        return function()
+
+    def kernel_call(self):
+        return LoraCall(self)
+
+    def named(self, function):
+        """A registered implementation, within PEFT's own parametrization."""
+        core = self.weights.module
+
+        def call(x, index, score):
+            experts = core()
+            experts.__dict__["forward"] = lambda *args: function(experts, *args)
+            try:
+                return self.own_experts(x, index, score)
+            finally:
+                del experts.__dict__["forward"]
+        return call
+
+
+def adapters_of(outer_module, experts):
+    """The adapters between the outermost wrapper and the experts, or None when PEFT's own way is to be taken."""
+    found, module = [], outer_module
+    names = Stacked.names[:2] if bool(getattr(experts, "has_gate", True)) else ("up_proj", "down_proj")
+    while module is not experts:
+        name = getattr(module, "parameter_name", None)
+        if name not in names or not hasattr(module, "_did_swap_in_out_features") or module.num_experts < 2:
+            return None
+        if own(experts)[name].requires_grad:
+            return None
+        found.append(Adapter(module, names.index(name)))
+        module = module.base_layer
+    positions = [adapter.position for adapter in found]
+    plain = "forward" not in experts.__dict__ and all("forward" not in a.wrapper().__dict__ for a in found)
+    if not found or not plain or len(set(positions)) < len(positions) or not all(a.ready() for a in found):
+        return None
+    return found
