@@ -172,7 +172,7 @@ class Stacked:
         return [p.detach().to(dtype) for p in tensors]
 
     def strides(self, tensors):
-        """(gate, up, down) as (expert, row, column), in elements; the offset of up from gate in elements."""
+        """(gate, up, down) as (expert, row, column), in elements."""
         (a, b, c), (d, e, f) = tensors[0].stride(), tensors[1].stride()
         row, column = (c, b) if self.transposed else (b, c)
         step = row if self.concatenated or not self.gated else 2 * row

@@ -222,7 +222,7 @@ def frozen(what):
         model = models.make("qwen3_moe")
         for name, p in model.named_parameters():
             if (what == "experts" and "experts" in name) or (what == "router" and "mlp.gate." in name) or (
-                    what == "down" and "down_proj" in name) or (what == "all but the head" and "lm_head" not in name):
+                    what == "down" and "down_proj" in name) or (what == "all_but_the_head" and "lm_head" not in name):
                 p.requires_grad_(False)
         return model
     reference = Job(make()).steps(9)

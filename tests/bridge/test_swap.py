@@ -1,4 +1,6 @@
-"""Swapping experts in a job, each scenario in a process of its own under the real guest (MOEPROF_GUEST)."""
+"""Swapping experts in a job: each scenario of swap_scenarios.py in a process of its own under the real guest
+(MOEPROF_GUEST), as many at once as there are processors."""
+import concurrent.futures
 import os
 import pathlib
 import subprocess
@@ -14,52 +16,30 @@ GUEST = os.environ.get("MOEPROF_GUEST", "")
 pytestmark = pytest.mark.skipif(not GUEST or not (pathlib.Path(GUEST).parent / "libmoeprof_kernels.so").exists(),
                                 reason="MOEPROF_GUEST and its kernels are not there")
 
-FIVE = ["qwen3_moe", "qwen2_moe", "mixtral", "deepseek_v3", "glm4_moe", "gpt_oss", "olmoe", "ernie4_5_moe", "granitemoe", "phimoe",
-        "dots1"]
-FOUR = ["qwen3_moe", "qwen2_moe", "mixtral", "deepseek_v3", "glm4_moe", "gpt_oss", "olmoe", "dots1"]
+FAMILIES = ["qwen3_moe", "qwen2_moe", "mixtral", "deepseek_v3", "glm4_moe", "gpt_oss", "olmoe", "dots1"]
+ANY = ["fp64", "many_times", "accumulation", "wrong_use", "at_launch", "lease", "reverts", "other_model", "autocast bfloat16",
+       "checkpointing reentrant", "checkpointing non-reentrant", "frozen experts", "frozen router", "frozen down",
+       "frozen all_but_the_head", "unswappable llama4"]
+FIVE = (["routing_flips", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",
+         "fsdp2", "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states"]
+        + ["family " + name for name in ("ernie4_5_moe", "granitemoe", "phimoe")])
+FOUR = ["unhit", "lora_listed"] + ["unswappable " + name for name in ("granitemoe", "phimoe", "ernie4_5_moe")]
 
 
-def run(*words):
-    done = subprocess.run([sys.executable, str(HERE / "swap_scenarios.py"), *words], capture_output=True, text=True, timeout=300)
+def run(scenario):
+    return subprocess.run([sys.executable, str(HERE / "swap_scenarios.py"), *scenario.split()], capture_output=True, text=True,
+                          timeout=600)
+
+
+@pytest.fixture(scope="module")
+def results(request):
+    wanted = [item.callspec.params["scenario"] for item in request.session.items if item.module is request.module]
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    yield {scenario: pool.submit(run, scenario) for scenario in wanted}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("scenario", ["family " + name for name in FAMILIES] + ANY + (FIVE if models.V5 else FOUR))
+def test_swap(scenario, results):
+    done = results[scenario].result()
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-
-
-@pytest.mark.parametrize("family", FIVE if models.V5 else FOUR)
-def test_family(family):
-    run("family", family)
-
-
-@pytest.mark.parametrize("family", ["llama4"] if models.V5 else ["llama4", "granitemoe", "phimoe", "ernie4_5_moe"])
-def test_layers_that_stay_are_named(family):
-    run("unswappable", family)
-
-
-@pytest.mark.skipif(not models.V5, reason="stacked experts")
-@pytest.mark.parametrize("words", ["qwen3_moe", "gpt_oss", "qwen3_moe gate_up_proj", "gpt_oss down_proj"])
-def test_lora(words):
-    run("lora", *words.split())
-
-
-@pytest.mark.parametrize("kind", ["reentrant", "non-reentrant"])
-def test_checkpointing(kind):
-    run("checkpointing", kind)
-
-
-@pytest.mark.parametrize("what", ["experts", "router", "down", "all but the head"])
-def test_frozen(what):
-    run("frozen", what)
-
-
-ANY = ["fp64", "many_times", "accumulation", "wrong_use", "at_launch", "lease", "reverts", "other_model"]
-ONLY_FIVE = ["routing_flips", "bfloat16", "lora_states", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial",
-             "compiled", "fsdp2"]
-ONLY_FOUR = ["unhit", "lora_listed"]
-
-
-@pytest.mark.parametrize("name", ANY + (ONLY_FIVE if models.V5 else ONLY_FOUR))
-def test_scenario(name):
-    run(name)
-
-
-def test_autocast_with_master_weights():
-    run("autocast", "bfloat16")
