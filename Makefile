@@ -134,7 +134,7 @@ tidy:
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/moeprof $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(TOOL) $(DESTDIR)$(PREFIX)/bin/moeprof
-	install -m 755 $(GUEST) $(wildcard $(B)/libmoeprof_kernels.so) $(DESTDIR)$(PREFIX)/lib/moeprof/
+	install -s -m 755 $(GUEST) $(wildcard $(B)/libmoeprof_kernels.so) $(DESTDIR)$(PREFIX)/lib/moeprof/
 	install -m 644 profiler/cli/moeprof.1 $(DESTDIR)$(PREFIX)/share/man/man1/moeprof.1
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/moeprof $(DESTDIR)$(PREFIX)/share/man/man1/moeprof.1
