@@ -61,14 +61,14 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(MP_CFLAGS) -ffunction-sections -fdata-sections $(TOOL_CFLAGS) -c -o $@ $<
 
-# hook.py and swap*.py travel inside the guest as text.
+# hook*.py and swap*.py travel inside the guest as text.
 $(B)/gen/%_py.h: injector/%.py tests/tools/embed.sh
 	@mkdir -p $(@D)
 	$(call say,EMBED,$<)sh tests/tools/embed.sh $*_py $< > $@
 $(B)/gen/count_kernel_ptx.h: injector/count_kernel.ptx tests/tools/embed.sh
 	@mkdir -p $(@D)
 	$(call say,EMBED,$<)sh tests/tools/embed.sh count_kernel_ptx $< > $@
-$(call obj,injector/pybridge.c): | $(B)/gen/hook_py.h
+$(call obj,injector/pybridge.c): | $(patsubst injector/%.py,$(B)/gen/%_py.h,$(wildcard injector/hook*.py))
 $(call obj,injector/pyctl.c): | $(patsubst injector/%.py,$(B)/gen/%_py.h,$(wildcard injector/swap*.py))
 $(call obj,injector/count.c): | $(B)/gen/count_kernel_ptx.h
 # The style and the script of the HTML report travel inside the tool.

@@ -2,7 +2,11 @@
  * runs the module. The GIL is held throughout; nothing here waits for anything else. */
 #include "injector/pybridge.h"
 
+#include "hook_model_py.h"
 #include "hook_py.h"
+#include "hook_session_py.h"
+#include "hook_spec_py.h"
+#include "hook_tokens_py.h"
 #include "injector/guest.h"
 #include "injector/pymodule.h"
 #include "injector/torch_abi.h"
@@ -31,9 +35,20 @@ static bool torch_imported(void)
     return ready;
 }
 
-static int run_text(const char *text, PyObject *globals)
+/* Executed in this order among the same globals; the last one installs the hooks. */
+static const struct {
+    const char *name, *text;
+} part[] = {
+    {"<moeprof hook>", hook_py},
+    {"<moeprof model>", hook_model_py},
+    {"<moeprof spec>", hook_spec_py},
+    {"<moeprof tokens>", hook_tokens_py},
+    {"<moeprof session>", hook_session_py},
+};
+
+static int run_text(const char *name, const char *text, PyObject *globals)
 {
-    PyObject *code = py.compile(text, "<moeprof>", PY_FILE_INPUT);
+    PyObject *code = py.compile(text, name, PY_FILE_INPUT);
     PyObject *result = code ? py.eval(code, globals, globals) : NULL;
     char why[128];
 
@@ -58,7 +73,9 @@ static int run_hook(void)
         py.dict_set(globals, "__builtins__", py.builtins());
         py.dict_set(globals, "__name__", name);
         py.dict_set(globals, "_moeprof", module);
-        rc = run_text(hook_py, globals);
+        rc = MP_OK;
+        for (size_t i = 0; rc == MP_OK && i < countof(part); i++)
+            rc = run_text(part[i].name, part[i].text, globals);
         py.decref(name);
     }
     if (module)

@@ -9,6 +9,7 @@ import pathlib
 import torch
 
 HOOK = pathlib.Path(__file__).resolve().parents[2] / "injector" / "hook.py"
+PARTS = ("hook", "hook_model", "hook_spec", "hook_tokens", "hook_session")  # in the order of injector/pybridge.c
 UNKNOWN, MEASURED, APPORTIONED, MODELLED = range(4)
 PHASES = ("other", "embed", "attention", "norm", "router", "dispatch", "expert", "combine", "shared_expert", "dense_mlp",
           "lm_head", "loss", "optimizer", "gradient", "comm", "copy")
@@ -210,5 +211,6 @@ def load(guest=None):
     scope = {"__name__": "moeprof_hook"}
     if guest is not None:
         scope["_moeprof"] = guest
-    exec(compile(HOOK.read_text(), "<moeprof>", "exec"), scope)
+    for part in PARTS:
+        exec(compile(HOOK.with_name(part + ".py").read_text(), "<moeprof %s>" % part, "exec"), scope)
     return scope

@@ -21,6 +21,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
+import fake_guest
 import models
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -38,10 +39,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def hook():
     """hook.py by itself, without a guest: nothing is installed."""
-    module = types.ModuleType("moeprof_hook")
-    with open(os.path.join(ROOT, "injector", "hook.py")) as f:
-        exec(compile(f.read(), "hook.py", "exec"), module.__dict__)
-    return module
+    return types.SimpleNamespace(**fake_guest.load())
 
 
 def make(family, **more):
