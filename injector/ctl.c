@@ -152,7 +152,8 @@ void inj_ctl_publish(const struct mp_msg *row, size_t n)
 
     if (!copy)
         return;
-    memcpy(copy, row, n * sizeof *copy);
+    if (n) /* row may be NULL then */
+        memcpy(copy, row, n * sizeof *copy);
     pthread_mutex_lock(&lock);
     old = rows;
     rows = copy;

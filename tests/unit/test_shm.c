@@ -391,7 +391,7 @@ static void test_refuses_other_files(void **state)
 {
     struct mp_reader r;
     struct mp_err err;
-    struct mp_shm *copy = malloc(sizeof *copy);
+    struct mp_shm *copy = aligned_alloc(_Alignof(struct mp_shm), sizeof *copy);
     char path[128];
 
     (void)state;
