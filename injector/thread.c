@@ -1,5 +1,7 @@
 /* See thread.h. A pthread key instead of __thread: the first touch of a late-loaded library's TLS
- * allocates, and the first touch is in a launch. */
+ * allocates, and the first touch is in a launch. A key below 32 never does; when the process has made 32
+ * keys before ours, glibc allocates once a thread, at its first launch: no CUDA or torch lock that malloc
+ * could want is held there. */
 #include "injector/thread.h"
 
 #include <pthread.h>
