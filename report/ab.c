@@ -215,7 +215,8 @@ const char *rp_ab_parity_status(const struct rp_ab *ab)
     return ab->worst ? "passed" : "not checked";
 }
 
-static int analyze(struct rp_ab *ab, struct rp_profile *p, struct mp_err *err)
+/* Steps, gauges, arms, contrasts: the part that needs no look at single kernels. */
+static int measure(struct rp_ab *ab, struct rp_profile *p, struct mp_err *err)
 {
     struct rp_step_list l = {0};
     struct rp_gauge_list g = {0};
@@ -225,21 +226,26 @@ static int analyze(struct rp_ab *ab, struct rp_profile *p, struct mp_err *err)
         rc = rp_gauges_read(&g, p, err);
     if (!rc && arms_fill(ab, &l, &g))
         rc = mp_fail(err, MP_ENOMEM, "no memory to compare the arms");
-    if (!rc)
-        rc = rp_each_step(p, on_step, ab, err);
-    if (!rc)
-        rc = rp_ab_layers(ab, p, err);
-    if (!rc) {
-        main_find(ab);
-        rp_ab_rows(ab);
-    }
     rp_steps_release(&l);
     rp_gauges_release(&g);
+    if (!rc)
+        main_find(ab);
     return rc;
 }
 
-int rp_ab_analyze(struct rp_ab **out, const struct rp_report *r, struct rp_profile *p,
-                  struct mp_err *err)
+static int attribute(struct rp_ab *ab, struct rp_profile *p, struct mp_err *err)
+{
+    int rc = rp_each_step(p, on_step, ab, err);
+
+    if (!rc)
+        rc = rp_ab_layers(ab, p, err);
+    if (!rc)
+        rp_ab_rows(ab);
+    return rc;
+}
+
+int rp_ab_glance(struct rp_ab **out, const struct rp_report *r, struct rp_profile *p,
+                 struct mp_err *err)
 {
     struct rp_ab *ab = calloc(1, sizeof *ab);
     int rc;
@@ -250,11 +256,25 @@ int rp_ab_analyze(struct rp_ab **out, const struct rp_report *r, struct rp_profi
     ab->report = r;
     rc = rp_ab_get(&ab->record, p, err);
     if (!rc && ab->record.n_arm)
-        rc = analyze(ab, p, err);
+        rc = measure(ab, p, err);
     if (rc || ab->record.n_arm == 0)
         rp_ab_free(ab);
     else
         *out = ab;
+    return rc;
+}
+
+int rp_ab_analyze(struct rp_ab **out, const struct rp_report *r, struct rp_profile *p,
+                  struct mp_err *err)
+{
+    int rc = rp_ab_glance(out, r, p, err);
+
+    if (!rc && *out)
+        rc = attribute(*out, p, err);
+    if (rc) {
+        rp_ab_free(*out);
+        *out = NULL;
+    }
     return rc;
 }
 

@@ -109,7 +109,17 @@ struct rp_ab {
 /* *out is NULL with MP_OK when the profile holds no before/after. Caller's until rp_ab_free. */
 int rp_ab_analyze(struct rp_ab **out, const struct rp_report *r, struct rp_profile *p,
                   struct mp_err *err);
+/* The record, the arms' steps and rates, and what they are worth: no phases, layers and rows. Cheap enough
+ * to be asked again while a before/after runs. Of r only spec and peak are used. */
+int rp_ab_glance(struct rp_ab **out, const struct rp_report *r, struct rp_profile *p,
+                 struct mp_err *err);
 void rp_ab_free(struct rp_ab *ab);
+
+/* What people call an arm: "original (grouped_mm)"; a second run of the same arm is told apart. */
+void rp_ab_arm_name(char out[96], const struct rp_ab_record *r, unsigned arm);
+/* Sentences. */
+void rp_ab_verdict_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
+void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab);
 
 /* "passed", "failed", "reverted", "not checked". */
 const char *rp_ab_parity_status(const struct rp_ab *ab);

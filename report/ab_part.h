@@ -18,12 +18,7 @@ int rp_ab_layers(struct rp_ab *ab, struct rp_profile *p, struct mp_err *err);
 /* Fills the rows, what got worse, and the notes. */
 void rp_ab_rows(struct rp_ab *ab);
 
-/* What people call an arm: "original (grouped_mm)"; a second run of the same arm is told apart. */
-void rp_ab_arm_name(char out[96], const struct rp_ab_record *r, unsigned arm);
-
 /* Sentences that text and Markdown share. */
-void rp_ab_verdict_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
 void rp_ab_method_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
-void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab);
 
 #endif

@@ -156,6 +156,15 @@ static void tick(struct rp_recorder *r)
     r->next_commit_ns = now + COMMIT_NS;
 }
 
+void rp_recorder_ab(struct rp_recorder *r, const struct rp_ab_record *record)
+{
+    struct mp_err err = {0};
+
+    commit(r); /* the record is a transaction of its own */
+    if (r->file)
+        keep(r, rp_ab_put(r->file, record, &err), &err);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------ */
 
 static void on_step(void *arg, const struct mp_step *step)

@@ -10,6 +10,7 @@
 
 #include "profiler/core/shm.h"
 #include "profiler/core/step.h"
+#include "report/ab.h"
 
 struct rp_recorder; /* opaque */
 
@@ -24,6 +25,9 @@ size_t rp_recorder_poll(struct rp_recorder *r);
  * `end` says in one word why it ended: "exit", "killed", "stopped". */
 void rp_recorder_end(struct rp_recorder *r, const char *end);
 void rp_recorder_free(struct rp_recorder *r);
+
+/* What a before/after has done so far, in place of what was there: it can be watched, and survives a kill. */
+void rp_recorder_ab(struct rp_recorder *r, const struct rp_ab_record *record);
 
 struct rp_status {
     int pid, rank, world;

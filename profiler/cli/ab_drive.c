@@ -245,6 +245,7 @@ static void on_answer(void *arg, const struct ab_answer *a)
 {
     struct ab_drive *d = arg;
 
+    d->is_told = false;
     d->step = later(d->step, a->step);
     if (d->stage == AB_DONE || (d->stage == AB_RESTORE && a->purpose != RESTORE))
         return;
@@ -299,6 +300,7 @@ static void on_row(void *arg, unsigned rank, const struct mp_msg *msg)
 {
     struct ab_drive *d = arg;
 
+    d->is_told = false;
     switch (msg->kind) {
     case MP_WIRE_STATE:
         snprintf(d->record.own, sizeof d->record.own, "%.63s", msg->text);
@@ -345,12 +347,22 @@ static void job_look(struct ab_drive *d, const struct cli_follow *f)
     ask(d, MP_WIRE_HELLO, "moeprof ab " MP_VERSION, 0, MP_WIRE_LEASE, HELLO, 0);
 }
 
-bool ab_drive_tick(struct ab_drive *d, const struct cli_follow *f)
+/* Into the profile at once: a dashboard shows it, and a kill leaves the blocks until then. */
+static void progress_tell(struct ab_drive *d, struct cli_follow *f)
+{
+    if (!d->is_told)
+        cli_follow_ab(f, d->pid, &d->record);
+    d->is_told = true;
+}
+
+bool ab_drive_tick(struct ab_drive *d, struct cli_follow *f)
 {
     if (d->stage == AB_WAIT)
         job_look(d, f);
     if (d->stage != AB_WAIT && d->stage != AB_DONE && ab_links_poll(&d->links))
         ab_drive_stop(d, "the job closed the connection");
+    if (d->stage > AB_LOOK)
+        progress_tell(d, f);
     return d->stage == AB_DONE;
 }
 

@@ -34,6 +34,7 @@ struct ab_drive {
     uint32_t untraced_from;     /* since when tracing is off */
     uint32_t reset_at;          /* when the memory peaks began anew */
     bool is_listed[RP_AB_ARMS]; /* STATUS named it */
+    bool is_told;               /* the profile holds the record as it is */
     char path[512];             /* the profile of rank 0 */
     int pid;
 };
@@ -41,7 +42,7 @@ struct ab_drive {
 int ab_drive_init(struct ab_drive *d, const struct ab_options *o, const char *dir,
                   struct mp_err *err);
 /* True when nothing is left to do. */
-bool ab_drive_tick(struct ab_drive *d, const struct cli_follow *f);
+bool ab_drive_tick(struct ab_drive *d, struct cli_follow *f);
 /* The job is gone, or somebody pressed Ctrl-C: closes the record as it is. */
 void ab_drive_stop(struct ab_drive *d, const char *why);
 void ab_drive_free(struct ab_drive *d);

@@ -14,6 +14,7 @@
 
 #include "profiler/cli/cmd.h"
 #include "report/profile_file.h"
+#include "report/profile_link.h"
 
 struct guest {
     int pid;
@@ -99,6 +100,7 @@ static void record_end(struct cli_follow *f, struct guest *g, const char *end)
     const char *failure;
     struct rp_status st;
 
+    rp_link_remove(f->dir, g->pid);
     rp_recorder_end(g->rec, end);
     rp_recorder_status(g->rec, &st);
     failure = rp_recorder_failure(g->rec);
@@ -126,6 +128,7 @@ static void record_begin(struct cli_follow *f, struct guest *g)
     g->stage = RECORDED;
     if (rp_recorder_new(&g->rec, &g->reader, path, &err) == MP_OK) {
         cli_say("recording process %d into '%s'", g->pid, path);
+        rp_link_put(f->dir, g->pid, path);
         return;
     }
     cli_fail(&err);
@@ -304,6 +307,13 @@ size_t cli_follow_targets(const struct cli_follow *f, struct cli_target *out, si
         n++;
     }
     return n;
+}
+
+void cli_follow_ab(struct cli_follow *f, int pid, const struct rp_ab_record *record)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (f->guest[i].stage == RECORDED && f->guest[i].pid == pid)
+            rp_recorder_ab(f->guest[i].rec, record);
 }
 
 void cli_follow_result(const struct cli_follow *f, struct cli_follow_result *out)

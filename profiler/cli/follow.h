@@ -29,6 +29,9 @@ struct cli_target {
 /* Those processes; returns how many, of which the first max are in out. */
 size_t cli_follow_targets(const struct cli_follow *f, struct cli_target *out, size_t max);
 
+/* What a before/after in that process has done so far, into its profile. */
+void cli_follow_ab(struct cli_follow *f, int pid, const struct rp_ab_record *record);
+
 struct cli_follow_result {
     unsigned n_profile; /* written and closed well */
     unsigned n_failed;  /* recordings that failed: each has been said on stderr */

@@ -82,6 +82,19 @@ expect 0 moeprof ab --blocks 2 --wait -o wait.moeprof -- "$job" end=400
 [ "$(sql wait.moeprof "SELECT max(step) FROM step")" = 399 ] || fail "--wait did not wait"
 expect 0 moeprof ab --blocks 2 --end-job --kill-after 1 -o kill.moeprof -- bash -c "trap '' INT; '$job'; true"
 
+# While it runs the profile is found from the job directory and holds the blocks so far; a kill of ab leaves them.
+rm pid
+"$B/moeprof" ab --blocks 50 -o watched.moeprof -- bash -c "echo \$\$ >pid; exec '$job' pace=2000" >/dev/null 2>&1 &
+ab=$!
+wait_for 10 test -s pid
+wait_for 10 test "$T/watched.moeprof" -ef "$T/job/$(cat pid).moeprof"
+begun() { [ "$(sql watched.moeprof 'SELECT count(*) FROM block_ab WHERE NOT is_cut')" -ge 4 ]; }
+wait_for 20 begun
+kill -9 $ab "$(cat pid)"
+{ wait $ab; } 2>/dev/null || true
+holds watched.moeprof 'len(r["blocks"]) >= 5 and r["blocks"][-1]["is_cut"] and r["speedup"]["value"] > 1.3'
+rm "job/$(cat pid).moeprof"
+
 # Ranks are driven as one.
 expect 0 moeprof ab --blocks 6 --end-job --kill-after 0 -o ranks.moeprof -- bash -c "'$job' rank=1 world=2 & '$job' rank=0 world=2; wait"
 holds ranks.moeprof 'r["speedup"]["verdict"] == "faster" and len(r["blocks"]) == 12'
