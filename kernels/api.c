@@ -24,12 +24,31 @@ static const char *api_strerror(int code)
     }
 }
 
-static int api_sizes(struct mk_sizes *out, const struct mk_problem *problem)
+/* Takes a struct of this or an older, smaller size; what it lacks becomes zero. Every struct begins with its size. */
+static int take(void *to, size_t bytes, const void *from, size_t oldest_bytes)
 {
-    struct mk_plan plan;
-    int rc = mk_plan(&plan, problem);
+    uint32_t given = *(const uint32_t *)from, now = (uint32_t)bytes;
 
-    if (rc)
+    if (given < oldest_bytes || given > bytes)
+        return MK_EVERSION;
+    memset(to, 0, bytes);
+    memcpy(to, from, given);
+    memcpy(to, &now, sizeof now);
+    return MK_OK;
+}
+
+static int take_problem(struct mk_problem *to, const struct mk_problem *from)
+{
+    return take(to, sizeof *to, from, offsetof(struct mk_problem, lora));
+}
+
+static int api_sizes(struct mk_sizes *out, const struct mk_problem *given)
+{
+    struct mk_problem problem;
+    struct mk_plan plan;
+    int rc = take_problem(&problem, given);
+
+    if (rc || (rc = mk_plan(&plan, &problem)))
         return rc;
     *out = (struct mk_sizes){ plan.saved.bytes, plan.saved_inference.bytes, plan.forward.bytes, plan.backward.bytes };
     return MK_OK;
@@ -45,6 +64,7 @@ static bool row_fits(const struct mk_impl *impl, uint32_t flags, int sm)
 /* The first row that fits, or NULL with the last row's reason in rc. */
 static const struct mk_impl *find(int *rc, const struct mk_forward *f, const struct mk_backward *b, uint32_t flags)
 {
+    bool lora = (f ? f->problem : b->problem)->lora;
     int sm = mk_device_sm();
 
     *rc = MK_EDEVICE;
@@ -52,7 +72,7 @@ static const struct mk_impl *find(int *rc, const struct mk_forward *f, const str
         const struct mk_impl *impl = &mk_registry[i];
         if (!row_fits(impl, flags, sm) || (f ? !impl->forward : !impl->backward))
             continue;
-        *rc = f ? impl->fits_forward(f) : impl->fits_backward(b);
+        *rc = lora && !impl->lora ? MK_ENOTSUP : f ? impl->fits_forward(f) : impl->fits_backward(b);
         if (!*rc)
             return impl;
     }
@@ -72,21 +92,22 @@ static int check_forward(const struct mk_forward *a, const struct mk_plan *plan)
     return mk_check_pointers(a->problem);
 }
 
-static int api_forward(const struct mk_forward *a, mk_stream stream)
+static int api_forward(const struct mk_forward *given, mk_stream stream)
 {
+    struct mk_problem problem;
+    struct mk_forward a;
     struct mk_plan plan;
     int rc;
 
-    if (a->size != sizeof *a)
-        return MK_EVERSION;
-    if ((rc = mk_plan(&plan, a->problem)))
+    if ((rc = take(&a, sizeof a, given, sizeof a)) || (rc = take_problem(&problem, a.problem)) || (rc = mk_plan(&plan, &problem)))
         return rc;
-    if (a->problem->target == MK_TARGET_CPU)
-        return mk_ref_forward(a);
-    if ((rc = check_forward(a, &plan)))
+    a.problem = &problem;
+    if (problem.target == MK_TARGET_CPU)
+        return mk_ref_forward(&a);
+    if ((rc = check_forward(&a, &plan)))
         return rc;
-    const struct mk_impl *impl = find(&rc, a, NULL, a->flags);
-    return impl ? impl->forward(a, &plan, stream) : rc;
+    const struct mk_impl *impl = find(&rc, &a, NULL, a.flags);
+    return impl ? impl->forward(&a, &plan, stream) : rc;
 }
 
 static int check_backward(const struct mk_backward *a, const struct mk_plan *plan)
@@ -97,36 +118,40 @@ static int check_backward(const struct mk_backward *a, const struct mk_plan *pla
         return MK_EBUFFER;
     if ((uintptr_t)a->saved % 256 || (uintptr_t)a->workspace % 256)
         return MK_EALIGN;
-    if (a->dweight_dtype != a->problem->dtype && a->dweight_dtype != MK_FP32)
-        return MK_EDTYPE;
-    return mk_check_pointers(a->problem);
+    int rc = mk_check_gradients(a);
+    return rc ? rc : mk_check_pointers(a->problem);
 }
 
-static int api_backward(const struct mk_backward *a, mk_stream stream)
+static int api_backward(const struct mk_backward *given, mk_stream stream)
 {
+    struct mk_problem problem;
+    struct mk_backward a;
     struct mk_plan plan;
     int rc;
 
-    if (a->size != sizeof *a)
-        return MK_EVERSION;
-    if ((rc = mk_plan(&plan, a->problem)))
+    if ((rc = take(&a, sizeof a, given, offsetof(struct mk_backward, dlora))) || (rc = take_problem(&problem, a.problem)) ||
+        (rc = mk_plan(&plan, &problem)))
         return rc;
-    if (a->problem->target == MK_TARGET_CPU)
-        return mk_ref_backward(a);
-    if ((rc = check_backward(a, &plan)))
+    a.problem = &problem;
+    if (problem.target == MK_TARGET_CPU)
+        return mk_ref_backward(&a);
+    if ((rc = check_backward(&a, &plan)))
         return rc;
-    const struct mk_impl *impl = find(&rc, NULL, a, a->flags);
-    return impl ? impl->backward(a, &plan, stream) : rc;
+    const struct mk_impl *impl = find(&rc, NULL, &a, a.flags);
+    return impl ? impl->backward(&a, &plan, stream) : rc;
 }
 
-static const struct mk_row *api_choose(const char *op, uint32_t flags, const struct mk_problem *problem)
+static const struct mk_row *api_choose(const char *op, uint32_t flags, const struct mk_problem *given)
 {
-    struct mk_forward f = { .size = sizeof f, .flags = flags, .out_stride = problem->hidden, .problem = problem };
-    struct mk_backward b = { .size = sizeof b, .flags = flags, .dx_stride = problem->hidden, .dout_stride = problem->hidden,
-                             .dweight_dtype = problem->dtype, .problem = problem };
-    bool forward = !strcmp(op, "forward");
-    int rc;
-    const struct mk_impl *impl = find(&rc, forward ? &f : NULL, &b, flags);
+    struct mk_problem p;
+    int rc = take_problem(&p, given);
+
+    if (rc)
+        return NULL;
+    struct mk_forward f = { .size = sizeof f, .flags = flags, .out_stride = p.hidden, .problem = &p };
+    struct mk_backward b = { .size = sizeof b, .flags = flags, .dx_stride = p.hidden, .dout_stride = p.hidden,
+                             .dweight_dtype = p.dtype, .problem = &p };
+    const struct mk_impl *impl = find(&rc, !strcmp(op, "forward") ? &f : NULL, &b, flags);
 
     return impl ? &impl->row : NULL;
 }

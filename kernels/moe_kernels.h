@@ -3,12 +3,16 @@
  * The library computes, for tokens t, choices k, and expert e = index[t][k],
  *     out[t] = sum over k of score[t][k] * (act(gate_e x[t] + bg_e, up_e x[t] + bu_e) down_e^T + bd_e)
  * and its gradients. Routing is given; it is never recomputed. Nothing here knows PyTorch.
+ * With adapters (LoRA) beside the weights, each of the three products W v becomes W v + scale * B (A v).
  *
  * Argument order: outputs, in/outs, inputs; a length follows its array; the stream comes last.
  *
  * Ownership: the caller owns every buffer, workspace and saved state included, and tells sizes from mk_api.sizes.
  * Nothing is allocated, no call waits for the device, and no state outlives a call (but the address of a driver function),
  * so calls may be captured into a CUDA graph, and different threads may call at once with different buffers.
+ *
+ * Structs grow at their end only. A caller built against an older header passes the older, smaller size, and what came
+ * later counts as zero; a size larger than this library knows is refused.
  *
  * Determinism: the same inputs give the same bits, run after run and stream after stream (no floating-point atomics).
  *
@@ -79,6 +83,33 @@ struct mk_vector {
     int64_t stride_expert, stride;
 };
 
+/* Low-rank adapters (LoRA) beside the weights. Their matrices have any strides and alignment: they are read once a call,
+ * into a packed copy in the workspace, in the problem's dtype and with the scale in B. So the form that PEFT stores for
+ * stacked experts (lora_A.weight (E*R, in), lora_B.weight (out, R*E) with the expert fastest) is used where it lies:
+ *     A   stride_expert R*in, stride_row in, stride_col 1
+ *     B   stride_expert 1, stride_row R*E, stride_col E; interleaved gate and up: stride_row 2*R*E, up one row later
+ * One tensor an expert: expert_offset, as for weights. An absent B adds nothing. The struct and what it points to on the
+ * host need not outlive the call. */
+struct mk_lora {
+    uint32_t size;                /* sizeof(struct mk_lora) */
+    uint32_t dtype;               /* of A and B: the problem's dtype or MK_FP32 */
+    int32_t up_rank, down_rank;   /* 1 .. 128; 0: no adapter on gate and up, on down */
+    uint32_t apart;               /* 1: gate has an A of its own, gate_a; 0: up_a serves gate and up, gate_a is ignored */
+    float up_scale, down_scale;
+    struct mk_matrix gate_a, up_a; /* (up_rank, H) an expert */
+    struct mk_matrix gate_b, up_b; /* (I, up_rank) */
+    struct mk_matrix down_a;       /* (down_rank, I) */
+    struct mk_matrix down_b;       /* (H, down_rank) */
+};
+
+/* Gradients of the adapters, shaped and laid out as the caller likes. base NULL: not computed. With one A for gate and up
+ * its gradient is up_a's. Where the backward accumulates, these are added to as well. */
+struct mk_lora_grad {
+    uint32_t size;                /* sizeof(struct mk_lora_grad) */
+    uint32_t dtype;               /* the problem's dtype or MK_FP32 */
+    struct mk_matrix gate_a, up_a, gate_b, up_b, down_a, down_b;
+};
+
 /* What forward and backward both need. Rows of x, index and score may be strided; their elements are dense. */
 struct mk_problem {
     uint32_t size;                /* sizeof(struct mk_problem) */
@@ -100,12 +131,15 @@ struct mk_problem {
     struct mk_matrix gate, up;    /* (I, H) an expert */
     struct mk_matrix down;        /* (H, I) an expert */
     struct mk_vector gate_bias, up_bias, down_bias; /* (I), (I), (H) an expert */
+    const struct mk_lora *lora;   /* on the host; NULL: none */
 };
 
-/* Sizes of the caller's buffers, in bytes. A pure function of shape, types and target; pointers are not looked at. */
+/* Sizes of the caller's buffers, in bytes. A pure function of shape, types, ranks and target; of pointers only `lora` is
+ * followed. */
 struct mk_sizes {
-    size_t saved_bytes;              /* pre-activations (T*K, 2I) and O(T*K + E) of routing: forward writes, backward reads */
-    size_t saved_inference_bytes;    /* routing alone, for a forward with MK_FLAG_INFERENCE */
+    size_t saved_bytes;              /* pre-activations (T*K, 2I), O(T*K + E) of routing, A v of adapters (T*K, rank);
+                                        forward writes, backward reads */
+    size_t saved_inference_bytes;    /* without the pre-activations, for a forward with MK_FLAG_INFERENCE */
     size_t forward_workspace_bytes;
     size_t backward_workspace_bytes;
 };
@@ -121,6 +155,7 @@ enum mk_step {
     MK_STEP_ROUTE = 1, MK_STEP_UP = 2, MK_STEP_DOWN = 4, MK_STEP_COMBINE = 8,              /* forward, in this order */
     MK_STEP_DACT = 16, MK_STEP_DX = 32, MK_STEP_DW_DOWN = 64, MK_STEP_DW_UP = 128,         /* backward, in this order */
     MK_STEP_DBIAS = 256, MK_STEP_DSCORE = 512,
+    MK_STEP_LORA = 1024, /* what adapters need beside the products: before up, down, dact and dx; their gradients last */
 };
 
 struct mk_forward {
@@ -154,6 +189,7 @@ struct mk_backward {
     int64_t dout_stride;
     const void *saved;           /* what forward wrote for the same problem */
     const struct mk_problem *problem;
+    const struct mk_lora_grad *dlora; /* on the host; NULL: none wanted */
 };
 
 typedef struct CUstream_st *mk_stream; /* a cudaStream_t; ignored on the CPU */

@@ -23,7 +23,9 @@ static size_t scratch_elements(const struct mk_problem *p)
 {
     size_t t = (size_t)p->n_token, h = (size_t)p->hidden, i = (size_t)p->inter;
 
-    return t * h + 3 * h * i + 6 * i + h;
+    size_t up = p->lora ? (size_t)p->lora->up_rank : 0, down = p->lora ? (size_t)p->lora->down_rank : 0;
+
+    return t * h + 3 * h * i + 6 * i + h + 2 * up * (h + i) + down * (h + i);
 }
 
 static const struct mk_saved_layout *saved_layout(const struct mk_plan *plan, uint32_t flags)
@@ -66,8 +68,8 @@ int mk_ref_backward(const struct mk_backward *a)
         return rc;
     if (!a->saved || (p->n_token && !a->dout))
         return MK_EBUFFER;
-    if (a->dweight_dtype != p->dtype && a->dweight_dtype != MK_FP32)
-        return MK_EDTYPE;
+    if ((rc = mk_check_gradients(a)))
+        return rc;
     if (a->steps)
         return MK_ENOTSUP;
     void *scratch = calloc(scratch_elements(p), sizeof(double));

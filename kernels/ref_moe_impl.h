@@ -66,9 +66,12 @@ static REAL NAME(vec)(const struct mk_vector *v, uint32_t dtype, int32_t e, int6
     return v->base ? (REAL)mk_ref_get(v->base, dtype, e * v->stride_expert + i * v->stride) : 0;
 }
 
-static void NAME(pre)(const struct mk_problem *p, int32_t e, int32_t t, int32_t i, REAL *g, REAL *u)
+#include "kernels/ref_lora_impl.h"
+
+static void NAME(pre)(const struct mk_problem *p, int32_t e, int32_t t, int32_t i, const REAL *low, REAL *g, REAL *u)
 {
-    REAL sum_g = NAME(vec)(&p->gate_bias, p->dtype, e, i), sum_u = NAME(vec)(&p->up_bias, p->dtype, e, i);
+    REAL sum_g = NAME(vec)(&p->gate_bias, p->dtype, e, i) + NAME(low_pre)(p, e, 0, i, low);
+    REAL sum_u = NAME(vec)(&p->up_bias, p->dtype, e, i) + NAME(low_pre)(p, e, 1, i, low);
     bool gate = p->act != MK_ACT_RELU2;
 
     for (int32_t h = 0; h < p->hidden; h++) {
@@ -86,10 +89,12 @@ static void NAME(forward_row)(const struct mk_forward *a, const struct mk_plan *
 {
     const struct mk_problem *p = a->problem;
     int64_t n_i = p->inter;
+    REAL low_up[2 * MK_MAX_RANK], low_down[MK_MAX_RANK];
 
+    NAME(low_up)(p, e, r->row_token[row], low_up);
     for (int32_t i = 0; i < p->inter; i++) {
         REAL g, u, dg, du;
-        NAME(pre)(p, e, r->row_token[row], i, &g, &u);
+        NAME(pre)(p, e, r->row_token[row], i, low_up, &g, &u);
         act[i] = NAME(act)(p, g, u, &dg, &du);
         if (a->flags & MK_FLAG_INFERENCE)
             continue;
@@ -98,8 +103,10 @@ static void NAME(forward_row)(const struct mk_forward *a, const struct mk_plan *
             mk_ref_put((char *)a->saved + plan->saved.pre, p->dtype, at, (double)g);
         mk_ref_put((char *)a->saved + plan->saved.pre, p->dtype, at + (plan->n_half - 1) * n_i, (double)u);
     }
+    NAME(low_down)(p, e, act, low_down);
+    NAME(low_save)(a, plan, row, low_up, low_down);
     for (int32_t h = 0; h < p->hidden; h++) {
-        REAL y = NAME(vec)(&p->down_bias, p->dtype, e, h);
+        REAL y = NAME(vec)(&p->down_bias, p->dtype, e, h) + NAME(low_out)(p, e, h, low_down);
         for (int32_t i = 0; i < p->inter; i++)
             y += act[i] * NAME(mat)(&p->down, p->dtype, e, h, i);
         out[(int64_t)r->row_token[row] * p->hidden + h] += y * (REAL)r->row_score[row];
@@ -125,6 +132,7 @@ struct NAME(sums) {
     REAL *gate, *up, *down;         /* of one expert: (I, H), (I, H), (H, I) */
     REAL *gate_b, *up_b, *down_b;   /* (I), (I), (H) */
     REAL *act, *dg, *du;            /* of one row: (I) */
+    struct NAME(low_sums) low;
 };
 
 static REAL NAME(row_dact)(const struct mk_backward *a, const struct mk_plan *plan, const struct NAME(sums) *s,
@@ -140,6 +148,7 @@ static REAL NAME(row_dact)(const struct mk_backward *a, const struct mk_plan *pl
         REAL u = (REAL)mk_ref_get(pre, p->dtype, at + (plan->n_half - 1) * (int64_t)p->inter);
         for (int32_t h = 0; h < p->hidden; h++)
             dact += (REAL)mk_ref_get(a->dout, p->dtype, t * a->dout_stride + h) * NAME(mat)(&p->down, p->dtype, e, h, i);
+        dact += NAME(low_dact)(p, &s->low, e, i);
         s->act[i] = NAME(act)(p, g, u, &s->dg[i], &s->du[i]);
         dscore += dact * s->act[i];
         s->dg[i] *= dact * score;
@@ -173,7 +182,7 @@ static void NAME(row_weights)(const struct mk_backward *a, const struct NAME(sum
 static void NAME(row_dx)(const struct mk_problem *p, const struct NAME(sums) *s, int32_t e, int32_t t)
 {
     for (int32_t h = 0; h < p->hidden; h++) {
-        REAL sum = 0;
+        REAL sum = NAME(low_dx)(p, &s->low, e, h);
         for (int32_t i = 0; i < p->inter; i++) {
             sum += s->du[i] * NAME(mat)(&p->up, p->dtype, e, i, h);
             if (p->act != MK_ACT_RELU2)
@@ -183,21 +192,22 @@ static void NAME(row_dx)(const struct mk_problem *p, const struct NAME(sums) *s,
     }
 }
 
-static void NAME(store)(const struct mk_backward *a, void *base, int64_t at, REAL v)
+static void NAME(store)(const struct mk_backward *a, uint32_t dtype, void *base, int64_t at, REAL v)
 {
     if (a->accumulate)
-        v += (REAL)mk_ref_get(base, a->dweight_dtype, at);
-    mk_ref_put(base, a->dweight_dtype, at, (double)v);
+        v += (REAL)mk_ref_get(base, dtype, at);
+    mk_ref_put(base, dtype, at, (double)v);
 }
 
-static void NAME(store_mat)(const struct mk_backward *a, const struct mk_matrix *m, int32_t e, const REAL *v, int32_t n_row, int32_t n_col)
+static void NAME(store_mat)(const struct mk_backward *a, uint32_t dtype, const struct mk_matrix *m, int32_t e, const REAL *v,
+                            int32_t n_row, int32_t n_col)
 {
     if (!m->base)
         return;
     int64_t at = m->expert_offset ? m->expert_offset[e] : e * m->stride_expert;
     for (int64_t i = 0; i < n_row; i++)
         for (int64_t j = 0; j < n_col; j++)
-            NAME(store)(a, m->base, at + i * m->stride_row + j * m->stride_col, v[i * n_col + j]);
+            NAME(store)(a, dtype, m->base, at + i * m->stride_row + j * m->stride_col, v[i * n_col + j]);
 }
 
 static void NAME(store_vec)(const struct mk_backward *a, const struct mk_vector *d, int32_t e, const REAL *v, int32_t n)
@@ -205,7 +215,7 @@ static void NAME(store_vec)(const struct mk_backward *a, const struct mk_vector 
     if (!d->base)
         return;
     for (int64_t i = 0; i < n; i++)
-        NAME(store)(a, d->base, e * d->stride_expert + i * d->stride, v[i]);
+        NAME(store)(a, a->dweight_dtype, d->base, e * d->stride_expert + i * d->stride, v[i]);
 }
 
 static void NAME(store_expert)(const struct mk_backward *a, const struct NAME(sums) *s, int32_t e)
@@ -213,13 +223,31 @@ static void NAME(store_expert)(const struct mk_backward *a, const struct NAME(su
     const struct mk_problem *p = a->problem;
 
     if (p->act != MK_ACT_RELU2) {
-        NAME(store_mat)(a, &a->dgate, e, s->gate, p->inter, p->hidden);
+        NAME(store_mat)(a, a->dweight_dtype, &a->dgate, e, s->gate, p->inter, p->hidden);
         NAME(store_vec)(a, &a->dgate_bias, e, s->gate_b, p->inter);
     }
-    NAME(store_mat)(a, &a->dup, e, s->up, p->inter, p->hidden);
-    NAME(store_mat)(a, &a->ddown, e, s->down, p->hidden, p->inter);
+    NAME(store_mat)(a, a->dweight_dtype, &a->dup, e, s->up, p->inter, p->hidden);
+    NAME(store_mat)(a, a->dweight_dtype, &a->ddown, e, s->down, p->hidden, p->inter);
     NAME(store_vec)(a, &a->dup_bias, e, s->up_b, p->inter);
     NAME(store_vec)(a, &a->ddown_bias, e, s->down_b, p->hidden);
+}
+
+static void NAME(store_lora)(const struct mk_backward *a, const struct NAME(low_sums) *s, int32_t e)
+{
+    const struct mk_problem *p = a->problem;
+    const struct mk_lora *l = p->lora;
+    const struct mk_lora_grad *d = a->dlora;
+
+    if (!l || !d)
+        return;
+    if (l->apart)
+        NAME(store_mat)(a, d->dtype, &d->gate_a, e, s->up_a, l->up_rank, p->hidden);
+    NAME(store_mat)(a, d->dtype, &d->up_a, e, s->up_a + (int64_t)NAME(low_first)(l, 1) * p->hidden, l->up_rank, p->hidden);
+    if (p->act != MK_ACT_RELU2)
+        NAME(store_mat)(a, d->dtype, &d->gate_b, e, s->b[0], p->inter, l->up_rank);
+    NAME(store_mat)(a, d->dtype, &d->up_b, e, s->b[1], p->inter, l->up_rank);
+    NAME(store_mat)(a, d->dtype, &d->down_a, e, s->down_a, l->down_rank, p->inter);
+    NAME(store_mat)(a, d->dtype, &d->down_b, e, s->down_b, p->hidden, l->down_rank);
 }
 
 static void NAME(backward)(const struct mk_backward *a, const struct mk_plan *plan, const struct mk_ref_route *r, void *scratch)
@@ -228,9 +256,10 @@ static void NAME(backward)(const struct mk_backward *a, const struct mk_plan *pl
     int64_t n_hi = (int64_t)p->hidden * p->inter, n_th = (int64_t)p->n_token * p->hidden;
     REAL *at = (REAL *)scratch + n_th; /* per-expert sums follow dx */
     struct NAME(sums) s = { scratch, at, at + n_hi, at + 2 * n_hi, at + 3 * n_hi, at + 3 * n_hi + p->inter,
-                            at + 3 * n_hi + 2 * p->inter, NULL, NULL, NULL };
+                            at + 3 * n_hi + 2 * p->inter, NULL, NULL, NULL, { NULL } };
     int64_t n_expert_sums = 3 * n_hi + 2 * p->inter + p->hidden;
 
+    n_expert_sums += NAME(low_carve)(&s.low, p, at + n_expert_sums);
     s.act = at + n_expert_sums;
     s.dg = s.act + p->inter;
     s.du = s.dg + p->inter;
@@ -238,13 +267,16 @@ static void NAME(backward)(const struct mk_backward *a, const struct mk_plan *pl
         memset(at, 0, (size_t)n_expert_sums * sizeof(REAL));
         for (int32_t row = r->offset[e]; row < r->offset[e + 1]; row++) {
             int32_t t = r->row_token[row], c = r->row_choice[row];
+            NAME(low_dout)(a, &s.low, e, t);
             REAL score = (REAL)r->row_score[row], dscore = NAME(row_dact)(a, plan, &s, e, row, t, score);
             if (a->dscore)
                 mk_ref_put(a->dscore, p->score_dtype, t * a->dscore_stride + c % p->top_k, (double)dscore);
             NAME(row_weights)(a, &s, t, score);
+            NAME(low_row)(a, plan, &s.low, e, row, t, score, s.act, s.dg, s.du);
             NAME(row_dx)(p, &s, e, t);
         }
         NAME(store_expert)(a, &s, e);
+        NAME(store_lora)(a, &s.low, e);
     }
     for (int64_t i = 0; a->dx && i < n_th; i++)
         mk_ref_put(a->dx, p->dtype, i / p->hidden * a->dx_stride + i % p->hidden, (double)s.dx[i]);

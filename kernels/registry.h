@@ -11,6 +11,7 @@ extern "C" {
 /* fits() answers MK_OK or why not, from shape, types, layouts and pointers alone. */
 struct mk_impl {
     struct mk_row row;
+    bool lora; /* takes adapters */
     int (*fits_forward)(const struct mk_forward *a);
     int (*forward)(const struct mk_forward *a, const struct mk_plan *plan, mk_stream stream);
     int (*fits_backward)(const struct mk_backward *a);

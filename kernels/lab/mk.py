@@ -23,14 +23,18 @@ Vector = struct('Vector', [('base', ptr), ('stride_expert', i64), ('stride', i64
 ProblemStruct = struct('ProblemStruct', [(n, u32) for n in ('size', 'target')] + [(n, i32) for n in ('n_token', 'hidden', 'inter', 'n_expert', 'top_k')]
     + [(n, u32) for n in ('dtype', 'index_dtype', 'score_dtype', 'act')] + [('act_alpha', C.c_float), ('act_limit', C.c_float)]
     + [(n, ptr) for n in ('x', 'index', 'score')] + [(n, i64) for n in ('x_stride', 'index_stride', 'score_stride')]
-    + [(n, Matrix) for n in ('gate', 'up', 'down')] + [(n, Vector) for n in ('gate_bias', 'up_bias', 'down_bias')])
+    + [(n, Matrix) for n in ('gate', 'up', 'down')] + [(n, Vector) for n in ('gate_bias', 'up_bias', 'down_bias')] + [('lora', ptr)])
+ADAPTERS = ('gate_a', 'up_a', 'gate_b', 'up_b', 'down_a', 'down_b')
+Lora = struct('Lora', [('size', u32), ('dtype', u32), ('up_rank', i32), ('down_rank', i32), ('apart', u32), ('up_scale', C.c_float), ('down_scale', C.c_float)]
+    + [(n, Matrix) for n in ADAPTERS])
+LoraGrad = struct('LoraGrad', [('size', u32), ('dtype', u32)] + [(n, Matrix) for n in ADAPTERS])
 Sizes = struct('Sizes', [(n, C.c_size_t) for n in ('saved', 'saved_inference', 'forward_workspace', 'backward_workspace')])
 Forward = struct('Forward', [('size', u32), ('flags', u32), ('steps', u32), ('out', ptr), ('out_stride', i64), ('saved', ptr), ('saved_bytes', C.c_size_t),
     ('workspace', ptr), ('workspace_bytes', C.c_size_t), ('problem', C.POINTER(ProblemStruct))])
 Backward = struct('Backward', [('size', u32), ('flags', u32), ('steps', u32), ('dx', ptr), ('dx_stride', i64), ('dscore', ptr), ('dscore_stride', i64)]
     + [(n, Matrix) for n in ('dgate', 'dup', 'ddown')] + [(n, Vector) for n in ('dgate_bias', 'dup_bias', 'ddown_bias')]
     + [('dweight_dtype', u32), ('accumulate', u32), ('workspace', ptr), ('workspace_bytes', C.c_size_t), ('dout', ptr), ('dout_stride', i64),
-       ('saved', ptr), ('problem', C.POINTER(ProblemStruct))])
+       ('saved', ptr), ('problem', C.POINTER(ProblemStruct)), ('dlora', C.POINTER(LoraGrad))])
 Row = struct('Row', [('op', C.c_char_p), ('name', C.c_char_p), ('version', i32), ('sm_min', i32), ('sm_max', i32)])
 Api = struct('Api', [('size', u32), ('version', u32), ('strerror', C.CFUNCTYPE(C.c_char_p, C.c_int)),
     ('sizes', C.CFUNCTYPE(C.c_int, C.POINTER(Sizes), C.POINTER(ProblemStruct))), ('forward', C.CFUNCTYPE(C.c_int, C.POINTER(Forward), ptr)),

@@ -55,6 +55,12 @@ static void test_cpu_path(void **state)
         assert_true(out[i] == .5f * 8 * 4 * .25f); /* (8 * 0.25)^2 = 4, times 0.25 over 8 columns */
     f.size = 1;
     assert_int_equal(api->forward(&f, NULL), MK_EVERSION);
+    f.size = sizeof f;
+    p.size = offsetof(struct mk_problem, lora); /* a caller from before there were adapters */
+    p.lora = (const struct mk_lora *)&score; /* beyond what it knows: not looked at */
+    assert_int_equal(api->forward(&f, NULL), MK_OK);
+    p.size = sizeof p + 8;
+    assert_int_equal(api->forward(&f, NULL), MK_EVERSION);
     free(saved);
 }
 
