@@ -26,7 +26,7 @@ static const char help[] =
     "  --interval S     seconds between drawings (default 0.5)\n"
     "  --ascii          no characters beyond ASCII\n"
     "  --no-color       no colours; NO_COLOR in the environment does the same\n"
-    "  --readonly       no key that could change a job (none does yet)\n"
+    "  --readonly       no key changes a job: neither a (swap) nor x (end a before/after)\n"
     "\n"
     "Exit codes: 0 ok, 1 no job found or failed, 2 usage, 3 a process asked for is gone.";
 
@@ -96,6 +96,7 @@ static int take_option(int opt, struct dash_options *o, char **argv)
         o->no_color = true;
         return 0;
     case OPT_READONLY:
+        o->readonly = true;
         return 0;
     case OPT_SPEED:
         return parse_number(optarg, 0.01, 1e6, &o->speed)

@@ -52,6 +52,7 @@ static int signals_open(void)
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGQUIT);
     sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGUSR1);
     sigprocmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -63,7 +64,7 @@ static void signals_take(struct cli_job *j)
     while (read(j->signals, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGCHLD)
             continue;
-        if (j->child_ended)
+        if (j->child_ended || (info.ssi_signo == SIGUSR1 && j->tick)) /* USR1 ends a before/after, not its job */
             j->stop = true;
         else if (info.ssi_code <=
                  0) /* sent by a process, to us alone; the terminal tells all of us */

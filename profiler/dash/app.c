@@ -3,6 +3,7 @@
 
 #include "profiler/dash/live.h"
 #include "profiler/dash/once.h"
+#include "profiler/dash/order.h"
 #include "profiler/dash/replay.h"
 #include "profiler/dash/term.h"
 #include "profiler/dash/view.h"
@@ -26,6 +27,7 @@ struct app {
     struct dash_model m;
     struct dash_cells cells;
     struct dash_live *live; /* NULL in a replay */
+    struct dash_orders orders;
     uint64_t scanned_ns, drained_ns, drawn_ns;
     uint64_t steps_drawn; /* steps of all jobs at the last drawing */
 };
@@ -93,6 +95,7 @@ static bool turn(struct app *a, int wait_ms)
         dash_key_press(&a->m, key);
         pressed = true;
     }
+    pressed |= dash_orders_run(&a->orders, &a->m, now_ns());
     if (pressed || is_due(a, now_ns()))
         draw(a);
     return a->m.ui.quit || dash_term_ended();
@@ -276,9 +279,11 @@ int dash_app(const struct dash_options *o, struct mp_err *err)
     if (!a)
         return mp_fail(err, MP_ENOMEM, "out of memory");
     a->o = o;
+    a->orders = (struct dash_orders){.dir = o->dir, .readonly = o->readonly};
     dash_model_init(&a->m);
     a->m.ui.interval_s = o->interval_s;
     rc = o->replay ? run_replay(a, interactive, err) : run_live(a, interactive, err);
+    dash_orders_end(&a->orders);
     dash_live_free(a->live);
     dash_cells_release(&a->cells);
     dash_model_release(&a->m);

@@ -16,7 +16,7 @@ struct dash_options {
     double speed;        /* of a replay */
     double interval_s;   /* between drawings */
     dash_print_fn print; /* looks once and prints by this; NULL: text, or the terminal */
-    bool once, ascii, no_color;
+    bool once, ascii, no_color, readonly;
 };
 
 /* MP_OK, or a code with its sentence; MP_EGONE: a process that was asked for is gone. */

@@ -163,6 +163,56 @@ int dash_put_wrap(struct dash_cells *c, struct dash_rect r, int y, enum dash_sty
     return x ? y + 1 : y;
 }
 
+/* Bytes of text that go into one row of w columns: up to a blank where one is in reach. */
+static size_t row_bytes(const char *text, int w)
+{
+    const char *at = text, *blank = NULL, *before = text;
+    int x = 0;
+
+    while (*at && x <= w) {
+        if (*at == ' ')
+            blank = at;
+        before = at;
+        x += dash_char_width(dash_utf8_next(&at));
+    }
+    if (x <= w)
+        return (size_t)(at - text);
+    if (blank && blank > text)
+        return (size_t)(blank - text);
+    return before > text ? (size_t)(before - text) : (size_t)(at - text);
+}
+
+static const char *next_row(const char *text, int w)
+{
+    text += row_bytes(text, w);
+    while (*text == ' ')
+        text++;
+    return text;
+}
+
+int dash_words_rows(const char *text, int w)
+{
+    int n = 0;
+
+    for (; *text && w > 0; n++)
+        text = next_row(text, w);
+    return n;
+}
+
+int dash_put_words(struct dash_cells *c, struct dash_rect r, int y, enum dash_style style,
+                   const char *text)
+{
+    while (*text && r.w > 0 && y < r.h) {
+        size_t n = row_bytes(text, r.w);
+        char row[1024];
+
+        snprintf(row, sizeof row, "%.*s", (int)n, text);
+        dash_put(c, r, 0, y++, style, row);
+        text = next_row(text, r.w);
+    }
+    return y;
+}
+
 void dash_restyle(struct dash_cells *c, struct dash_rect r, int x, int y, int n,
                   enum dash_style style)
 {

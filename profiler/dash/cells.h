@@ -75,6 +75,12 @@ int dash_put_fit(struct dash_cells *c, struct dash_rect r, int x, int y, int w,
 int dash_put_wrap(struct dash_cells *c, struct dash_rect r, int y, enum dash_style style,
                   const char *text);
 
+/* The same, broken between words where there are any. */
+int dash_put_words(struct dash_cells *c, struct dash_rect r, int y, enum dash_style style,
+                   const char *text);
+
+int dash_words_rows(const char *text, int w); /* the rows that it takes */
+
 /* Restyles n cells of one row. */
 void dash_restyle(struct dash_cells *c, struct dash_rect r, int x, int y, int n,
                   enum dash_style style);

@@ -9,8 +9,14 @@
 static const struct dash_view *const view[DASH_SCREEN_COUNT] = {
     [DASH_OVERVIEW] = &dash_view_overview, [DASH_EXPERTS] = &dash_view_experts,
     [DASH_KERNELS] = &dash_view_kernels,   [DASH_TIMELINE] = &dash_view_timeline,
-    [DASH_LOG] = &dash_view_log,           [DASH_HELP] = &dash_view_help,
+    [DASH_LOG] = &dash_view_log,           [DASH_AB] = &dash_view_ab,
+    [DASH_HELP] = &dash_view_help,
 };
+
+bool dash_frame_has(const struct dash_model *m, enum dash_screen screen)
+{
+    return !view[screen]->has || view[screen]->has(dash_model_job(m, NULL));
+}
 
 static enum dash_style state_style(const struct dash_job *job)
 {
@@ -47,17 +53,20 @@ static void draw_header(const struct dash_model *m, const struct dash_job *job, 
 
 static void draw_tabs(const struct dash_model *m, struct dash_rect r, struct dash_cells *c)
 {
-    int x = 1;
+    bool narrow = r.w < 70;
+    int x = narrow ? 0 : 1;
     char pace[32];
 
     for (int i = 0; i < DASH_SCREEN_COUNT; i++) {
         enum dash_style style = i == (int)m->ui.screen ? DASH_TAB : DASH_DIM;
 
+        if (!dash_frame_has(m, (enum dash_screen)i))
+            continue;
         x = dash_putf(c, r, x, 0, style, i == DASH_HELP ? "? %s" : "%2$d %1$s", view[i]->name,
                       i + 1);
         if (c->mono && style == DASH_TAB)
             dash_put_ch(c, r, x, 0, style, '<', 1);
-        x += 2;
+        x += narrow ? 1 : 2;
     }
     snprintf(pace, sizeof pace, "every %g s ", m->ui.interval_s);
     if (m->paused)
@@ -89,6 +98,11 @@ static void draw_compact(const struct dash_model *m, const struct dash_job *job,
     char b[DASH_FMT_BYTES];
     int y = 0;
 
+    if (m->ui.dialog.kind) {
+        y = dash_put_words(c, r, 0, DASH_NORMAL, m->ui.dialog.text);
+        dash_put_words(c, r, y, DASH_DIM, dash_dialog_hint(m->ui.dialog.kind));
+        return;
+    }
     if (!job) {
         dash_put_wrap(c, r, 0, DASH_NORMAL, m->notice[0] ? m->notice : "waiting for a job");
         return;
@@ -115,11 +129,14 @@ static void draw_waiting(const struct dash_model *m, struct dash_rect body, stru
 void dash_frame(struct dash_model *m, struct dash_cells *c)
 {
     const struct dash_job *job = dash_model_job(m, NULL);
-    const struct dash_view *v = view[m->ui.screen];
+    const struct dash_view *v;
     struct dash_extent extent = {0, 0, 1};
     struct dash_layout l;
     int n_job;
 
+    if (!dash_frame_has(m, m->ui.screen))
+        m->ui.screen = DASH_OVERVIEW; /* another job was chosen */
+    v = view[m->ui.screen];
     dash_model_shown(m, &n_job);
     dash_layout(&l, m->ui.screen, c->w, c->h, n_job, m->ui.expanded);
     dash_cells_clear(c);
@@ -138,4 +155,6 @@ void dash_frame(struct dash_model *m, struct dash_cells *c)
         v->draw(m, job, &l, c);
     else
         draw_waiting(m, (struct dash_rect){0, 2, c->w, c->h - 3}, c);
+    if (m->ui.dialog.kind)
+        dash_dialog_draw(&m->ui.dialog, dash_dialog_rect(&m->ui.dialog, c->w, c->h), c);
 }

@@ -6,7 +6,10 @@
 #ifndef DASH_JOB_H
 #define DASH_JOB_H
 
+#include <limits.h>
+
 #include "profiler/core/shm.h"
+#include "profiler/dash/ab.h"
 #include "profiler/dash/experts.h"
 #include "profiler/dash/kernels.h"
 #include "profiler/dash/ring.h"
@@ -118,6 +121,9 @@ struct dash_job {
     struct dash_experts experts;
     struct dash_kernels kernels;
     struct dash_timeline timeline;
+    char profile[PATH_MAX]; /* the file that it is recorded into; "" none known */
+    int recorder;           /* PID of who launched and records it; 0 unknown */
+    struct dash_ab ab;
 };
 
 struct dash_job *dash_job_new(uint64_t key, int pid);

@@ -3,6 +3,7 @@
 #include "profiler/dash/keys.h"
 
 #include "profiler/dash/utf8.h"
+#include "profiler/dash/view.h"
 
 #include <string.h>
 
@@ -24,17 +25,21 @@ static void act_quit(struct dash_model *m, int arg)
 
 static void act_screen(struct dash_model *m, int screen)
 {
-    m->ui.screen = (enum dash_screen)screen;
+    if (dash_frame_has(m, (enum dash_screen)screen))
+        m->ui.screen = (enum dash_screen)screen;
 }
 
 static void act_next_screen(struct dash_model *m, int step)
 {
     int n = DASH_HELP; /* help is not among the tabs */
 
-    if (m->ui.screen == DASH_HELP)
+    if (m->ui.screen == DASH_HELP) {
         m->ui.screen = m->ui.before_help;
-    else
+        return;
+    }
+    do
         m->ui.screen = (enum dash_screen)(((int)m->ui.screen + step + n) % n);
+    while (!dash_frame_has(m, m->ui.screen));
 }
 
 static void act_help(struct dash_model *m, int arg)
@@ -167,6 +172,18 @@ static void act_redraw(struct dash_model *m, int arg)
     m->ui.redraw = true;
 }
 
+static void act_order(struct dash_model *m, int order)
+{
+    m->ui.order = (enum dash_order)order;
+}
+
+static void act_ab_end(struct dash_model *m, int arg)
+{
+    (void)arg;
+    if (m->ui.screen == DASH_AB)
+        m->ui.order = DASH_ORDER_AB;
+}
+
 struct binding {
     uint32_t key;
     void (*act)(struct dash_model *m, int arg);
@@ -184,6 +201,7 @@ static const struct binding binding[] = {
     {'3', act_screen, DASH_KERNELS},
     {'4', act_screen, DASH_TIMELINE},
     {'5', act_screen, DASH_LOG},
+    {'6', act_screen, DASH_AB},
     {DASH_KEY_TAB, act_next_screen, 1},
     {DASH_KEY_BACKTAB, act_next_screen, -1},
     {DASH_KEY_ESC, act_back, 0},
@@ -220,15 +238,20 @@ static const struct binding binding[] = {
     {'c', act_theme, 0},
     {'m', act_convention, 0},
     {'L' - '@', act_redraw, 0},
+    {'a', act_order, DASH_ORDER_SWAP},
+    {'w', act_order, DASH_ORDER_REPORT},
+    {'x', act_ab_end, 0},
 };
 
 static const struct dash_key_help help[] = {
     {"Everywhere", NULL},
-    {"1 .. 5, Tab", "screens"},
+    {"1 .. 6, Tab", "screens; 6 where a before/after ran (moeprof ab)"},
     {"[ ] or p n", "previous, next job"},
     {"Space", "pause the display; collection goes on"},
     {"+ -", "longer, shorter time between drawings"},
-    {"m", "whose MFU: ours, PaLM's, TRL's, TRL's adjusted, transformers' total_flos"},
+    {"m", "whose MFU: ours, PaLM's, TRL's, adjusted, total_flos"},
+    {"w", "write an HTML report into the working directory"},
+    {"a", "swap experts to moeprof's kernels or back; asks first"},
     {"c", "colours: for dark, for light terminals, none"},
     {"Ctrl-L", "draw everything anew"},
     {"? h F1", "this help"},
@@ -248,6 +271,9 @@ static const struct dash_key_help help[] = {
     {"e Enter", "the whole name"},
     {"Timeline", NULL},
     {"left right", "move the mark"},
+    {"A/B", NULL},
+    {"j k", "choose an arm"},
+    {"x", "end the before/after, asks first; the job goes on"},
 };
 
 const struct dash_key_help *dash_keys_help(size_t *n)
@@ -292,8 +318,43 @@ static void edit_filter(struct dash_ui *ui, uint32_t key)
     }
 }
 
+/* ---- a dialog ------------------------------------------------------------------------------- */
+
+/* True when the key was the dialog's. A question takes all of them; what was said goes away at any key. */
+static bool answer(struct dash_ui *ui, uint32_t key)
+{
+    struct dash_dialog *d = &ui->dialog;
+    bool leaves = key == DASH_KEY_ESC || key == DASH_KEY_ENTER;
+
+    switch (d->kind) {
+    case DASH_ASK:
+        if (key == 'y' || key == 'Y')
+            ui->order = d->yes;
+        else if (key == 'n' || key == 'N' || key == 'q' || key == DASH_KEY_ESC)
+            ui->order = DASH_ORDER_CANCEL;
+        else
+            return key != DASH_KEY_RESIZE;
+        d->kind = DASH_NO_DIALOG;
+        return true;
+    case DASH_BUSY:
+        if (key == DASH_KEY_ESC)
+            ui->order = DASH_ORDER_CANCEL;
+        return key == DASH_KEY_ESC;
+    case DASH_SAY:
+        if (key == DASH_KEY_RESIZE)
+            return false;
+        d->kind = DASH_NO_DIALOG;
+        return leaves;
+    case DASH_NO_DIALOG:
+        break;
+    }
+    return false;
+}
+
 bool dash_key_press(struct dash_model *m, uint32_t key)
 {
+    if (answer(&m->ui, key))
+        return true;
     if (m->ui.editing) {
         edit_filter(&m->ui, key);
         return true;

@@ -127,6 +127,13 @@ static void log_screen(struct dash_layout *l, struct dash_rect body)
     l->slot[DASH_SLOT_LOG] = body;
 }
 
+static void ab_screen(struct dash_layout *l, struct dash_rect body)
+{
+    l->slot[DASH_SLOT_ARMS] = cut_top(&body, least(most(body.h / 3, 4), 10));
+    l->slot[DASH_SLOT_VERDICT] = cut_bottom(&body, least(most(body.h / 2, 5), 9));
+    l->slot[DASH_SLOT_BLOCKS] = body;
+}
+
 void dash_layout(struct dash_layout *out, enum dash_screen screen, int w, int h, int n_job,
                  bool expanded)
 {
@@ -158,6 +165,9 @@ void dash_layout(struct dash_layout *out, enum dash_screen screen, int w, int h,
         break;
     case DASH_LOG:
         log_screen(out, body);
+        break;
+    case DASH_AB:
+        ab_screen(out, body);
         break;
     case DASH_HELP:
     case DASH_SCREEN_COUNT:

@@ -14,6 +14,7 @@ enum dash_screen {
     DASH_KERNELS,
     DASH_TIMELINE,
     DASH_LOG,
+    DASH_AB, /* only where there is a before/after */
     DASH_HELP,
     DASH_SCREEN_COUNT
 };
@@ -39,6 +40,9 @@ enum dash_slot {
     DASH_SLOT_STRIP,
     DASH_SLOT_ENV,
     DASH_SLOT_LOG,
+    DASH_SLOT_ARMS,
+    DASH_SLOT_BLOCKS,
+    DASH_SLOT_VERDICT,
     DASH_SLOT_HELP,
     DASH_SLOT_COUNT
 };

@@ -4,6 +4,8 @@
 
 #include "profiler/dash/eval.h"
 #include "profiler/dash/fmt.h"
+#include "report/profile_file.h"
+#include "report/profile_link.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -140,7 +142,11 @@ static void take_facts(struct source *s, char *spec)
     const struct mp_shm *shm = s->reader.shm;
     struct dash_job *job = s->job;
     int n = mp_reader_spec(&s->reader, spec, MP_SPEC_CAP + 1);
+    char session[sizeof shm->session];
 
+    mp_shm_text(session, sizeof session, shm->session, sizeof shm->session);
+    if (sscanf(session, "run-%d-", &job->recorder) != 1)
+        job->recorder = 0;
     job->rank = shm->rank;
     job->world = shm->world;
     job->gpu_mem_bytes = shm->gpu_mem_bytes;
@@ -163,6 +169,22 @@ static void take_state(struct source *s)
     s->job->alive = mp_reader_alive(&s->reader);
 }
 
+/* A before/after is in the profile. What is known of a file stays when its recorder has ended. */
+static void take_profile(struct dash_live *live, struct source *s)
+{
+    struct rp_profile *p;
+    char path[PATH_MAX];
+
+    if (rp_link_get(path, sizeof path, live->dir, s->pid))
+        memcpy(s->job->profile, path, sizeof path);
+    else if (!s->job->ab.is_running)
+        return;
+    if (rp_profile_open(&p, s->job->profile, NULL) != MP_OK)
+        return;
+    dash_ab_read(&s->job->ab, p, &s->eval, live->m->now_ns);
+    rp_profile_close(p, NULL);
+}
+
 static void refresh(struct dash_live *live, struct source *s)
 {
     take_state(s);
@@ -170,6 +192,7 @@ static void refresh(struct dash_live *live, struct source *s)
     take_log(s);
     take_why(s->job);
     take_counters(s, live->m->now_ns);
+    take_profile(live, s);
     if (s->job->alive)
         take_gauges(s, live->m->now_ns);
 }

@@ -13,6 +13,27 @@
 
 enum dash_theme { DASH_THEME_DARK = 0, DASH_THEME_LIGHT, DASH_THEME_MONO, DASH_THEME_COUNT };
 
+/* What a key asks for beyond the display; order.c carries it out. */
+enum dash_order {
+    DASH_ORDER_NONE = 0,
+    DASH_ORDER_SWAP, /* look how it stands, then ask */
+    DASH_ORDER_SWAP_ON,
+    DASH_ORDER_SWAP_OFF,
+    DASH_ORDER_CANCEL,
+    DASH_ORDER_REPORT,
+    DASH_ORDER_AB, /* ask whether to end a before/after */
+    DASH_ORDER_AB_END,
+    DASH_ORDER_COUNT
+};
+
+enum dash_dialog_kind { DASH_NO_DIALOG = 0, DASH_ASK, DASH_BUSY, DASH_SAY };
+
+struct dash_dialog {
+    enum dash_dialog_kind kind;
+    enum dash_order yes; /* ASK: what y orders */
+    char title[48], text[900];
+};
+
 /* Where the user stands; changed by keys only, and brought into range by
  * dash_model_fit. */
 struct dash_ui {
@@ -33,6 +54,8 @@ struct dash_ui {
     enum dash_theme theme;
     enum dash_convention convention;
     bool quit, redraw;
+    enum dash_order order;
+    struct dash_dialog dialog;
 };
 
 struct dash_model {
@@ -42,6 +65,7 @@ struct dash_model {
     int n_frozen;
     bool paused;
     uint64_t now_ns; /* the watcher's clock: CLOCK_REALTIME, or the place in a replay */
+    uint64_t clock_ns; /* CLOCK_MONOTONIC, for what waits */
     struct dash_ui ui;
     struct dash_kernel_row *kernel; /* rows of the Kernels screen, by dash_model_query */
     int n_kernel;

@@ -111,6 +111,8 @@ static void take_job(struct dash_replay *r, const char *path)
     struct dash_job *job = r->job;
     const char *slash = strrchr(path, '/');
 
+    if (!realpath(path, job->profile))
+        job->profile[0] = 0;
     job->replay = true;
     job->alive = false;
     job->state = MP_GUEST_ENDED;
@@ -137,6 +139,7 @@ static int take_all(struct dash_replay *r, const char *path, struct mp_err *err)
     if (spec)
         dash_eval_describe(&r->eval, r->job, spec, strlen(spec));
     free(spec);
+    dash_ab_read(&r->job->ab, r->p, &r->eval, UINT64_MAX);
     if ((rc = rp_each_log(r->p, take_log, r, err)) < 0)
         return rc;
     return rp_each_gauge(r->p, take_gauge, r, err);

@@ -13,44 +13,50 @@ static const char *const words[] = {
     "Idle: nothing of the job ran on the GPU. Phases and idle sum to the step.",
 };
 
-static int n_lines(void)
+/* Rows of the whole text in w columns; drawn from row y of r on, where c is not NULL. */
+static int put_all(struct dash_cells *c, struct dash_rect r, int y, int w)
 {
+    int begin = y;
     size_t n;
+    const struct dash_key_help *key = dash_keys_help(&n);
 
-    dash_keys_help(&n);
-    return (int)(n + countof(words)) + 1;
+    for (size_t i = 0; i < n; i++, y++) {
+        if (c && !key[i].text)
+            dash_put(c, r, 1, y, DASH_BOLD, key[i].keys);
+        if (!c || !key[i].text)
+            continue;
+        dash_put(c, r, 3, y, DASH_NORMAL, key[i].keys);
+        dash_put_fit(c, r, 3 + KEYS_W, y, w - 4 - KEYS_W, DASH_DIM, key[i].text);
+    }
+    if (c)
+        dash_put(c, r, 1, y, DASH_BOLD, "Words");
+    y++;
+    for (size_t i = 0; i < countof(words); i++) {
+        if (c)
+            dash_put_words(c, (struct dash_rect){r.x + 3, r.y, r.w - 4, r.h}, y, DASH_DIM, words[i]);
+        y += dash_words_rows(words[i], w - 4);
+    }
+    return y - begin;
 }
 
 static struct dash_extent extent(const struct dash_model *m, const struct dash_job *job,
                                  const struct dash_layout *l)
 {
-    int h = l->slot[DASH_SLOT_HELP].h;
+    struct dash_rect r = l->slot[DASH_SLOT_HELP];
+    int n = put_all(NULL, r, 0, r.w);
 
     (void)m;
     (void)job;
-    return (struct dash_extent){n_lines() > h ? n_lines() - h + 1 : 1, 0, h};
+    return (struct dash_extent){n > r.h ? n - r.h + 1 : 1, 0, r.h};
 }
 
 static void draw(const struct dash_model *m, const struct dash_job *job,
                  const struct dash_layout *l, struct dash_cells *c)
 {
     struct dash_rect r = l->slot[DASH_SLOT_HELP];
-    int y = -m->ui.row[DASH_HELP];
-    size_t n;
-    const struct dash_key_help *key = dash_keys_help(&n);
 
     (void)job;
-    for (size_t i = 0; i < n; i++, y++) {
-        if (!key[i].text) {
-            dash_put(c, r, 1, y, DASH_BOLD, key[i].keys);
-            continue;
-        }
-        dash_put(c, r, 3, y, DASH_NORMAL, key[i].keys);
-        dash_put_fit(c, r, 3 + KEYS_W, y, r.w - 4 - KEYS_W, DASH_DIM, key[i].text);
-    }
-    dash_put(c, r, 1, y++, DASH_BOLD, "Words");
-    for (size_t i = 0; i < countof(words); i++)
-        dash_put_fit(c, r, 3, y++, r.w - 4, DASH_DIM, words[i]);
+    put_all(c, r, -m->ui.row[DASH_HELP], r.w);
 }
 
 const struct dash_view dash_view_help = {

@@ -26,7 +26,7 @@ struct job {
     size_t n_in, n_queue;
     uint8_t in[4 * MP_WIRE_MAX];
     struct mp_msg queue[QUEUE];
-    bool swapped, checked;
+    bool swapped, checked, leased;
     enum tracing tracing;
     int argc;
     char **argv;
@@ -104,9 +104,13 @@ static void status(struct job *j, const struct mp_msg *ask)
                {"grouped_mm", "transformers' own", true},
                {"moeprof", "libmoeprof_kernels.so", true},
                {"deepgemm", "layer 0: needs 'deep_gemm', which is not installed", false}};
-    struct mp_msg state = {
-        .kind = MP_WIRE_STATE, .id = ask->id, .name = "original", .text = "grouped_mm"};
+    struct mp_msg state = {.kind = MP_WIRE_STATE,
+                           .id = ask->id,
+                           .text = "grouped_mm",
+                           .value = {j->fake.n_layer, j->fake.n_layer,
+                                     j->swapped ? j->fake.n_layer : 0}};
 
+    snprintf(state.name, sizeof state.name, "%s", j->swapped ? "moeprof" : "original");
     tell(j, state);
     for (size_t i = 0; i < countof(arm); i++) {
         struct mp_msg row = {
@@ -149,6 +153,11 @@ static void swap(struct job *j, const struct mp_msg *ask)
         done(j, ask, MP_EINVAL, "no such arm");
         return;
     }
+    if (on && !j->checked && check(j, ask)) {
+        done(j, ask, MP_WIRE_EPARITY, "layer 1: dgate_up is 9.5 times as far off as the job's own");
+        return;
+    }
+    j->checked |= on;
     j->swapped = on;
     done(j, ask, 0, "");
     tell(j, (struct mp_msg){.kind = MP_WIRE_SWAPPED, .step = j->fake.step, .name = "x"});
@@ -158,6 +167,7 @@ static void carry_out(struct job *j, const struct mp_msg *ask)
 {
     switch (ask->kind) {
     case MP_WIRE_HELLO:
+        j->leased = ask->flags & MP_WIRE_LEASE;
         tell(j, (struct mp_msg){.kind = MP_WIRE_HELLO,
                                 .id = ask->id,
                                 .step = j->fake.step,
@@ -172,6 +182,7 @@ static void carry_out(struct job *j, const struct mp_msg *ask)
     case MP_WIRE_CHECK: {
         int code = check(j, ask);
 
+        j->checked |= code == 0;
         done(j, ask, code,
              code ? "layer 1: dgate_up is 9.5 times as far off as the job's own" : "");
         break;
@@ -213,11 +224,11 @@ static void listen_in(struct job *j)
                 j->queue[j->n_queue++] = msg;
         }
     }
-    if (n == 0) { /* the lease ends */
+    if (n == 0) { /* the lease, where there is one, ends */
         close(j->client);
         j->client = -1;
         j->n_queue = j->n_in = 0;
-        j->swapped = false;
+        j->swapped = j->swapped && !j->leased;
         j->tracing = AUTO;
     }
 }

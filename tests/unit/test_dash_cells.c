@@ -154,6 +154,43 @@ static void fits_and_aligns_by_columns(void **state)
     assert_int_equal(dash_cells_init(&c, 1, 5000), MP_EINVAL);
 }
 
+static void without_blanks(char *out, const char *text)
+{
+    do
+        if (*text != ' ')
+            *out++ = *text;
+    while (*text++);
+}
+
+/* Rows of words: none is wider than asked, no character but blanks gets lost, as many as were counted. */
+static void words_wrap(void **state)
+{
+    static const char text[] = "First both get one step's own activations, \xc2\xb5s and "
+                               "averyveryverylongwordthatfitsnowhere \xe4\xb8\xad\xe6\x96\x87.";
+    char row[256];
+
+    (void)state;
+    for (int w = 2; w < 100; w++) {
+        struct dash_cells c;
+        struct dash_rect r = {1, 0, w, 80};
+        char all[512] = "", want[512] = "";
+        int n = dash_words_rows(text, w);
+
+        assert_int_equal(dash_cells_init(&c, w + 2, 80), MP_OK);
+        assert_int_equal(dash_put_words(&c, r, 0, DASH_NORMAL, text), n);
+        for (int y = 0; y < n; y++) {
+            row_text(&c, y, row);
+            assert_true(dash_text_width(row) <= w + 1);
+            assert_true(row[1] != ' ');
+            strcat(all, row);
+        }
+        without_blanks(all, all);
+        without_blanks(want, text);
+        assert_string_equal(all, want);
+        dash_cells_release(&c);
+    }
+}
+
 static void figures_read_well(void **state)
 {
     char b[DASH_FMT_BYTES];
@@ -184,6 +221,7 @@ int main(void)
         cmocka_unit_test(escape_sequences_lose_their_teeth),
         cmocka_unit_test(wide_characters_stay_whole),
         cmocka_unit_test(fits_and_aligns_by_columns),
+        cmocka_unit_test(words_wrap),
         cmocka_unit_test(figures_read_well),
     };
 

@@ -229,6 +229,58 @@ static void filter_is_typed_and_dropped(void **state)
     fx_free(m);
 }
 
+/* A key that reaches beyond the display is an order; one that changes a job waits for a y. */
+static void orders_are_asked_about(void **state)
+{
+    struct dash_model *m = fx_model(small);
+    struct dash_dialog ask = {DASH_ASK, DASH_ORDER_SWAP_ON, "", "really?"};
+
+    (void)state;
+    fx_keys(m, "a");
+    assert_int_equal(m->ui.order, DASH_ORDER_SWAP);
+    fx_keys(m, "w");
+    assert_int_equal(m->ui.order, DASH_ORDER_REPORT);
+    m->ui.order = DASH_ORDER_NONE;
+    fx_keys(m, "x"); /* means something on the A/B screen only */
+    assert_int_equal(m->ui.order, DASH_ORDER_NONE);
+    m->ui.dialog = ask;
+    fx_keys(m, "3 aw\t");
+    assert_int_equal(m->ui.screen, DASH_OVERVIEW);
+    assert_int_equal(m->ui.order, DASH_ORDER_NONE);
+    assert_int_equal(m->ui.dialog.kind, DASH_ASK);
+    fx_keys(m, "n");
+    assert_int_equal(m->ui.order, DASH_ORDER_CANCEL);
+    m->ui.dialog = ask;
+    fx_keys(m, "y");
+    assert_int_equal(m->ui.order, DASH_ORDER_SWAP_ON);
+    assert_int_equal(m->ui.dialog.kind, DASH_NO_DIALOG);
+    m->ui.dialog.kind = DASH_SAY;
+    dash_key_press(m, DASH_KEY_RESIZE);
+    assert_int_equal(m->ui.dialog.kind, DASH_SAY);
+    fx_keys(m, "3");
+    assert_int_equal(m->ui.dialog.kind, DASH_NO_DIALOG);
+    assert_int_equal(m->ui.screen, DASH_KERNELS);
+    fx_free(m);
+}
+
+/* The box stays on the screen and above the footer, whatever it says. */
+static void dialogs_fit_every_full_screen(void **state)
+{
+    struct dash_dialog d = {.kind = DASH_SAY};
+
+    (void)state;
+    for (size_t n = 0; n < sizeof d.text - 1; n += 37) {
+        memset(d.text, n % 2 ? 'x' : ' ', n);
+        for (int w = DASH_FULL_W; w <= 300; w += 3)
+            for (int h = DASH_FULL_H; h <= 100; h += 3) {
+                struct dash_rect r = dash_dialog_rect(&d, w, h);
+
+                assert_true(r.x >= 0 && r.y >= 1 && r.w > 20 && r.h >= 2);
+                assert_true(r.x + r.w <= w && r.y + r.h <= h - 1);
+            }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest test[] = {
@@ -241,6 +293,8 @@ int main(void)
         cmocka_unit_test(selection_survives_jobs_that_go),
         cmocka_unit_test(any_keys_are_fine),
         cmocka_unit_test(filter_is_typed_and_dropped),
+        cmocka_unit_test(orders_are_asked_about),
+        cmocka_unit_test(dialogs_fit_every_full_screen),
     };
 
     return cmocka_run_group_tests(test, NULL, NULL);

@@ -8,7 +8,7 @@
 #define GOLDEN "tests/golden/top_"
 
 static const char *const screen_name[DASH_SCREEN_COUNT] = {"overview", "experts", "kernels",
-                                                           "timeline", "log",     "help"};
+                                                           "timeline", "log",     "ab",      "help"};
 
 static char *slurp(const char *path)
 {
@@ -63,21 +63,27 @@ static char *draw(struct dash_model *m, int w, int h, bool ascii, bool styles)
     return text;
 }
 
-static void check_screens(struct dash_model *m, int w, int h)
+/* The screen shown, in three forms. */
+static void check_one(struct dash_model *m, const char *name, int w, int h)
 {
     static const char *const kind[] = {"", "_ascii", "_styles"};
 
-    for (int screen = 0; screen < DASH_SCREEN_COUNT; screen++)
-        for (int k = 0; k < 3; k++) {
-            char path[128], *got;
+    for (int k = 0; k < 3; k++) {
+        char path[128], *got = draw(m, w, h, k == 1, k == 2);
 
-            m->ui.screen = (enum dash_screen)screen;
-            got = draw(m, w, h, k == 1, k == 2);
-            snprintf(path, sizeof path, GOLDEN "%s_%dx%d%s.txt", screen_name[screen], w, h,
-                     kind[k]);
-            compare(path, got);
-            free(got);
-        }
+        snprintf(path, sizeof path, GOLDEN "%s_%dx%d%s.txt", name, w, h, kind[k]);
+        compare(path, got);
+        free(got);
+    }
+}
+
+static void check_screens(struct dash_model *m, int w, int h)
+{
+    for (int screen = 0; screen < DASH_SCREEN_COUNT; screen++) {
+        m->ui.screen = (enum dash_screen)screen;
+        if (dash_frame_has(m, m->ui.screen))
+            check_one(m, screen_name[screen], w, h);
+    }
 }
 
 static void screens_are_as_agreed(void **state)
@@ -92,6 +98,53 @@ static void screens_are_as_agreed(void **state)
     m->ui.col[DASH_TIMELINE] = 200;
     check_screens(m, 80, 24);
     check_screens(m, 132, 43);
+    fx_free(m);
+}
+
+/* A before/after has its screen, among the tabs only where there is one. */
+static void a_before_after_has_its_screen(void **state)
+{
+    struct dash_model *m = fx_model((struct fx_shape){.layers = 2, .experts = 4, .steps = 3});
+    char *got;
+
+    (void)state;
+    fx_keys(m, "6");
+    assert_int_equal(m->ui.screen, DASH_OVERVIEW);
+    fx_ab(&m->job[0]->ab);
+    fx_keys(m, "6");
+    assert_int_equal(m->ui.screen, DASH_AB);
+    m->ui.row[DASH_AB] = 1;
+    check_one(m, "ab", 80, 24);
+    m->ui.row[DASH_AB] = 3;
+    check_one(m, "ab", 132, 43);
+    m->job[0]->ab.is_running = false;
+    snprintf(m->job[0]->ab.end, sizeof m->job[0]->ab.end, "stopped in block 9 of 20");
+    got = draw(m, 80, 24, false, false);
+    assert_non_null(strstr(got, "ended early: stopped in block 9 of 20"));
+    free(got);
+    m->job[0]->ab.is_known = false; /* another job was chosen */
+    got = draw(m, 80, 24, false, false);
+    assert_null(strstr(got, "A/B"));
+    assert_int_equal(m->ui.screen, DASH_OVERVIEW);
+    free(got);
+    fx_free(m);
+}
+
+static void a_question_stands_over_the_screen(void **state)
+{
+    struct dash_model *m = fx_model((struct fx_shape){.layers = 2, .experts = 4, .steps = 3});
+    char *got;
+
+    (void)state;
+    m->ui.dialog = (struct dash_dialog){DASH_ASK, DASH_ORDER_SWAP_ON, "Swap the experts",
+                                        "Run the experts of process 4711 (all 24 layers; now eager) through "
+                                        "moeprof's kernels? First both get one step's own activations."};
+    got = draw(m, 80, 24, true, false);
+    compare(GOLDEN "question_80x24.txt", got);
+    free(got);
+    got = draw(m, 30, 8, true, false); /* the compact form asks too */
+    assert_non_null(strstr(got, "y yes   n no"));
+    free(got);
     fx_free(m);
 }
 
@@ -179,6 +232,13 @@ static void hostile_strings(struct dash_job *job)
     memset(job->log[0].text, 'x', sizeof job->log[0].text); /* not terminated */
     snprintf(job->log[1].text, sizeof job->log[1].text, "%s", evil);
     dash_job_fact(job, evil, evil);
+    fx_ab(&job->ab);
+    snprintf(job->ab.end, sizeof job->ab.end, "%s", evil);
+    for (int i = 0; i < 4; i++)
+        snprintf(job->ab.arm[i].name, sizeof job->ab.arm[i].name, "%s", evil);
+    snprintf(job->ab.arm[1].sentence, sizeof job->ab.arm[1].sentence, "%s", evil);
+    job->ab.arm[1].low = NAN;
+    job->ab.arm[1].high = 1e300;
     dash_kernels_set_name(&job->kernels, 50, evil);
     dash_kernels_set_name(&job->kernels, 51, long_name);
     for (uint32_t i = 50; i < 53; i++)
@@ -199,6 +259,8 @@ static void hostile_jobs_at_hostile_sizes(void **state)
 
     (void)state;
     hostile_strings(m->job[0]);
+    m->ui.dialog.kind = DASH_SAY;
+    snprintf(m->ui.dialog.text, sizeof m->ui.dialog.text, "%s", m->job[0]->ab.end);
     for (size_t i = 0; i < countof(size); i++)
         for (int screen = 0; screen < DASH_SCREEN_COUNT; screen++)
             for (int ascii = 0; ascii < 2; ascii++) {
@@ -241,6 +303,8 @@ int main(void)
 {
     const struct CMUnitTest test[] = {
         cmocka_unit_test(screens_are_as_agreed),
+        cmocka_unit_test(a_before_after_has_its_screen),
+        cmocka_unit_test(a_question_stands_over_the_screen),
         cmocka_unit_test(marks_what_is_apportioned),
         cmocka_unit_test(says_what_is_missing),
         cmocka_unit_test(waits_for_a_job),
