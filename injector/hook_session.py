@@ -195,6 +195,8 @@ class Session:
             self.micros += 1
             guest.micro_begin()
             self.tokens(args, kwargs)
+            if self.swapper is not None:
+                self.swapper.enter()
 
     @guarded("tokens")
     def tokens(self, args, kwargs):

@@ -1,4 +1,4 @@
-"""Swapping, part 5: requests from tools, taken between steps (CONTROL.md).
+"""Swapping, part 6: requests from tools, taken between steps (CONTROL.md).
 
 hook.py calls boundary() after the end of each step, before the next training forward; watch() with what the model
 returned. Whatever goes wrong here puts the job's own arm back and is said; nothing reaches the job.
@@ -6,7 +6,7 @@ returned. Whatever goes wrong here puts the job's own arm back and is said; noth
 import time
 
 HELLO, STATUS, SWAP, CHECK, MEMORY = 1, 2, 3, 4, 5  # enum mp_wire_kind
-STATE, ARM, LAYER, PARITY, DONE, SWAPPED, REVERTED = 32, 33, 34, 35, 36, 37, 38
+STATE, ARM, LAYER, PARITY, DONE, SWAPPED, REVERTED, LOSS = 32, 33, 34, 35, 36, 37, 38, 39
 FRESH, PARTIAL, RESET, YES, ACTIVE = 1, 2, 1, 1, 2
 EINVAL, ENOMEM, ENOTSUP, EGONE, EBUSY, EPARITY = -1, -2, -6, -7, -9, -100
 UNKNOWN = float("nan")
@@ -29,7 +29,7 @@ class Swapper:
     def __init__(self):
         self.arm, self.units, self.root = ORIGINAL, None, None
         self.passed, self.swaps, self.last_code = set(), 0, 0
-        self.task = self.loss = self.spot_task = None
+        self.task = self.loss = self.spot_task = self.meter = None
         self.spot_at = self.spot_next = 0
         self.step_seconds = self.last_boundary = None
 
@@ -51,8 +51,15 @@ class Swapper:
         except Exception as error:
             self.give_up("%s: %s" % (type(error).__name__, error))
 
+    def enter(self):
+        """Before a training forward."""
+        if self.meter is not None:
+            self.meter.enter()
+
     def watch(self, output):
         """What the model returned: its loss, or a little of its logits, on its way to the host."""
+        if self.meter is not None:
+            self.meter.leave(output)
         if self.arm == ORIGINAL or self.loss is not None:
             return
         try:
@@ -67,8 +74,10 @@ class Swapper:
         if self.task is not None:
             self.end_task(EGONE, "the model is gone")
         self.drop_spot_check()
+        if self.arm != ORIGINAL:
+            guest.post(0, (REVERTED, EGONE, -1, 0, (0.0,) * 4, ORIGINAL, "the model that was swapped trains no more"))
         self.restore()
-        self.units, self.root, self.passed, self.loss = None, None, set(), None
+        self.units, self.root, self.passed, self.loss, self.meter = None, None, set(), None, None
 
     # --- the model ----------------------------------------------------------------------------------------
 
@@ -187,8 +196,11 @@ class Swapper:
     def refusal(self, units, arm, flags):
         if not units:
             return EINVAL, "the model has no layers with experts"
-        if arm != OURS and arm not in named_arms(units):
-            return EINVAL, "there is no arm named '%s'; status lists them" % arm
+        whys = {name: why for name, why, _ in arm_rows(units)}
+        if arm != OURS and arm not in whys:
+            return EINVAL, "there is no arm named '%s', but %s" % (arm, ", ".join([ORIGINAL, OURS, *whys]))
+        if whys.get(arm):
+            return ENOTSUP, whys[arm]
         if arm == OURS and guest.kernels():
             return ENOTSUP, guest.kernels()
         reasons = [(unit.layer, unit.reason) for unit in units if unit.reason]
@@ -199,7 +211,7 @@ class Swapper:
 
     def experts_of(self, arm):
         """{unit: its experts by that arm}; what a unit once made is kept while it may be used again."""
-        return {unit: unit.kernel_call() if arm == OURS else named_experts(unit, arm) for unit in self.able()}
+        return {unit: unit.kernel_call() if arm == OURS else arm_experts(unit, arm) for unit in self.able()}
 
     def switch(self, arm, experts):
         """From the next forward on. The one place where arms change."""
@@ -216,15 +228,20 @@ class Swapper:
         guest.post(0, (SWAPPED, 0, -1, 0, (float(len(experts)), 0.0, 0.0, 0.0), arm, ""))
         self.publish()
 
+    def weights_device(self):
+        on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+        return next((unit.weights.tensors()[0].device for unit in self.able()), torch.device("cuda" if on_gpu else "cpu"))
+
     def memory(self, ticket, flags):
-        values = (UNKNOWN,) * 4
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            device = next((unit.weights.tensors()[0].device for unit in self.able()), torch.device("cuda"))
-            if device.type == "cuda":
-                values = tuple(float(f(device)) for f in (torch.cuda.memory_allocated, torch.cuda.max_memory_allocated,
-                                                          torch.cuda.memory_reserved, torch.cuda.max_memory_reserved))
-                if flags & RESET:
-                    torch.cuda.reset_peak_memory_stats(device)
+        values, device = (UNKNOWN,) * 4, self.weights_device()
+        if device.type == "cuda":
+            values = tuple(float(f(device)) for f in (torch.cuda.memory_allocated, torch.cuda.max_memory_allocated,
+                                                      torch.cuda.memory_reserved, torch.cuda.max_memory_reserved))
+            if flags & RESET:
+                torch.cuda.reset_peak_memory_stats(device)
+        if self.meter is not None:
+            guest.post(ticket, (LOSS, 0, -1, 0, self.meter.values(), self.arm, ""))
+        self.meter = Meter(device) if flags & RESET else None
         guest.post(ticket, (DONE, 0, -1, 0, values, self.arm, ""))
 
     def done(self, ticket, code=0, why=""):
@@ -263,7 +280,7 @@ class Swapper:
         self.passed.add(task.arm)
         if task.kind == SWAP:
             self.switch(task.arm, experts)
-        self.end_task(0, "")
+        self.end_task(0, next((each.note() for each in experts.values() if hasattr(each, "note")), ""))
 
     def end_task(self, code, why):
         task, self.task = self.task, None
@@ -312,7 +329,7 @@ class Swapper:
                  self.arm, own_arm)]
         kernels = guest.kernels()
         arms = [(ORIGINAL, "", "what the job itself runs: %s" % own_arm), (OURS, kernels, "the kernels of moeprof")]
-        arms += [(name, "", "an implementation of the model's own interface") for name in named_arms(units)]
+        arms += arm_rows(units)
         rows += [(ARM, 0, -1, (0 if why or not able else YES) | (ACTIVE if name == self.arm else 0), (0.0,) * 4, name, why or text)
                  for name, why, text in arms]
         for unit in units:

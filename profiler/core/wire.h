@@ -35,6 +35,7 @@ enum mp_wire_kind {
     MP_WIRE_DONE,       /* ends the answer to request `id` */
     MP_WIRE_SWAPPED,    /* notice, id 0, to every connection: another arm runs from `step` on */
     MP_WIRE_REVERTED,   /* notice: the guest itself went back, `text` says why */
+    MP_WIRE_LOSS,       /* row before MEMORY's DONE: loss and saved activations */
     MP_WIRE_KIND_END
 };
 

@@ -537,6 +537,8 @@ def other_model():
     second = Job(models.make("mixtral"))
     second.steps(10)
     assert not sites(job.model) and not sites(second.model)
+    client.settle()
+    assert [m.text for m in client.notices if m.kind == wire.REVERTED] == ["the model that was swapped trains no more"]
     rows = ask(client, second.step, wire.STATUS, steps=2)
     on(client, second)
     assert len(sites(second.model)) == 2

@@ -26,9 +26,12 @@ FIVE = (["routing_flips", "bfloat16", "sentinels", "odd_calls", "taken_over", "r
 FOUR = ["unhit", "lora_listed"] + ["unswappable " + name for name in ("granitemoe", "phimoe", "ernie4_5_moe")]
 
 
+def run_in(program, scenario):
+    return subprocess.run([sys.executable, str(HERE / program), *scenario.split()], capture_output=True, text=True, timeout=600)
+
+
 def run(scenario):
-    return subprocess.run([sys.executable, str(HERE / "swap_scenarios.py"), *scenario.split()], capture_output=True, text=True,
-                          timeout=600)
+    return run_in("swap_scenarios.py", scenario)
 
 
 @pytest.fixture(scope="module")
