@@ -88,6 +88,9 @@ $(B)/flops_tool: $(B)/tests/bridge/flops_tool.o $(call obj,$(core_src) report/sp
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lm -ldl -pthread
 
+$(B)/top_svg: $(call obj,tests/tools/top_svg.c $(core_src) $(report_src) $(dash_src))
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lm -ldl -pthread
+
 $(B)/fake_guest: $(call obj,tests/mock/fake_guest.c profiler/core/shm.c profiler/core/base.c)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -lm -pthread
 
@@ -100,6 +103,7 @@ $(B)/unit/%: $(B)/tests/unit/%.o $(call obj,$(core_src) $(report_src) $(dash_src
 
 include tests/mock/mock.mk
 include tests/html/html.mk
+include tests/emu/emu.mk
 
 .PHONY: all ptx unit check check-gpu check-layers check-guest demo bench asan ubsan tsan fmt tidy install uninstall clean help
 unit: $(unit_bin)

@@ -1,13 +1,8 @@
-/* portable.cu: forward and backward on any GPU from sm_80 on: what fits, and the order of launches. No kernels here. */
-#include "kernels/cuda_paths.h"
+/* portable.cu: forward and backward on any GPU from sm_80 on: what fits, and the arguments of the products. No kernels here. */
+#include "kernels/cuda_call.h"
 #include "kernels/portable_host.h"
 
 /* ---- what fits ---- */
-
-static bool aligned(const void *p)
-{
-    return (uintptr_t)p % 16 == 0;
-}
 
 /* Contiguous along one dimension: 16-byte copies need alignment. Along neither: element by element, any address. */
 static int fits_matrix(const mk_matrix *m)
@@ -17,7 +12,7 @@ static int fits_matrix(const mk_matrix *m)
     if (!row && !column)
         return MK_OK;
     int64_t other = row ? m->stride_col : m->stride_row;
-    return aligned(m->base) && other % 8 == 0 && (m->expert_offset || m->stride_expert % 8 == 0) ? MK_OK : MK_EALIGN;
+    return mk_aligned(m->base) && other % 8 == 0 && (m->expert_offset || m->stride_expert % 8 == 0) ? MK_OK : MK_EALIGN;
 }
 
 static int fits_problem(const mk_problem *p)
@@ -30,7 +25,7 @@ static int fits_problem(const mk_problem *p)
         return MK_ELAYOUT;
     if ((p->act != MK_ACT_RELU2 && (rc = fits_matrix(&p->gate))) || (rc = fits_matrix(&p->up)) || (rc = fits_matrix(&p->down)))
         return rc;
-    return aligned(p->x) && p->x_stride % 8 == 0 ? MK_OK : MK_EALIGN;
+    return mk_rows_aligned(p->x, p->x_stride) ? MK_OK : MK_EALIGN;
 }
 
 int mk_portable_fits_forward(const mk_forward *a)
@@ -39,7 +34,7 @@ int mk_portable_fits_forward(const mk_forward *a)
 
     if (rc)
         return rc;
-    return aligned(a->out) && a->out_stride % 8 == 0 ? MK_OK : MK_EALIGN;
+    return mk_rows_aligned(a->out, a->out_stride) ? MK_OK : MK_EALIGN;
 }
 
 int mk_portable_fits_backward(const mk_backward *a)
@@ -50,8 +45,7 @@ int mk_portable_fits_backward(const mk_backward *a)
         return rc;
     if (a->problem->act != MK_ACT_RELU2 && !a->dgate.base != !a->dup.base)
         return MK_EBUFFER; /* gate and up are frozen together */
-    bool ok = aligned(a->dout) && a->dout_stride % 8 == 0 && aligned(a->dx) && a->dx_stride % 8 == 0;
-    return ok ? MK_OK : MK_EALIGN;
+    return mk_rows_aligned(a->dout, a->dout_stride) && mk_rows_aligned(a->dx, a->dx_stride) ? MK_OK : MK_EALIGN;
 }
 
 /* ---- arguments ---- */
@@ -75,18 +69,39 @@ static por_args common_args(const mk_problem *p, const struct mk_plan *plan, con
     return a;
 }
 
+/* A packed part of an adapter for one expert, as (n, k). */
+static por_weight packed(const void *base, int64_t stride_expert, int64_t stride_n, int64_t stride_k)
+{
+    return { base, NULL, stride_expert, stride_n, stride_k };
+}
+
+static por_run low_run(const void *rows, int32_t low)
+{
+    por_run r = {};
+
+    r.rows = rows;
+    r.rows_stride = r.k = low;
+    r.split = INT32_MAX;
+    return r;
+}
+
 /* ---- forward ---- */
 
 static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream)
 {
     const mk_problem *p = f->problem;
     por_args a = common_args(p, plan, f->saved, at);
+    const char *b = (char *)f->workspace + plan->forward.lora.up_b;
+    int64_t low = plan->low_up, half = low * p->inter;
 
-    a.rows = p->x;
-    a.rows_stride = p->x_stride;
-    a.w[0] = weight(&p->gate, false);
-    a.w[1] = weight(&p->up, false);
-    a.k = p->hidden;
+    a.main.rows = p->x;
+    a.main.rows_stride = p->x_stride;
+    a.main.w[0] = weight(&p->gate, false);
+    a.main.w[1] = weight(&p->up, false);
+    a.main.k = p->hidden;
+    a.low = low_run((char *)f->saved + at->low_up, plan->low_up);
+    a.low.w[0] = packed(b, half * plan->n_half, low, 1);
+    a.low.w[1] = packed(b + half * (plan->n_half - 1) * 2, half * plan->n_half, low, 1);
     a.bias[0] = p->gate_bias;
     a.bias[1] = p->up_bias;
     a.pre = f->flags & MK_FLAG_INFERENCE ? NULL : (char *)f->saved + at->pre;
@@ -98,65 +113,36 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
 {
     const mk_problem *p = f->problem;
     por_args a = common_args(p, plan, f->saved, at);
+    int64_t low = plan->low_down;
 
-    a.rows = (char *)f->workspace + plan->forward.act;
-    a.rows_stride = p->inter;
-    a.w[0] = weight(&p->down, false);
-    a.k = p->inter;
+    a.main.rows = (char *)f->workspace + plan->forward.act;
+    a.main.rows_stride = p->inter;
+    a.main.w[0] = weight(&p->down, false);
+    a.main.k = p->inter;
+    a.low = low_run((char *)f->saved + at->low_down, plan->low_down);
+    a.low.w[0] = packed((char *)f->workspace + plan->forward.lora.down_b, low * p->hidden, low, 1);
     a.bias[0] = p->down_bias;
     a.out = (char *)f->workspace + plan->forward.expert_out;
     return por_launch_down(&a, p->dtype, plan->max_tile, stream);
 }
 
-static int run_combine(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream)
-{
-    const mk_problem *p = f->problem;
-    mk_route_ptr r = mk_route_at(f->saved, at);
-    mk_combine_args c = { f->out, f->out_stride, (char *)f->workspace + plan->forward.expert_out, r.choice_row, r.row_score,
-                          p->dtype, p->n_token, p->hidden, p->top_k };
-
-    return mk_combine_v1(&c, stream);
-}
-
-int mk_portable_forward(const mk_forward *f, const struct mk_plan *plan, mk_stream stream)
-{
-    const mk_saved_layout *at = f->flags & MK_FLAG_INFERENCE ? &plan->saved_inference : &plan->saved;
-    uint32_t steps = f->steps ? f->steps : ~0u;
-    int rc = MK_OK;
-
-    if (steps & MK_STEP_ROUTE)
-        rc = mk_route_v1(f->problem, plan, at, f->saved, (int32_t *)((char *)f->workspace + plan->forward.count), stream);
-    if (!plan->n_row)
-        return rc;
-    if (!rc && steps & MK_STEP_UP)
-        rc = run_up(f, plan, at, stream);
-    if (!rc && steps & MK_STEP_DOWN)
-        rc = run_down(f, plan, at, stream);
-    if (!rc && steps & MK_STEP_COMBINE)
-        rc = run_combine(f, plan, at, stream);
-    return rc;
-}
-
 /* ---- backward ---- */
-
-static void *work(const mk_backward *b, size_t at)
-{
-    return (char *)b->workspace + at;
-}
 
 static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
 {
     const mk_problem *p = b->problem;
     por_args a = common_args(p, plan, b->saved, &plan->saved);
 
-    a.rows = b->dout;
-    a.rows_stride = b->dout_stride;
-    a.w[0] = weight(&p->down, true);
-    a.k = p->hidden;
+    a.main.rows = b->dout;
+    a.main.rows_stride = b->dout_stride;
+    a.main.w[0] = weight(&p->down, true);
+    a.main.k = p->hidden;
+    a.low = low_run(mk_work(b, plan->backward.dlow_down), plan->low_down);
+    a.low.w[0] = packed(mk_work(b, plan->backward.lora.down_a), (int64_t)plan->low_down * p->inter, 1, p->inter);
     a.pre = (char *)b->saved + plan->saved.pre; // read only
-    a.out = work(b, plan->backward.dpre);
-    a.scaled_act = work(b, plan->backward.scaled_act);
-    a.dscore_part = (float *)work(b, plan->backward.dscore_part);
+    a.out = mk_work(b, plan->backward.dpre);
+    a.scaled_act = mk_work(b, plan->backward.scaled_act);
+    a.dscore_part = (float *)mk_work(b, plan->backward.dscore_part);
     a.n_dscore_part = plan->n_dscore_part;
     return por_launch_dact(&a, p->dtype, plan->max_tile, stream);
 }
@@ -165,27 +151,17 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
 {
     const mk_problem *p = b->problem;
     por_args a = common_args(p, plan, b->saved, &plan->saved);
-    mk_combine_args c = { b->dx, b->dx_stride, work(b, plan->backward.dx_row), a.route.choice_row, NULL, p->dtype,
-                          p->n_token, p->hidden, p->top_k };
 
-    a.rows = work(b, plan->backward.dpre);
-    a.rows_stride = (int64_t)plan->n_half * p->inter;
-    a.w[0] = plan->has_gate ? weight(&p->gate, true) : weight(&p->up, true);
-    a.w[1] = weight(&p->up, true);
-    a.k = plan->n_half * p->inter;
-    a.out = work(b, plan->backward.dx_row);
-    int rc = por_launch_dx(&a, p->dtype, plan->max_tile, stream);
-    return rc ? rc : mk_combine_v1(&c, stream);
-}
-
-/* The gradient's matrix with the tile's rows (hidden) first. */
-static mk_matrix flipped(mk_matrix m)
-{
-    int64_t row = m.stride_row;
-
-    m.stride_row = m.stride_col;
-    m.stride_col = row;
-    return m;
+    a.main.rows = mk_work(b, plan->backward.dpre);
+    a.main.rows_stride = (int64_t)plan->n_half * p->inter;
+    a.main.w[0] = plan->has_gate ? weight(&p->gate, true) : weight(&p->up, true);
+    a.main.w[1] = weight(&p->up, true);
+    a.main.k = plan->n_half * p->inter;
+    a.main.split = p->inter;
+    a.low = low_run(mk_work(b, plan->backward.dlow_up), plan->low_up);
+    a.low.w[0] = packed(mk_work(b, plan->backward.lora.up_a), (int64_t)plan->low_up * p->hidden, 1, p->hidden);
+    a.out = mk_work(b, plan->backward.dx_row);
+    return por_launch_dx(&a, p->dtype, plan->max_tile, stream);
 }
 
 static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_stream stream)
@@ -194,32 +170,26 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
     por_args a = common_args(p, plan, b->saved, &plan->saved);
 
     a.n_half = up ? plan->n_half : 1;
-    a.rows = up ? p->x : b->dout;
-    a.rows_stride = up ? p->x_stride : b->dout_stride;
-    a.k_rows = work(b, up ? plan->backward.dpre : plan->backward.scaled_act);
-    a.dw[0] = up ? flipped(plan->has_gate ? b->dgate : b->dup) : b->ddown;
-    a.dw[1] = flipped(b->dup);
+    a.main.rows = up ? p->x : b->dout;
+    a.main.rows_stride = up ? p->x_stride : b->dout_stride;
+    a.k_rows = mk_work(b, up ? plan->backward.dpre : plan->backward.scaled_act);
+    a.dw[0] = up ? mk_flipped(plan->has_gate ? b->dgate : b->dup) : b->ddown;
+    a.dw[1] = mk_flipped(b->dup);
     a.dw_dtype = b->dweight_dtype;
     a.accumulate = b->accumulate;
     return por_launch_dw(&a, p->dtype, stream);
 }
 
+/* ---- the path ---- */
+
+static const mk_path portable_path = { run_up, run_down, run_dact, run_dx, run_dw };
+
+int mk_portable_forward(const mk_forward *f, const struct mk_plan *plan, mk_stream stream)
+{
+    return mk_call_forward(&portable_path, f, plan, stream);
+}
+
 int mk_portable_backward(const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
 {
-    uint32_t steps = b->steps ? b->steps : ~0u;
-    int rc = MK_OK;
-
-    if (plan->n_row && steps & MK_STEP_DACT)
-        rc = run_dact(b, plan, stream);
-    if (!rc && plan->n_row && b->dx && steps & MK_STEP_DX)
-        rc = run_dx(b, plan, stream);
-    if (!rc && b->ddown.base && steps & MK_STEP_DW_DOWN)
-        rc = run_dw(b, plan, false, stream);
-    if (!rc && b->dup.base && steps & MK_STEP_DW_UP)
-        rc = run_dw(b, plan, true, stream);
-    if (!rc && steps & MK_STEP_DBIAS)
-        rc = mk_dbias_v1(b, plan, stream);
-    if (!rc && b->dscore && steps & MK_STEP_DSCORE)
-        rc = mk_dscore_v1(b, plan, stream);
-    return rc;
+    return mk_call_backward(&portable_path, b, plan, stream);
 }

@@ -1,10 +1,11 @@
 /* portable_gemm.cuh: the same five products as hopper_gemm.cuh for any GPU from sm_80 on: mma.sync, cp.async, one tile a
  * block. Takes every layout: weights contiguous along either dimension by 16-byte copies, others element by element.
+ * K may go on over an adapter: A v beside B (UP, DOWN), or the gradient of A v beside A (DACT, DX).
  * Tiles of 128 x 128 x 32, eight warps of 64 x 32 each, four stages; epilogues straight from registers. */
 #ifndef KERNELS_PORTABLE_GEMM_CUH
 #define KERNELS_PORTABLE_GEMM_CUH
 
-#include "kernels/common.cuh"
+#include "kernels/portable_mma.cuh"
 
 enum por_op { POR_UP, POR_DOWN, POR_DACT, POR_DX, POR_DW };
 
@@ -23,14 +24,19 @@ struct por_weight {
     int64_t stride_expert, stride_n, stride_k;
 };
 
+/* A run of K: rows of A against weights. */
+struct por_run {
+    const void *rows;            // (T, H) gathered, or (R, k) dense
+    int64_t rows_stride;
+    por_weight w[2];             // gate, up; or one alone in [0]
+    int32_t k, split;            // extent; k from split on is w[1]'s (DX)
+};
+
 struct por_args {
     mk_route_ptr route;
-    const void *rows;            // A: (T, H) gathered, or (R, k) dense
-    int64_t rows_stride;
-    por_weight w[2];             // gate, up; or down alone in [0]
+    por_run main, low;           // the product, and the adapter's (k 0: none)
     const void *k_rows;          // DW: B (R, n_half, I)
     int32_t n_expert, hidden, inter, n_half, n_n_tile, n_m_tile; // n_m_tile: DW only
-    int32_t k;                   // extent of K; DX: of both halves together
     mk_act_param act;
     mk_vector bias[2];
     void *pre, *out, *scaled_act; // as in hop_args
@@ -41,7 +47,7 @@ struct por_args {
 };
 
 struct por_tile {
-    int expert, row, n_row, m, n, half, k;
+    int expert, row, n_row, m, n, half;
 };
 
 template <int OP> __device__ inline bool por_find(const por_args &a, por_tile &t)
@@ -55,7 +61,7 @@ template <int OP> __device__ inline bool por_find(const por_args &a, por_tile &t
         t.half = n / n_per_half;
         t.n = n % n_per_half * POR_N;
         t.row = a.route.offset[t.expert];
-        t.n_row = t.k = a.route.offset[t.expert + 1] - t.row;
+        t.n_row = a.route.offset[t.expert + 1] - t.row;
         return true;
     }
     int n_tile = *a.route.n_tile * (MK_TILE_M / POR_M), group = i / (POR_GROUP_M * a.n_n_tile) * POR_GROUP_M;
@@ -71,38 +77,21 @@ template <int OP> __device__ inline bool por_find(const por_args &a, por_tile &t
     t.n_row = min(POR_M, whole.row_end - t.row);
     t.n = rest / in_group * POR_N;
     t.m = t.half = 0;
-    t.k = a.k;
     return t.n_row > 0;
-}
-
-__device__ inline uint32_t por_smem(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-__device__ inline void por_copy(uint32_t to, const void *from, bool live)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(live ? 16 : 0) : "memory");
-}
-
-/* Where 16-byte piece c of a row lies. K-major: rows of 64 bytes; MN-major: rows (k) of 256 bytes. No bank conflicts. */
-template <bool MN> __device__ inline uint32_t por_at(uint32_t tile, int row, int c)
-{
-    return MN ? tile + row * 256 + ((c ^ (row & 7)) << 4) : tile + row * 64 + ((c ^ (row >> 1 & 3)) << 4);
 }
 
 /* ---- A ---- */
 
-/* K-major rows, gathered or dense: thread i copies piece i%4 of rows i/4 and i/4 + 64. */
-template <int OP, typename T> __device__ inline void por_load_a_rows(const por_args &a, const por_tile &t, uint32_t to, int k0, const int64_t *from)
+/* K-major rows: thread i copies piece i%4 of rows i/4 and i/4 + 64, which begin at from. */
+template <typename T> __device__ inline void por_load_a_rows(const por_run &s, const por_tile &t, uint32_t to, int k0, const int64_t *from)
 {
     int c = threadIdx.x % 4, k = k0 + c * 8;
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int row = threadIdx.x / 4 + 64 * i;
-        bool live = row < t.n_row && k < t.k;
-        por_copy(por_at<false>(to, row, c), (const T *)a.rows + (live ? from[i] + k : 0), live);
+        bool live = row < t.n_row && k < s.k;
+        por_copy(por_at<false>(to, row, c), (const T *)s.rows + (live ? from[i] + k : 0), live);
     }
 }
 
@@ -114,9 +103,9 @@ template <typename T> __device__ inline void por_load_a_k(const por_args &a, con
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int k = threadIdx.x / 16 + 16 * i;
-        bool live = k0 + k < t.k && column < a.hidden;
-        int64_t from = live ? a.route.row_token[t.row + k0 + k] * a.rows_stride + column : 0;
-        por_copy(por_at<true>(to, k, c), (const T *)a.rows + from, live);
+        bool live = k0 + k < t.n_row && column < a.hidden;
+        int64_t from = live ? a.route.row_token[t.row + k0 + k] * a.main.rows_stride + column : 0;
+        por_copy(por_at<true>(to, k, c), (const T *)a.main.rows + from, live);
     }
 }
 
@@ -138,83 +127,70 @@ __device__ inline int64_t por_expert(const por_weight &w, int expert)
 }
 
 /* Which weight holds k, and the k within it: DX runs through gate, then up. */
-template <int OP> __device__ inline int por_split_k(const por_args &a, int k, int *which)
+template <int OP> __device__ inline int por_split_k(const por_run &s, int k, int *which)
 {
     if (OP != POR_DX)
         return k;
-    *which = a.n_half == 1 || k >= a.inter;
-    return *which && a.n_half == 2 ? k - a.inter : k;
+    *which = k >= s.split;
+    return *which ? k - s.split : k;
 }
 
-template <int OP, typename T, bool GATED> __device__ inline void por_load_b_any(const por_args &a, const por_tile &t, uint8_t *tile, int k0, int n_limit)
+/* Element by element, from any strides. */
+template <int OP, typename T, bool B_MN, bool GATED> __device__ inline void por_load_b_any(const por_run &s, const por_tile &t, uint8_t *tile, int k0, int n_limit)
 {
     for (int i = threadIdx.x; i < POR_N * POR_K; i += 256) {
-        int n = i / POR_K, k = k0 + i % POR_K, which, row = por_b_row<OP, GATED>(t, n, &which);
-        int kk = por_split_k<OP>(a, k, &which);
-        const por_weight &w = a.w[which];
-        bool live = row < n_limit && k < t.k;
-        uint32_t at = por_at<false>(0, n, i % POR_K / 8) + i % 8 * 2;
+        int n = i / POR_K, kr = i % POR_K, k = k0 + kr, which, row = por_b_row<OP, GATED>(t, n, &which);
+        int kk = por_split_k<OP>(s, k, &which);
+        const por_weight &w = s.w[which];
+        bool live = row < n_limit && k < s.k;
+        uint32_t at = B_MN ? por_at<true>(0, kr, n / 8) + n % 8 * 2 : por_at<false>(0, n, kr / 8) + kr % 8 * 2;
         *(T *)(tile + at) = live ? ((const T *)w.base)[por_expert(w, t.expert) + row * w.stride_n + kk * w.stride_k] : from_float<T>(0.f);
     }
 }
 
-template <int OP, typename T, bool GATED> __device__ inline void por_load_b_k(const por_args &a, const por_tile &t, uint32_t to, int k0, int n_limit)
+template <int OP, typename T, bool GATED> __device__ inline void por_load_b_k(const por_run &s, const por_tile &t, uint32_t to, int k0, int n_limit)
 {
     int c = threadIdx.x % 4, k = k0 + c * 8;
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int n = threadIdx.x / 4 + 64 * i, which, row = por_b_row<OP, GATED>(t, n, &which);
-        int kk = por_split_k<OP>(a, k, &which);
-        const por_weight &w = a.w[which];
-        bool live = row < n_limit && k < t.k;
+        int kk = por_split_k<OP>(s, k, &which);
+        const por_weight &w = s.w[which];
+        bool live = row < n_limit && k < s.k;
         por_copy(por_at<false>(to, n, c), (const T *)w.base + (live ? por_expert(w, t.expert) + row * w.stride_n + kk : 0), live);
     }
 }
 
-template <int OP, typename T, bool GATED> __device__ inline void por_load_b_mn(const por_args &a, const por_tile &t, uint32_t to, int k0, int n_limit)
+template <int OP, typename T, bool GATED> __device__ inline void por_load_b_mn(const por_run &s, const por_tile &t, uint32_t to, int k0, int n_limit)
 {
     int c = threadIdx.x % 16;
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int kr = threadIdx.x / 16 + 16 * i, k = k0 + kr, which, row = por_b_row<OP, GATED>(t, c * 8, &which);
-        int kk = por_split_k<OP>(a, k, &which);
-        bool live = row < n_limit && k < t.k;
-        const T *from;
-        if (OP == POR_DW) {
-            from = (const T *)a.k_rows + (live ? ((int64_t)(t.row + k) * a.n_half + t.half) * a.inter + row : 0);
-        } else {
-            const por_weight &w = a.w[which];
-            from = (const T *)w.base + (live ? por_expert(w, t.expert) + row + kk * w.stride_k : 0);
-        }
-        por_copy(por_at<true>(to, kr, c), from, live);
+        int kk = por_split_k<OP>(s, k, &which);
+        const por_weight &w = s.w[which];
+        bool live = row < n_limit && k < s.k;
+        por_copy(por_at<true>(to, kr, c), (const T *)w.base + (live ? por_expert(w, t.expert) + row + kk * w.stride_k : 0), live);
+    }
+}
+
+/* DW: rows of an expert, dense. */
+template <typename T> __device__ inline void por_load_b_rows(const por_args &a, const por_tile &t, uint32_t to, int k0)
+{
+    int c = threadIdx.x % 16, column = t.n + c * 8;
+
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int k = threadIdx.x / 16 + 16 * i;
+        bool live = k0 + k < t.n_row && column < a.inter;
+        int64_t from = live ? ((int64_t)(t.row + k0 + k) * a.n_half + t.half) * a.inter + column : 0;
+        por_copy(por_at<true>(to, k, c), (const T *)a.k_rows + from, live);
     }
 }
 
 /* ---- products ---- */
-
-__device__ inline void por_ldmatrix(uint32_t *v, uint32_t from, bool trans)
-{
-    if (trans)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(from) : "memory");
-    else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(from) : "memory");
-}
-
-template <typename T> __device__ inline void por_mma(float *d, const uint32_t *a, const uint32_t *b);
-template <> __device__ inline void por_mma<bf16>(float *d, const uint32_t *a, const uint32_t *b)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-template <> __device__ inline void por_mma<half>(float *d, const uint32_t *a, const uint32_t *b)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
 
 /* One stage of a warp: acc[mi][ni] += A rows 64 wm + 16 mi, B rows 32 wn + 8 ni. */
 template <typename T, bool A_MN, bool B_MN> __device__ inline void por_stage(float acc[4][4][4], uint32_t a, uint32_t b, int wm, int wn)
@@ -246,25 +222,62 @@ template <typename T, bool A_MN, bool B_MN> __device__ inline void por_stage(flo
 
 #include "kernels/portable_epilogue.cuh"
 
+/* Weights that are contiguous along the dimension of the kernel's tile come in 16-byte copies. */
 template <int OP, typename T, bool B_MN, bool GATED>
-__device__ inline void por_load(const por_args &a, const por_tile &t, uint8_t *smem, int stage, int step, const int64_t *from, bool any)
+__device__ inline void por_load_run(const por_run &s, const por_tile &t, uint8_t *tile, int k0, const int64_t *from, int n_limit)
 {
-    uint8_t *tile = smem + stage * 2 * POR_TILE_BYTES;
-    int k0 = step * POR_K, n_limit = OP == POR_DOWN || OP == POR_DX ? a.hidden : a.inter;
+    uint8_t *b = tile + POR_TILE_BYTES;
+    const por_weight &w = s.w[OP == POR_UP];
 
-    if (k0 < t.k) {
-        if (OP == POR_DW)
-            por_load_a_k<T>(a, t, por_smem(tile), k0);
-        else
-            por_load_a_rows<OP, T>(a, t, por_smem(tile), k0, from);
-        if (B_MN)
-            por_load_b_mn<OP, T, GATED>(a, t, por_smem(tile + POR_TILE_BYTES), k0, n_limit);
-        else if (any)
-            por_load_b_any<OP, T, GATED>(a, t, tile + POR_TILE_BYTES, k0, n_limit);
-        else
-            por_load_b_k<OP, T, GATED>(a, t, por_smem(tile + POR_TILE_BYTES), k0, n_limit);
+    por_load_a_rows<T>(s, t, por_smem(tile), k0, from);
+    if ((B_MN ? w.stride_n : w.stride_k) != 1)
+        por_load_b_any<OP, T, B_MN, GATED>(s, t, b, k0, n_limit);
+    else if (B_MN)
+        por_load_b_mn<OP, T, GATED>(s, t, por_smem(b), k0, n_limit);
+    else
+        por_load_b_k<OP, T, GATED>(s, t, por_smem(b), k0, n_limit);
+}
+
+/* Where this thread's two rows of a run begin. */
+template <int OP> __device__ inline void por_rows(const por_args &a, const por_run &s, const por_tile &t, bool gathered, int64_t *from)
+{
+    for (int i = 0; OP != POR_DW && i < 2; i++) {
+        int row = t.row + min((int)threadIdx.x / 4 + 64 * i, t.n_row - 1);
+        from[i] = (gathered ? a.route.row_token[row] : row) * s.rows_stride;
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Steps: the main run's, then the adapter's. */
+struct por_steps {
+    int main, all;
+};
+
+template <int OP> __device__ inline por_steps por_count_steps(const por_args &a, const por_tile &t)
+{
+    int k = OP == POR_DW ? t.n_row : a.main.k, n = (k + POR_K - 1) / POR_K;
+
+    return { n, OP == POR_DW ? n : n + (a.low.k + POR_K - 1) / POR_K };
+}
+
+template <int OP, typename T, bool B_MN, bool GATED>
+__device__ inline void por_load(const por_args &a, const por_tile &t, uint8_t *smem, int step, const por_steps &n, const int64_t *from)
+{
+    uint8_t *tile = smem + step % POR_STAGE * 2 * POR_TILE_BYTES;
+    int n_limit = OP == POR_DOWN || OP == POR_DX ? a.hidden : a.inter;
+
+    if (step < n.main) {
+        if (OP == POR_DW) {
+            por_load_a_k<T>(a, t, por_smem(tile), step * POR_K);
+            por_load_b_rows<T>(a, t, por_smem(tile + POR_TILE_BYTES), step * POR_K);
+        } else {
+            por_load_run<OP, T, B_MN, GATED>(a.main, t, tile, step * POR_K, from, n_limit);
+        }
+    } else if (step < n.all) {
+        int64_t low[2];
+        por_rows<OP>(a, a.low, t, false, low);
+        por_load_run<OP, T, B_MN, GATED>(a.low, t, tile, (step - n.main) * POR_K, low, n_limit);
+    }
+    por_commit();
 }
 
 template <int OP, typename T, bool B_MN, bool GATED>
@@ -278,23 +291,18 @@ __global__ static void __launch_bounds__(256, 2) portable_gemm_v1(const __grid_c
 
     if (!por_find<OP>(a, t))
         return;
-    for (int i = 0; OP != POR_DW && i < 2; i++) {
-        int row = t.row + min((int)threadIdx.x / 4 + 64 * i, t.n_row - 1);
-        from[i] = (OP == POR_UP || OP == POR_DACT ? a.route.row_token[row] : row) * a.rows_stride;
-    }
-    bool any = OP != POR_DW && a.w[OP == POR_UP].stride_k != 1 && !B_MN;
-    int n_step = (t.k + POR_K - 1) / POR_K;
+    por_steps n = por_count_steps<OP>(a, t);
+    por_rows<OP>(a, a.main, t, OP == POR_UP || OP == POR_DACT, from);
     for (int s = 0; s < POR_STAGE - 1; s++)
-        por_load<OP, T, B_MN, GATED>(a, t, por_raw, s, s, from, any);
-    for (int s = 0; s < n_step; s++) {
-        asm volatile("cp.async.wait_group %0;" ::"n"(POR_STAGE - 2) : "memory");
+        por_load<OP, T, B_MN, GATED>(a, t, por_raw, s, n, from);
+    for (int s = 0; s < n.all; s++) {
+        por_wait<POR_STAGE - 2>();
         __syncthreads();
-        int ahead = s + POR_STAGE - 1;
-        por_load<OP, T, B_MN, GATED>(a, t, por_raw, ahead % POR_STAGE, ahead, from, any);
+        por_load<OP, T, B_MN, GATED>(a, t, por_raw, s + POR_STAGE - 1, n, from);
         uint32_t tile = por_smem(por_raw + s % POR_STAGE * 2 * POR_TILE_BYTES);
         por_stage<T, OP == POR_DW, B_MN>(acc, tile, tile + POR_TILE_BYTES, wm, wn);
     }
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    por_wait<0>();
     __syncthreads();
     por_finish<OP, T, GATED>(acc, a, t, wm, wn, (float *)por_raw);
 }

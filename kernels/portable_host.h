@@ -31,7 +31,7 @@ template <int OP, typename T, bool B_MN, bool GATED> static inline int por_start
 /* By type, and by which dimension of the weights is contiguous; neither: element by element, as K-major. */
 template <int OP, bool GATED> static inline int por_pick(const por_args *a, uint32_t dtype, int64_t n_block, mk_stream stream)
 {
-    const por_weight *w = &a->w[OP == POR_UP];
+    const por_weight *w = &a->main.w[OP == POR_UP];
     bool mn = w->stride_n == 1 && w->stride_k != 1;
 
     if (dtype == MK_BF16)

@@ -1,0 +1,94 @@
+/* cuda_call.cu: see cuda_call.h. No kernels here. */
+#include "kernels/cuda_call.h"
+#include "kernels/common.cuh"
+#include "kernels/lora.h"
+
+/* ---- forward ---- */
+
+static int run_combine(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream)
+{
+    const mk_problem *p = f->problem;
+    mk_route_ptr r = mk_route_at(f->saved, at);
+    mk_combine_args c = { f->out, f->out_stride, (char *)f->workspace + plan->forward.expert_out, r.choice_row, r.row_score,
+                          p->dtype, p->n_token, p->hidden, p->top_k };
+
+    return mk_combine_v1(&c, stream);
+}
+
+int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_plan *plan, mk_stream stream)
+{
+    const mk_saved_layout *at = f->flags & MK_FLAG_INFERENCE ? &plan->saved_inference : &plan->saved;
+    uint32_t steps = f->steps ? f->steps : ~0u;
+    bool lora = f->problem->lora && steps & MK_STEP_LORA;
+    int rc = MK_OK;
+
+    if (steps & MK_STEP_ROUTE)
+        rc = mk_route_v1(f->problem, plan, at, f->saved, (int32_t *)((char *)f->workspace + plan->forward.count), stream);
+    if (!plan->n_row)
+        return rc;
+    if (!rc && lora)
+        rc = mk_lora_pack_v1(f->problem, plan, &plan->forward.lora, f->workspace, false, stream);
+    if (!rc && lora)
+        rc = mk_lora_low_up(f, plan, at, stream);
+    if (!rc && steps & MK_STEP_UP)
+        rc = path->up(f, plan, at, stream);
+    if (!rc && lora)
+        rc = mk_lora_low_down(f, plan, at, stream);
+    if (!rc && steps & MK_STEP_DOWN)
+        rc = path->down(f, plan, at, stream);
+    if (!rc && steps & MK_STEP_COMBINE)
+        rc = run_combine(f, plan, at, stream);
+    return rc;
+}
+
+/* ---- backward ---- */
+
+static int run_dx(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
+{
+    const mk_problem *p = b->problem;
+    mk_route_ptr r = mk_route_at(b->saved, &plan->saved);
+    mk_combine_args c = { b->dx, b->dx_stride, mk_work(b, plan->backward.dx_row), r.choice_row, NULL, p->dtype,
+                          p->n_token, p->hidden, p->top_k };
+    int rc = path->dx(b, plan, stream);
+
+    return rc ? rc : mk_combine_v1(&c, stream);
+}
+
+/* The gradients that flow back along the rows. */
+static int run_rows(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, uint32_t steps, mk_stream stream)
+{
+    bool lora = b->problem->lora && steps & MK_STEP_LORA;
+    int rc = MK_OK;
+
+    if (lora)
+        rc = mk_lora_pack_v1(b->problem, plan, &plan->backward.lora, b->workspace, true, stream);
+    if (!rc && lora)
+        rc = mk_lora_dlow_down(b, plan, stream);
+    if (!rc && steps & MK_STEP_DACT)
+        rc = path->dact(b, plan, stream);
+    if (!rc && lora && (b->dx || b->dlora))
+        rc = mk_lora_dlow_up(b, plan, stream);
+    if (!rc && b->dx && steps & MK_STEP_DX)
+        rc = run_dx(path, b, plan, stream);
+    return rc;
+}
+
+int mk_call_backward(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
+{
+    uint32_t steps = b->steps ? b->steps : ~0u;
+    int rc = MK_OK;
+
+    if (plan->n_row)
+        rc = run_rows(path, b, plan, steps, stream);
+    if (!rc && b->ddown.base && steps & MK_STEP_DW_DOWN)
+        rc = path->dw(b, plan, false, stream);
+    if (!rc && b->dup.base && steps & MK_STEP_DW_UP)
+        rc = path->dw(b, plan, true, stream);
+    if (!rc && steps & MK_STEP_DBIAS)
+        rc = mk_dbias_v1(b, plan, stream);
+    if (!rc && b->dscore && steps & MK_STEP_DSCORE)
+        rc = mk_dscore_v1(b, plan, stream);
+    if (!rc && steps & MK_STEP_LORA)
+        rc = mk_lora_gradients(b, plan, stream);
+    return rc;
+}

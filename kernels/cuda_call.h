@@ -1,0 +1,47 @@
+/* cuda_call.h: the order of launches of a call, the same for every CUDA path. A path brings its five products; routing,
+ * sums, small reductions and adapters are common. For the CUDA files only. */
+#ifndef KERNELS_CUDA_CALL_H
+#define KERNELS_CUDA_CALL_H
+
+#include "kernels/cuda_paths.h"
+
+struct mk_path {
+    int (*up)(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream);
+    int (*down)(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream);
+    int (*dact)(const mk_backward *b, const struct mk_plan *plan, mk_stream stream);
+    int (*dx)(const mk_backward *b, const struct mk_plan *plan, mk_stream stream); // rows; their sum a token follows
+    int (*dw)(const mk_backward *b, const struct mk_plan *plan, bool up, mk_stream stream);
+};
+
+int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_plan *plan, mk_stream stream);
+int mk_call_backward(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, mk_stream stream);
+
+/* ---- what paths check and compute alike ---- */
+
+static inline bool mk_aligned(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
+
+/* Rows of a token-major array can be copied 16 bytes at a time. */
+static inline bool mk_rows_aligned(const void *p, int64_t stride)
+{
+    return mk_aligned(p) && stride % 8 == 0;
+}
+
+static inline void *mk_work(const mk_backward *b, size_t at)
+{
+    return (char *)b->workspace + at;
+}
+
+/* A gradient's matrix with the tile's rows (hidden) first. */
+static inline mk_matrix mk_flipped(mk_matrix m)
+{
+    int64_t row = m.stride_row;
+
+    m.stride_row = m.stride_col;
+    m.stride_col = row;
+    return m;
+}
+
+#endif

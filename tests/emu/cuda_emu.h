@@ -1,0 +1,77 @@
+/* cuda_emu.h: runs the portable kernels' CUDA source on a CPU, for tests on machines without a GPU.
+ *
+ * Blocks run one after the other, a block's threads as fibers that switch at barriers and at warp-wide instructions.
+ * cp.async copies land at the wait that a GPU guarantees them for, no sooner; shared memory begins as NaNs. So a wrong
+ * index, a stage read too soon and a missing zero fill all show; with the address sanitizer also a read out of bounds.
+ * Races between threads do not show: that is compute-sanitizer's work (tests/gpu/kernels_sanitize.sh). */
+#ifndef TESTS_EMU_CUDA_EMU_H
+#define TESTS_EMU_CUDA_EMU_H
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+using std::max;
+using std::min;
+
+#undef __shared__
+#define __shared__ static /* static: one block at a time */
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#undef __grid_constant__
+#define __grid_constant__
+
+struct emu_config {
+    dim3 grid, block;
+    size_t smem_bytes;
+    void *stream;
+};
+
+/* The running thread's place. */
+extern dim3 emu_thread, emu_block, emu_block_dim, emu_grid_dim;
+#define threadIdx emu_thread
+#define blockIdx emu_block
+#define blockDim emu_block_dim
+#define gridDim emu_grid_dim
+
+void emu_blocks(const emu_config &config, const std::function<void()> &body);
+template <typename A> void emu_run(const emu_config &config, void (*kernel)(A), const A &args)
+{
+    emu_blocks(config, [&] { kernel(args); });
+}
+
+uint8_t *emu_smem(void);
+void emu_sync_block(void);
+
+/* Every lane of the warp brings n words (8 at most); returns all lanes' words, 8 apart. */
+const uint32_t *emu_exchange(const uint32_t *v, int n);
+
+void emu_copy(uint32_t to, const void *from, bool live);
+void emu_commit(void);
+void emu_wait(int n_left);
+
+#define __syncthreads emu_sync_block
+static inline float __shfl_xor_sync(unsigned, float v, int mask)
+{
+    uint32_t word;
+    memcpy(&word, &v, 4);
+    word = emu_exchange(&word, 1)[(emu_thread.x % 32 ^ mask) * 8];
+    memcpy(&v, &word, 4);
+    return v;
+}
+
+static inline uint4 __ldcs(const uint4 *p) { return *p; }
+static inline float __uint_as_float_emu(uint32_t v) { float f; memcpy(&f, &v, 4); return f; }
+#define __uint_as_float __uint_as_float_emu
+#define __expf expf
+static inline float emu_normcdff(float v) { return .5f * erfcf(v * -0.70710678f); }
+#define normcdff emu_normcdff
+#define cudaFuncSetAttribute(...) 0
+#define cudaGetLastError() cudaSuccess
+
+#endif

@@ -1,0 +1,295 @@
+/* The portable kernels' source, run on the CPU, against the CPU reference: products, adapters, layouts, types, odd shapes. */
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+extern "C" {
+#include "kernels/ref_moe.h"
+#include "kernels/ref_route.h"
+#include "kernels/cuda_paths.h"
+}
+
+/* Routing is not under test here. */
+extern "C" int mk_route_v1(const mk_problem *p, const struct mk_plan *, const mk_saved_layout *at, void *saved, int32_t *, mk_stream)
+{
+    struct mk_ref_route r = mk_ref_route_at(saved, at);
+    mk_ref_route(&r, p);
+    return MK_OK;
+}
+
+enum layout { CONCAT, INTERLEAVED, TRANSPOSED, STRIDED };
+enum adapter { NONE, SHARED, APART, UP_ONLY, DOWN_ONLY };
+enum sharing { PEFT, DENSE }; /* how B lies: the expert fastest, or one matrix an expert */
+
+struct shape {
+    const char *name;
+    int t, h, i, e, k;
+    uint32_t act, dtype, lora_dtype;
+    layout weights;
+    adapter lora;
+    sharing b_lies;
+    int up_rank, down_rank;
+    bool trained, accumulate, one_expert;
+};
+
+static uint64_t state = 1;
+
+static double uniform(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(state >> 40) / (double)(1 << 24) * 2 - 1;
+}
+
+/* An array on the heap, 16-byte aligned as the paths ask, exactly as long as it is: a sanitizer sees a step beyond. */
+struct array {
+    uint32_t dtype;
+    size_t n;
+    std::vector<char> bytes;
+
+    array(uint32_t type, size_t count, double scale) : dtype(type), n(count), bytes(count * mk_dtype_bytes(type))
+    {
+        for (size_t i = 0; i < n; i++)
+            mk_ref_put(bytes.data(), dtype, (int64_t)i, scale == 0 ? NAN : scale * uniform());
+    }
+    void *at(size_t i) { return bytes.data() + i * mk_dtype_bytes(dtype); }
+    double get(size_t i) { return mk_ref_get(bytes.data(), dtype, (int64_t)i); }
+};
+
+static mk_matrix matrix(array &a, size_t first, int64_t expert, int64_t row, int64_t col)
+{
+    return { a.bytes.empty() ? NULL : a.at(first), NULL, 0, expert, row, col };
+}
+
+/* One weight that is not gate and up. */
+static mk_matrix whole(array &a, layout l, int n_out, int n_in)
+{
+    int64_t n = (int64_t)n_out * n_in;
+    if (l == STRIDED)
+        return matrix(a, 0, 3 * n, 3 * n_in, 3);
+    return l == TRANSPOSED ? matrix(a, 0, n, 1, n_out) : matrix(a, 0, n, n_in, 1);
+}
+
+static mk_matrix half(array &a, layout l, int n_half, int which, int inter, int hidden)
+{
+    int64_t n = (int64_t)n_half * inter * hidden;
+    switch (l) {
+    case CONCAT: return matrix(a, (size_t)which * inter * hidden, n, hidden, 1);
+    case INTERLEAVED: return matrix(a, (size_t)which * hidden, n, n_half * hidden, 1);
+    case TRANSPOSED: return matrix(a, (size_t)which * inter, n, 1, n_half * inter);
+    default: return matrix(a, (size_t)which * inter * hidden * 3, 3 * n, 3 * hidden, 3);
+    }
+}
+
+static mk_matrix low_a(array &a, int rank, int in)
+{
+    return matrix(a, 0, (int64_t)rank * in, in, 1);
+}
+
+static mk_matrix low_b(array &a, const shape &s, int rank, int out, int first, int step)
+{
+    if (s.b_lies == PEFT)
+        return matrix(a, (size_t)first * rank * s.e, 1, (int64_t)step * rank * s.e, s.e);
+    return matrix(a, (size_t)first * rank, (int64_t)out * rank, (int64_t)step * rank, 1);
+}
+
+/* A problem with everything it can have, its outputs and gradients, once for each implementation. */
+struct run {
+    shape s;
+    int n_half;
+    array out, dx, dscore, dgate_up, ddown, dgate_a, dup_a, dup_b, ddown_a, ddown_b;
+    std::vector<char> saved, work_f, work_b;
+
+    run(const shape &c) : s(c), n_half(c.act == MK_ACT_RELU2 ? 1 : 2), out(c.dtype, (size_t)c.t * c.h, 0), dx(c.dtype, (size_t)c.t * c.h, 0),
+        dscore(MK_FP32, (size_t)c.t * c.k, 0), dgate_up(c.dtype, weight_elements(c, n_half), c.accumulate), ddown(c.dtype, weight_elements(c, 1), c.accumulate),
+        dgate_a(c.lora_dtype, (size_t)c.e * c.up_rank * c.h, c.accumulate), dup_a(dgate_a), dup_b(c.lora_dtype, (size_t)c.e * c.up_rank * n_half * c.i, c.accumulate),
+        ddown_a(c.lora_dtype, (size_t)c.e * c.down_rank * c.i, c.accumulate), ddown_b(c.lora_dtype, (size_t)c.e * c.down_rank * c.h, c.accumulate) {}
+    static size_t weight_elements(const shape &c, int n) { return (size_t)c.e * n * c.i * c.h * (c.weights == STRIDED ? 3 : 1); }
+};
+
+struct inputs {
+    array x, score, dout, gate_up, down, bias, gate_a, up_a, up_b, down_a, down_b;
+    std::vector<int32_t> index;
+    mk_lora lora;
+    mk_problem p;
+
+    inputs(const shape &s, int n_half);
+    void adapters(const shape &s, int n_half);
+};
+
+inputs::inputs(const shape &s, int n_half)
+    : x(s.dtype, (size_t)s.t * s.h, 1), score(MK_FP32, (size_t)s.t * s.k, 1), dout(s.dtype, (size_t)s.t * s.h, 1),
+      gate_up(s.dtype, run::weight_elements(s, n_half), .5), down(s.dtype, run::weight_elements(s, 1), .5), bias(s.dtype, (size_t)s.e * (2 * s.i + s.h), .3),
+      gate_a(s.lora_dtype, (size_t)s.e * s.up_rank * s.h, .5), up_a(s.lora_dtype, (size_t)s.e * s.up_rank * s.h, .5),
+      up_b(s.lora_dtype, (size_t)s.e * s.up_rank * n_half * s.i, .5), down_a(s.lora_dtype, (size_t)s.e * s.down_rank * s.i, .5),
+      down_b(s.lora_dtype, (size_t)s.e * s.down_rank * s.h, .5), index((size_t)s.t * s.k)
+{
+    for (int t = 0; t < s.t; t++)
+        for (int k = 0; k < s.k; k++) /* an expert twice or never, and choices that are dropped */
+            index[(size_t)t * s.k + k] = s.one_expert ? 1 % s.e : t % 7 == 6 && !k ? s.e : (t * (k + 1) + k) % std::max(1, s.e - (s.e > 2));
+    p = {};
+    p.size = sizeof p;
+    p.target = MK_TARGET_CPU;
+    p.n_token = s.t, p.hidden = s.h, p.inter = s.i, p.n_expert = s.e, p.top_k = s.k;
+    p.dtype = s.dtype, p.index_dtype = MK_INT32, p.score_dtype = MK_FP32, p.act = s.act, p.act_alpha = 1.702f, p.act_limit = 7.f;
+    p.x = x.bytes.data(), p.index = index.data(), p.score = score.bytes.data();
+    p.x_stride = s.h, p.index_stride = p.score_stride = s.k;
+    p.gate = n_half == 2 ? half(gate_up, s.weights, 2, 0, s.i, s.h) : mk_matrix{};
+    p.up = half(gate_up, s.weights, n_half, n_half - 1, s.i, s.h);
+    p.down = whole(down, s.weights, s.h, s.i);
+    if (s.act == MK_ACT_CLAMPED_GLU) {
+        p.gate_bias = { bias.at(0), s.i, 1 };
+        p.up_bias = { bias.at((size_t)s.e * s.i), s.i, 1 };
+        p.down_bias = { bias.at((size_t)s.e * 2 * s.i), s.h, 1 };
+    }
+    if (s.lora != NONE)
+        adapters(s, n_half);
+}
+
+static int up_first(const shape &s, int n_half)
+{
+    return n_half == 1 ? 0 : s.weights == INTERLEAVED ? 1 : s.i;
+}
+
+static int b_step(const shape &s, int n_half)
+{
+    return n_half == 2 && s.weights == INTERLEAVED ? 2 : 1;
+}
+
+void inputs::adapters(const shape &s, int n_half)
+{
+    int rows = n_half * s.i, step = b_step(s, n_half);
+
+    lora = {};
+    lora.size = sizeof lora, lora.dtype = s.lora_dtype;
+    lora.up_rank = s.lora == DOWN_ONLY ? 0 : s.up_rank, lora.down_rank = s.lora == UP_ONLY ? 0 : s.down_rank;
+    lora.apart = s.lora == APART, lora.up_scale = 2.f, lora.down_scale = .75f;
+    lora.gate_a = low_a(gate_a, s.up_rank, s.h), lora.up_a = low_a(up_a, s.up_rank, s.h);
+    if (n_half == 2)
+        lora.gate_b = low_b(up_b, s, s.up_rank, rows, 0, step);
+    lora.up_b = low_b(up_b, s, s.up_rank, rows, up_first(s, n_half), step);
+    lora.down_a = low_a(down_a, s.down_rank, s.i), lora.down_b = low_b(down_b, s, s.down_rank, s.h, 0, 1);
+    p.lora = &lora;
+}
+
+static mk_lora_grad lora_gradients(run &r, const shape &s)
+{
+    int rows = r.n_half * s.i, step = b_step(s, r.n_half);
+    mk_lora_grad g = {};
+
+    g.size = sizeof g, g.dtype = s.lora_dtype;
+    g.gate_a = low_a(r.dgate_a, s.up_rank, s.h), g.up_a = low_a(r.dup_a, s.up_rank, s.h);
+    if (r.n_half == 2)
+        g.gate_b = low_b(r.dup_b, s, s.up_rank, rows, 0, step);
+    g.up_b = low_b(r.dup_b, s, s.up_rank, rows, up_first(s, r.n_half), step);
+    g.down_a = low_a(r.ddown_a, s.down_rank, s.i), g.down_b = low_b(r.ddown_b, s, s.down_rank, s.h, 0, 1);
+    return g;
+}
+
+static int check(int rc, const char *what)
+{
+    if (rc)
+        printf("%s gives %d\n", what, rc), exit(1);
+    return rc;
+}
+
+/* Forward and backward by the reference, or by the emulated kernels. */
+static void compute(run &r, inputs &in, bool emulated)
+{
+    const shape &s = r.s;
+    mk_problem p = in.p;
+    struct mk_plan plan;
+
+    p.target = emulated ? MK_TARGET_CUDA : MK_TARGET_CPU;
+    check(mk_plan(&plan, &p), "plan");
+    r.saved.assign(plan.saved.bytes, (char)0xff);
+    r.work_f.assign(plan.forward.bytes, (char)0xff);
+    r.work_b.assign(plan.backward.bytes, (char)0xff);
+    mk_forward f = {};
+    f.size = sizeof f, f.out = r.out.bytes.data(), f.out_stride = s.h, f.problem = &p;
+    f.saved = r.saved.data(), f.saved_bytes = r.saved.size(), f.workspace = r.work_f.data(), f.workspace_bytes = r.work_f.size();
+    mk_lora_grad low = lora_gradients(r, s);
+    mk_backward b = {};
+    b.size = sizeof b, b.dx = r.dx.bytes.data(), b.dx_stride = s.h, b.dscore = r.dscore.bytes.data(), b.dscore_stride = s.k;
+    if (s.trained) {
+        b.dgate = r.n_half == 2 ? half(r.dgate_up, s.weights, 2, 0, s.i, s.h) : mk_matrix{};
+        b.dup = half(r.dgate_up, s.weights, r.n_half, r.n_half - 1, s.i, s.h);
+        b.ddown = whole(r.ddown, s.weights, s.h, s.i);
+    }
+    b.dweight_dtype = s.dtype, b.accumulate = s.accumulate, b.dout = in.dout.bytes.data(), b.dout_stride = s.h;
+    b.saved = r.saved.data(), b.workspace = r.work_b.data(), b.workspace_bytes = r.work_b.size(), b.problem = &p;
+    b.dlora = s.lora == NONE ? NULL : &low;
+    if (emulated) {
+        check(mk_portable_fits_forward(&f), "fits forward"), check(mk_portable_fits_backward(&b), "fits backward");
+        check(mk_portable_forward(&f, &plan, NULL), "forward"), check(mk_portable_backward(&b, &plan, NULL), "backward");
+    } else {
+        check(mk_ref_forward(&f), "forward"), check(mk_ref_backward(&b), "backward");
+    }
+}
+
+/* Relative RMS error; elements that neither wrote are NaN in both. */
+static bool close(const char *what, array &got, array &want)
+{
+    double error = 0, norm = 0;
+
+    for (size_t i = 0; i < got.n; i++) {
+        double g = got.get(i), w = want.get(i);
+        if (std::isnan(w) && std::isnan(g))
+            continue;
+        error += (g - w) * (g - w);
+        norm += w * w;
+    }
+    bool ok = std::sqrt(error) <= 1e-2 * std::sqrt(norm);
+    if (!ok)
+        printf("  %s: relative error %.2e\n", what, std::sqrt(error / norm));
+    return ok;
+}
+
+static bool agree(const shape &s)
+{
+    state = 1 + (uint64_t)s.t;
+    run got(s), want = got;
+    inputs in(s, got.n_half);
+
+    compute(want, in, false);
+    compute(got, in, true);
+    bool ok = close("out", got.out, want.out) & close("dx", got.dx, want.dx) & close("dscore", got.dscore, want.dscore) &
+              close("dgate_up", got.dgate_up, want.dgate_up) & close("ddown", got.ddown, want.ddown) & close("dgate_a", got.dgate_a, want.dgate_a) &
+              close("dup_a", got.dup_a, want.dup_a) & close("dup_b", got.dup_b, want.dup_b) & close("ddown_a", got.ddown_a, want.ddown_a) &
+              close("ddown_b", got.ddown_b, want.ddown_b);
+    printf("%s %s\n", ok ? "ok  " : "FAIL", s.name);
+    fflush(stdout);
+    return ok;
+}
+
+static const shape shapes[] = {
+    { "no adapters", 40, 64, 48, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false },
+    { "no adapters, transposed, fp16", 40, 136, 72, 4, 2, MK_ACT_GEGLU_TANH, MK_FP16, MK_FP32, TRANSPOSED, NONE, PEFT, 0, 0, true, true, false },
+    { "no adapters, relu2", 40, 72, 136, 3, 2, MK_ACT_RELU2, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false },
+    { "no adapters, any strides", 30, 40, 24, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, STRIDED, NONE, PEFT, 0, 0, true, false, false },
+    { "adapters, PEFT's form, fp32", 40, 72, 136, 5, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 8, 8, false, false, false },
+    { "adapters, rank 4 and 12, trained weights", 40, 136, 72, 5, 2, MK_ACT_SWIGLU, MK_BF16, MK_BF16, CONCAT, SHARED, PEFT, 4, 12, true, true, false },
+    { "adapters, rank 40 and 24, interleaved, fp16", 40, 72, 72, 4, 3, MK_ACT_GEGLU_ERF, MK_FP16, MK_FP16, INTERLEAVED, SHARED, PEFT, 40, 24, false, true, false },
+    { "adapters, rank 128, many rows, one expert", 150, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 128, 100, false, false, true },
+    { "adapters apart, rank 12", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, APART, DENSE, 12, 5, false, false, false },
+    { "adapters apart, rank 72", 40, 64, 40, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_BF16, CONCAT, APART, PEFT, 72, 64, false, false, false },
+    { "adapters, transposed weights, biases", 40, 72, 136, 4, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, TRANSPOSED, SHARED, PEFT, 16, 16, false, false, false },
+    { "adapters, any strides", 30, 40, 24, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, STRIDED, SHARED, DENSE, 3, 5, false, false, false },
+    { "adapters, relu2", 40, 72, 72, 4, 2, MK_ACT_RELU2, MK_BF16, MK_FP32, CONCAT, SHARED, DENSE, 16, 33, false, false, false },
+    { "adapters on gate and up alone", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, UP_ONLY, PEFT, 8, 8, false, false, false },
+    { "adapters on down alone", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, DOWN_ONLY, PEFT, 8, 8, false, false, false },
+    { "adapters, one token, 40 experts", 1, 64, 64, 40, 3, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
+    { "adapters, no tokens", 0, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
+};
+
+int main(int argc, char **argv)
+{
+    int bad = 0;
+
+    for (const shape &s : shapes)
+        if (argc < 2 || strstr(s.name, argv[1]))
+            bad += !agree(s);
+    return bad != 0;
+}

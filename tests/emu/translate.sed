@@ -1,0 +1,5 @@
+# CUDA source to what cuda_emu.h runs: launches, dynamic shared memory, two PTX instructions.
+s/([A-Za-z_0-9]+(<[A-Za-z_0-9, ]*>)?)<<<(.*)>>>\(/emu_run({ \3 }, \1, /
+s/extern __shared__ __align__\(128\) uint8_t ([a-z_]+)\[\];/uint8_t *\1 = emu_smem();/
+s/asm\("ex2\.approx.*$/e = exp2f(v * -1.4426950409f);/
+s/asm\("rcp\.approx.*$/s = 1.f \/ (1.f + e);/
