@@ -105,7 +105,7 @@ include tests/mock/mock.mk
 include tests/html/html.mk
 include tests/emu/emu.mk
 
-.PHONY: all ptx unit check check-gpu check-layers check-guest demo bench asan ubsan tsan fmt tidy install uninstall clean help
+.PHONY: all ptx unit check check-gpu check-layers check-guest demo pictures bench asan ubsan tsan fmt tidy install uninstall clean help
 unit: $(unit_bin)
 	$(Q)for t in $(unit_bin); do timeout 120 $$t > $(B)/unit.log 2>&1 || { cat $(B)/unit.log; echo "failed: $$t"; exit 1; }; done; echo "  unit  $(words $(unit_bin)) programs passed"
 
@@ -120,6 +120,9 @@ check:
 
 check-gpu: all
 	$(Q)B=$(B) bash tests/gpu/check_gpu.sh
+
+pictures: $(TOOL) $(B)/top_svg
+	$(Q)B=$(B) bash samples/pictures.sh
 
 demo:
 	$(Q)B=$(B) bash samples/demo.sh
@@ -155,6 +158,7 @@ help:
 	'make unit          unit tests only                make check-layers  who may include whom' \
 	'make check-guest   what the guest exports, needs  make bench         the kernels, timed' \
 	'make asan|ubsan|tsan   unit tests under a sanitizer' \
+	'make pictures      those of the README, from the recorded H100 runs' \
 	'make fmt tidy      clang-format, clang-tidy       make install       PREFIX=$(PREFIX) DESTDIR=' \
 	'make uninstall clean' \
 	'V=1 shows the commands; B=DIR builds elsewhere'

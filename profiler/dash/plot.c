@@ -20,7 +20,8 @@ static uint32_t fill_char(const struct dash_cells *c, int eighths)
 static void plot_column(struct dash_cells *c, struct dash_rect r, int x, enum dash_style style,
                         double frac)
 {
-    int eighths = (int)lround(fmin(fmax(frac, 0), 1) * 8 * r.h);
+    int full = r.h > 1 ? 8 * r.h : 7; /* a line of one row does not grow into the one above it */
+    int eighths = (int)lround(fmin(fmax(frac, 0), 1) * full);
 
     if (eighths < 1)
         eighths = 1; /* the least value is still a value */

@@ -220,36 +220,55 @@ static void draw_step(const struct dash_job *job, struct dash_rect r, struct das
 }
 
 /* Phase x pass, with the history of each phase. */
+/* What a phase must have taken to be among the `rows` longest. */
+static uint64_t least_shown(const struct dash_step *s, int rows)
+{
+    uint64_t least = 1;
+
+    for (int p = 0; p < MP_PHASE_COUNT; p++) {
+        int longer = 0;
+
+        for (int q = 0; q < MP_PHASE_COUNT; q++)
+            longer += part_ns(s, q) > part_ns(s, p);
+        if (longer >= rows && part_ns(s, p) >= least)
+            least = part_ns(s, p) + 1;
+    }
+    return least;
+}
+
+static void draw_phase(const struct dash_job *job, int phase, int y, struct dash_rect r,
+                       struct dash_cells *c)
+{
+    const struct dash_step *s = &job->last;
+    struct dash_rect line = {r.x + 62, r.y + y, r.w - 63, 1};
+    double v[DASH_RING_CAP], lo = 0, hi = 0;
+    char b[DASH_FMT_BYTES];
+    size_t n = dash_ring_copy(&job->ring[DASH_M_PHASE + phase], v, line.w > 0 ? (size_t)line.w : 0);
+
+    dash_put(c, r, 1, y, DASH_NORMAL, dash_phase_label(phase));
+    for (int pass = 0; pass < MP_PASS_COUNT; pass++)
+        if (s->booked_ns[phase][pass])
+            dash_put_to(c, r, 26 + 11 * pass, y, DASH_NORMAL,
+                        dash_fmt_ns(b, dash_measured((double)s->booked_ns[phase][pass])));
+    if (news_range(v, n, &lo, &hi))
+        dash_plot_line(c, line, DASH_CHART, v, n, lo, hi);
+}
+
+/* In the order of the bar, so that no row jumps; where rows are few, the longest. */
 static void draw_phases(const struct dash_job *job, struct dash_rect r, struct dash_cells *c)
 {
     const struct dash_step *s = &job->last;
-    double v[DASH_RING_CAP], lo = 0, hi = 0;
-    char b[DASH_FMT_BYTES];
-    int y = 1;
+    uint64_t least = least_shown(s, r.h - 2);
+    int y = 2;
 
     if (r.h < 3)
         return;
     dash_rule(c, r, "Last step by phase and pass; history at the right");
     for (int pass = 0; pass < MP_PASS_COUNT; pass++)
-        dash_putf(c, r, 16 + 11 * pass, y, DASH_DIM, "%10s", mp_pass_name((enum mp_pass)pass));
-    for (size_t i = 0; i < countof(bar_order) && ++y < r.h; i++) {
-        int phase = bar_order[i];
-        struct dash_rect line = {r.x + 62, r.y + y, r.w - 63, 1};
-        size_t n;
-
-        if (phase == MP_PHASE_COUNT || part_ns(s, phase) == 0) {
-            y--;
-            continue;
-        }
-        dash_put(c, r, 1, y, DASH_NORMAL, dash_phase_label(phase));
-        for (int pass = 0; pass < MP_PASS_COUNT; pass++)
-            if (s->booked_ns[phase][pass])
-                dash_put_to(c, r, 26 + 11 * pass, y, DASH_NORMAL,
-                            dash_fmt_ns(b, dash_measured((double)s->booked_ns[phase][pass])));
-        n = dash_ring_copy(&job->ring[DASH_M_PHASE + phase], v, line.w > 0 ? (size_t)line.w : 0);
-        if (news_range(v, n, &lo, &hi))
-            dash_plot_line(c, line, DASH_CHART, v, n, lo, hi);
-    }
+        dash_putf(c, r, 16 + 11 * pass, 1, DASH_DIM, "%10s", mp_pass_name((enum mp_pass)pass));
+    for (size_t i = 0; i < countof(bar_order) && y < r.h; i++)
+        if (bar_order[i] != MP_PHASE_COUNT && part_ns(s, bar_order[i]) >= least)
+            draw_phase(job, bar_order[i], y++, r, c);
 }
 
 static void draw_history(const struct dash_job *job, enum dash_metric metric, const char *title,
