@@ -42,7 +42,7 @@ static struct mp_val larger(struct mp_val a, double b)
 static int arm_steps(struct rp_ab_arm *a, const struct rp_ab_record *r, unsigned arm,
                      const struct rp_step_list *l)
 {
-    double *seconds = malloc((l->n + 1) * sizeof *seconds);
+    double *seconds = a->seconds = malloc((l->n + 1) * sizeof *seconds);
     int rc = seconds ? MP_OK : MP_ENOMEM;
 
     for (size_t i = 0; seconds && i < r->n_block; i++) {
@@ -57,7 +57,6 @@ static int arm_steps(struct rp_ab_arm *a, const struct rp_ab_record *r, unsigned
         rc = rp_spread(&a->step, seconds, a->n_step);
     if (!rc)
         rc = rp_steady_check(&a->steady, seconds, a->n_step);
-    free(seconds);
     return rc;
 }
 
@@ -82,6 +81,20 @@ static int arm_rate(struct rp_ab_arm *a, const struct rp_ab_record *r, unsigned 
     }
     free(work);
     return rc;
+}
+
+static void arm_loss(struct rp_ab_arm *a, const struct rp_ab_record *r, unsigned arm)
+{
+    double sum = 0;
+    size_t n = 0;
+
+    for (size_t i = 0; i < r->n_block; i++)
+        if (r->block[i].arm == arm && !r->block[i].is_cut && isfinite(r->block[i].loss)) {
+            sum += r->block[i].loss;
+            n++;
+        }
+    if (n)
+        a->loss = (struct mp_val){sum / (double)n, MP_MEASURED};
 }
 
 static void arm_mfu(struct rp_ab_arm *a, const struct rp_ab *ab)
@@ -173,9 +186,12 @@ static int arms_fill(struct rp_ab *ab, const struct rp_step_list *l, const struc
         if ((rc = arm_steps(&ab->arm[i], r, i, l)) || (rc = arm_rate(&ab->arm[i], r, i)))
             break;
         arm_mfu(&ab->arm[i], ab);
+        arm_loss(&ab->arm[i], r, i);
         arm_gauges(&ab->arm[i], r, i, l, g);
         if (i)
             rc = rp_contrast(&ab->contrast[i], r->block, r->n_block, i, r->seed + 100 + i);
+        if (i && !rc)
+            rc = rp_loss_compare(&ab->loss[i], r->block, r->n_block, i, r->seed + 200 + i);
     }
     return rc;
 }
@@ -283,5 +299,7 @@ void rp_ab_free(struct rp_ab *ab)
     if (!ab)
         return;
     rp_ab_record_release(&ab->record);
+    for (unsigned i = 0; i < RP_AB_ARMS; i++)
+        free(ab->arm[i].seconds);
     free(ab);
 }

@@ -9,6 +9,7 @@
 #include "report/analyze.h"
 #include "report/blocks_read.h"
 #include "report/figure.h"
+#include "report/loss.h"
 
 #define RP_AB_SCHEMA  1 /* report/schema/ab.schema.json */
 #define RP_AB_FIGURES 32
@@ -30,7 +31,7 @@ const char *rp_arm_status_name(enum rp_arm_status s);
 struct rp_arm {
     char name[RP_AB_NAME];
     enum rp_arm_status status;
-    char why[240]; /* a sentence unless measured */
+    char why[240]; /* why it was not measured, or what to know of one that was; "" nothing */
 };
 
 /* One layer of one arm, on the job's own activations and incoming gradients; errors are relative to the
@@ -74,6 +75,8 @@ int rp_ab_get(struct rp_ab_record *out, struct rp_profile *p, struct mp_err *err
 struct rp_ab_arm {
     unsigned n_block;        /* whole ones */
     size_t n_step, n_traced; /* counted; used for attribution */
+    double *seconds;         /* (n_step) of the counted steps, in time; owned */
+    struct mp_val loss;      /* mean of its blocks */
     struct rp_spread step;   /* seconds of the counted steps; n 0: none */
     struct rp_steady steady; /* of the same, in time */
     bool has_rate;
@@ -95,6 +98,7 @@ struct rp_ab {
     enum rp_work unit;
     struct rp_ab_arm arm[RP_AB_ARMS];
     struct rp_contrast contrast[RP_AB_ARMS]; /* by arm; of arm 0: empty */
+    struct rp_loss loss[RP_AB_ARMS];         /* the same of losses */
     unsigned main_arm;             /* the one that the headline speaks of; 0: none was measured */
     const struct rp_parity *worst; /* of the main arm, or of one that failed; NULL: unchecked */
     struct rp_figure figure[RP_AB_FIGURES], phase[MP_PHASE_COUNT + 1], layer[RP_AB_LAYERS];
@@ -120,6 +124,8 @@ void rp_ab_arm_name(char out[96], const struct rp_ab_record *r, unsigned arm);
 /* Sentences. */
 void rp_ab_verdict_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
 void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab);
+/* "" when the model returns no loss. */
+void rp_ab_loss_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
 
 /* "passed", "failed", "reverted", "not checked". */
 const char *rp_ab_parity_status(const struct rp_ab *ab);

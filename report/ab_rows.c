@@ -38,10 +38,15 @@ static const struct rp_figure figure_table[] = {
      .name = "peak memory reserved",
      .unit = RP_UNIT_BYTES,
      .better = -1},
+    {.key = "saved_activations_bytes",
+     .name = "saved activations",
+     .unit = RP_UNIT_BYTES,
+     .better = -1},
     {.key = "device_memory_bytes_max",
      .name = "device memory in use, most",
      .unit = RP_UNIT_BYTES,
      .better = -1},
+    {.key = "loss", .name = "loss, mean", .unit = RP_UNIT_PLAIN},
     {.key = "idle_ratio",
      .name = "GPU idle (traced steps)",
      .unit = RP_UNIT_RATIO,
@@ -82,7 +87,9 @@ static void figures_arm(struct rp_figure *f, const struct rp_ab_arm *a, unsigned
     (f++)->v[i] = measured(a->n_block, true);
     (f++)->v[i] = a->memory[RP_ALLOCATED_PEAK];
     (f++)->v[i] = a->memory[RP_RESERVED_PEAK];
+    (f++)->v[i] = a->memory[RP_SAVED];
     (f++)->v[i] = rp_gauge_max(&a->gauge, RP_MEM_USED_BYTES);
+    (f++)->v[i] = a->loss;
     (f++)->v[i] = measured(a->window_s > 0 ? a->idle_s / a->window_s : 0, a->window_s > 0);
     (f++)->v[i] = measured(a->n_vio ? a->vio_sum / (double)a->n_vio : 0, a->n_vio > 0);
     (f++)->v[i] = scaled(rp_gauge_mean(&a->gauge, RP_SM_CLOCK_MHZ), 1e6);
@@ -167,7 +174,7 @@ static void arm_notes(struct rp_ab *ab, unsigned i)
     char name[96], text[64];
 
     rp_ab_arm_name(name, &ab->record, i);
-    if (ab->record.arm[i].status != RP_ARM_MEASURED)
+    if (*ab->record.arm[i].why)
         rp_ab_note(ab, "%.60s, %s: %.150s", name, rp_arm_status_name(ab->record.arm[i].status),
                    ab->record.arm[i].why);
     if (a->steady.is_known && !a->steady.is_steady)
@@ -324,6 +331,26 @@ void rp_ab_method_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm
         snprintf(out + used, n - used,
                  "; a difference of %.2f %% would have been seen in 4 of 5 runs",
                  c->detectable.v * 100);
+}
+
+void rp_ab_loss_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm)
+{
+    const struct rp_loss *l = &ab->loss[arm];
+    char base[96], name[96], stray[64] = "";
+
+    out[0] = 0;
+    if (!l->is_known)
+        return;
+    rp_ab_arm_name(base, &ab->record, 0);
+    rp_ab_arm_name(name, &ab->record, arm);
+    if (l->floor.basis != MP_UNKNOWN)
+        snprintf(stray, sizeof stray, "; equal arms stray by up to %.3g", l->floor.v);
+    snprintf(out, n,
+             "%s: %.5g under %.60s, %.5g under %.60s; difference %+.2g, 95 %% interval %+.2g to "
+             "%+.2g (%u pairs)%s",
+             l->status == RP_LOSS_UNKNOWN ? "too few pairs to tell" : rp_loss_name(l->status),
+             l->arm, name, l->base, base, l->difference.value, l->difference.low,
+             l->difference.high, l->n_pair, stray);
 }
 
 void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab)

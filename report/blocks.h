@@ -55,6 +55,7 @@ enum rp_ab_memory {
     RP_ALLOCATED_PEAK,
     RP_RESERVED,
     RP_RESERVED_PEAK,
+    RP_SAVED, /* what forward of its first micro-batch left for backward */
     RP_AB_MEMORY
 };
 
@@ -65,6 +66,7 @@ struct rp_ab_block {
     uint32_t traced_from, traced_to; /* steps for attribution; from > to: none */
     bool is_cut;                 /* the job or the arm ended inside it, or its steps are missing */
     double memory[RP_AB_MEMORY]; /* bytes by torch's allocator, peaks of this block; NaN unknown */
+    double loss;                 /* mean since its first counted step; NaN unknown */
     /* found by rp_block_sum: */
     uint32_t n_step;      /* used of them */
     double seconds, work; /* their sums */

@@ -39,24 +39,28 @@ static int put_arm(struct rp_profile *p, unsigned i, const struct rp_arm *a, str
     return rp_db_run(p, s, err);
 }
 
-static int put_block(struct rp_profile *p, size_t i, const struct rp_ab_block *b,
-                     struct mp_err *err)
-{
-    int64_t v[9 + RP_AB_MEMORY] = {(int64_t)i,     b->arm,        b->pair,
-                                   b->from_step,   b->first_step, b->last_step,
-                                   b->traced_from, b->traced_to,  b->is_cut};
-
-    for (int k = 0; k < RP_AB_MEMORY; k++)
-        v[9 + k] = b->memory[k] >= 0 && b->memory[k] < 0x1p62 ? (int64_t)b->memory[k] : RP_NULL;
-    return rp_db_put(p, RP_PUT_BLOCK_AB, v, countof(v), err);
-}
-
 static void bind_real(sqlite3_stmt *s, int column, double v)
 {
     if (isfinite(v))
         sqlite3_bind_double(s, column, v);
     else
         sqlite3_bind_null(s, column);
+}
+
+static int put_block(struct rp_profile *p, size_t i, const struct rp_ab_block *b,
+                     struct mp_err *err)
+{
+    int64_t v[9 + RP_AB_MEMORY] = {(int64_t)i,     b->arm,        b->pair,
+                                   b->from_step,   b->first_step, b->last_step,
+                                   b->traced_from, b->traced_to,  b->is_cut};
+    sqlite3_stmt *s;
+
+    for (int k = 0; k < RP_AB_MEMORY; k++)
+        v[9 + k] = b->memory[k] >= 0 && b->memory[k] < 0x1p62 ? (int64_t)b->memory[k] : RP_NULL;
+    s = rp_db_bind(p, RP_PUT_BLOCK_AB, v, countof(v), err);
+    if (s)
+        bind_real(s, countof(v) + 1, b->loss);
+    return rp_db_run(p, s, err);
 }
 
 static int put_parity(struct rp_profile *p, const struct rp_parity *q, struct mp_err *err)
@@ -111,9 +115,12 @@ static void text_copy(char *out, size_t n, sqlite3_stmt *s, int column)
     snprintf(out, n, "%s", t ? t : "");
 }
 
+/* A column that an older schema lacks is unknown. */
 static double real_or_nan(sqlite3_stmt *s, int column)
 {
-    return sqlite3_column_type(s, column) == SQLITE_NULL ? NAN : sqlite3_column_double(s, column);
+    return column >= sqlite3_column_count(s) || sqlite3_column_type(s, column) == SQLITE_NULL
+               ? NAN
+               : sqlite3_column_double(s, column);
 }
 
 static uint32_t u32(sqlite3_stmt *s, int column)
@@ -150,17 +157,18 @@ static int get_arm(struct rp_ab_record *r, sqlite3_stmt *s)
 
 static int get_block(struct rp_ab_record *r, sqlite3_stmt *s)
 {
-    struct rp_ab_block b = {.arm = u32(s, 0),
-                            .pair = u32(s, 1),
-                            .from_step = u32(s, 2),
-                            .first_step = u32(s, 3),
-                            .last_step = u32(s, 4),
-                            .traced_from = u32(s, 5),
-                            .traced_to = u32(s, 6),
-                            .is_cut = u32(s, 7) != 0};
+    struct rp_ab_block b = {.arm = u32(s, 1),
+                            .pair = u32(s, 2),
+                            .from_step = u32(s, 3),
+                            .first_step = u32(s, 4),
+                            .last_step = u32(s, 5),
+                            .traced_from = u32(s, 6),
+                            .traced_to = u32(s, 7),
+                            .is_cut = u32(s, 8) != 0,
+                            .loss = real_or_nan(s, 9 + RP_AB_MEMORY)};
 
     for (int k = 0; k < RP_AB_MEMORY; k++)
-        b.memory[k] = real_or_nan(s, 8 + k);
+        b.memory[k] = real_or_nan(s, 9 + k);
     return b.arm < r->n_arm ? rp_ab_add_block(r, &b) : MP_EFORMAT;
 }
 

@@ -55,7 +55,8 @@ static const char schema[] =
     "CREATE TABLE block_ab(block INTEGER PRIMARY KEY, arm INT, pair INT, from_step INT, first_step "
     "INT,"
     " last_step INT, traced_from INT, traced_to INT, is_cut INT, allocated_bytes INT,"
-    " allocated_peak_bytes INT, reserved_bytes INT, reserved_peak_bytes INT);"
+    " allocated_peak_bytes INT, reserved_bytes INT, reserved_peak_bytes INT, saved_bytes INT,"
+    " loss REAL);"
     "CREATE TABLE parity(arm INT, layer INT, passed INT, quantity TEXT, error REAL, own_error REAL,"
     " ratio REAL, tokens REAL, why TEXT);";
 
@@ -86,15 +87,13 @@ static const char *const sql[RP_SQL_COUNT] = {
     [RP_CLEAR_KERNEL] = "DELETE FROM kernel WHERE block = ?",
     [RP_CLEAR_EXPERT] = "DELETE FROM expert WHERE block = ?",
     [RP_PUT_ARM] = "INSERT OR REPLACE INTO arm VALUES(?,?,?,?)",
-    [RP_PUT_BLOCK_AB] = "INSERT OR REPLACE INTO block_ab VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [RP_PUT_BLOCK_AB] = "INSERT OR REPLACE INTO block_ab VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [RP_PUT_PARITY] = "INSERT INTO parity VALUES(?,?,?,?,?,?,?,?,?)",
     [RP_CLEAR_ARM] = "DELETE FROM arm",
     [RP_CLEAR_BLOCK_AB] = "DELETE FROM block_ab",
     [RP_CLEAR_PARITY] = "DELETE FROM parity",
     [RP_GET_ARM] = "SELECT * FROM arm ORDER BY arm",
-    [RP_GET_BLOCK_AB] = "SELECT arm, pair, from_step, first_step, last_step, traced_from, traced_to,"
-                        " is_cut, allocated_bytes, allocated_peak_bytes, reserved_bytes,"
-                        " reserved_peak_bytes FROM block_ab ORDER BY block",
+    [RP_GET_BLOCK_AB] = "SELECT * FROM block_ab ORDER BY block",
     [RP_GET_PARITY] = "SELECT * FROM parity ORDER BY arm, layer, quantity",
     [RP_GET_META] = "SELECT value FROM meta WHERE key = ?",
     [RP_GET_SPEC] = "SELECT json FROM spec",

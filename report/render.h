@@ -12,7 +12,10 @@
 /* 100 columns, UTF-8, for people. */
 int rp_render_text(FILE *out, const struct rp_report *r, struct mp_err *err);
 
-/* One object for one report, an array for several. */
-int rp_render_json(FILE *out, struct rp_report *const *r, size_t n, struct mp_err *err);
+struct rp_ab;
+
+/* One object for one report, an array for several. ab: the before/after of each or NULL; NULL: of none. */
+int rp_render_json(FILE *out, struct rp_report *const *r, struct rp_ab *const *ab, size_t n,
+                   struct mp_err *err);
 
 #endif

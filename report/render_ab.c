@@ -103,6 +103,11 @@ static void head(FILE *f, const struct rp_ab *ab)
     fputc('\n', f);
     rp_ab_parity_text(text, sizeof text, ab);
     rp_line(f, "parity", text);
+    for (unsigned i = 1; i < ab->record.n_arm; i++) {
+        rp_ab_loss_text(text, sizeof text, ab, i);
+        if (*text)
+            rp_line(f, "loss", text);
+    }
     run_text(text, sizeof text, ab->report);
     rp_line(f, "run", text);
     software_text(text, sizeof text, ab->report);
@@ -173,6 +178,9 @@ static void md_head(FILE *f, const struct rp_ab *ab)
     }
     rp_ab_parity_text(text, sizeof text, ab);
     md_line(f, "Parity ", text, "\n\n");
+    rp_ab_loss_text(text, sizeof text, ab, ab->main_arm);
+    if (ab->main_arm && *text)
+        md_line(f, "Loss ", text, "\n\n");
 }
 
 static void md_lists(FILE *f, const struct rp_ab *ab)

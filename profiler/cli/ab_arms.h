@@ -8,13 +8,14 @@
 /* A row of STATUS: true when it speaks of arm i, which is refused when the row says so. */
 bool ab_arm_row(struct rp_ab_record *r, unsigned i, const struct mp_msg *row);
 
-/* No row spoke of arm i. */
-void ab_arm_missing(struct rp_ab_record *r, unsigned i);
+/* No row spoke of arm i, but of those in known. */
+void ab_arm_missing(struct rp_ab_record *r, unsigned i, const char *known);
 
 /* A row of CHECK about arm i. */
 void ab_parity_row(struct rp_ab_record *r, unsigned i, const struct mp_msg *row);
 
-void ab_arm_refuse(struct rp_ab_record *r, unsigned i, enum rp_arm_status status, const char *why);
+/* What to say of arm i, with its status. */
+void ab_arm_say(struct rp_ab_record *r, unsigned i, enum rp_arm_status status, const char *why);
 
 /* Is arm i what the job runs anyway, or the same as an arm before it? */
 bool ab_arm_is_own(const struct rp_ab_record *r, unsigned i);

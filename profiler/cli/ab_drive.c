@@ -103,9 +103,11 @@ static void on_checked(struct ab_drive *d, const struct ab_answer *a)
     unsigned i = (unsigned)a->about;
 
     if (a->code)
-        ab_arm_refuse(&d->record, i,
-                      a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REFUSED,
-                      *a->text ? a->text : mp_strcode(a->code));
+        ab_arm_say(&d->record, i,
+                   a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REFUSED,
+                   *a->text ? a->text : mp_strcode(a->code));
+    else
+        ab_arm_say(&d->record, i, RP_ARM_MEASURED, a->text);
     check_next(d);
 }
 
@@ -113,7 +115,7 @@ static void on_listed(struct ab_drive *d)
 {
     for (unsigned i = 0; i < d->record.n_arm; i++)
         if (!d->is_listed[i])
-            ab_arm_missing(&d->record, i);
+            ab_arm_missing(&d->record, i, d->known);
     check_next(d);
 }
 
@@ -172,6 +174,7 @@ static void block_begin(struct ab_drive *d, size_t i, uint32_t step)
     b.last_step = b.first_step + d->record.n_step - 1;
     b.traced_from = d->record.is_untraced ? b.last_step + 1 : b.first_step;
     b.traced_to = d->record.is_untraced ? b.last_step + d->record.n_traced : b.last_step;
+    b.loss = NAN;
     for (int k = 0; k < RP_AB_MEMORY; k++)
         b.memory[k] = NAN;
     if (rp_ab_add_block(&d->record, &b)) {
@@ -198,9 +201,8 @@ static void on_swapped(struct ab_drive *d, const struct ab_answer *a)
         block_begin(d, (size_t)a->about, a->step);
         return;
     }
-    ab_arm_refuse(&d->record, arm,
-                  a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REVERTED,
-                  *a->text ? a->text : mp_strcode(a->code));
+    ab_arm_say(&d->record, arm, a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REVERTED,
+               *a->text ? a->text : mp_strcode(a->code));
     snprintf(why, sizeof why, "'%.60s' could not be swapped in for block %d",
              d->record.arm[arm].name, a->about + 1);
     finish(d, why);
@@ -214,6 +216,17 @@ static void on_memory(struct ab_drive *d, const struct ab_answer *a)
         return; /* peaks since a reset that came late are none of this block */
     for (size_t i = 0; i < countof(column); i++)
         d->record.block[a->about].memory[column[i]] = a->value[i];
+}
+
+/* Comes before the answer that on_memory takes, and is of the same block. */
+static void loss_row(struct ab_drive *d, const struct mp_msg *msg)
+{
+    struct rp_ab_block *b = last_block(d);
+
+    if (!b || msg->step <= d->reset_at)
+        return;
+    b->loss = msg->value[0];
+    b->memory[RP_SAVED] = msg->value[2];
 }
 
 /* Only now is the next switch asked for: tracing that begins late makes the block longer, no more. */
@@ -290,10 +303,45 @@ static void on_reverted(struct ab_drive *d, const struct mp_msg *msg)
 
     if (d->stage != AB_RUN || !b)
         return;
-    ab_arm_refuse(&d->record, b->arm, RP_ARM_REVERTED, msg->text);
+    ab_arm_say(&d->record, b->arm, RP_ARM_REVERTED, msg->text);
     snprintf(why, sizeof why, "'%.60s' was reverted at step %u", d->record.arm[b->arm].name,
              msg->step);
     finish(d, why);
+}
+
+/* Notices come to everybody: an arm that is not the next in our order is somebody else's doing. */
+static void on_swap_notice(struct ab_drive *d, const struct mp_msg *msg)
+{
+    char why[160];
+    unsigned arm;
+
+    if (d->stage != AB_RUN || d->n_begun == d->n_slot)
+        return;
+    arm = d->slot[d->n_begun].arm;
+    if (strcmp(msg->name, d->record.arm[arm].name) == 0 ||
+        (strcmp(msg->name, "original") == 0 && ab_arm_is_own(&d->record, arm)))
+        return;
+    snprintf(why, sizeof why, "another tool swapped in '%.60s' at step %u", msg->name, msg->step);
+    finish(d, why);
+}
+
+static void arm_row(struct ab_drive *d, unsigned rank, const struct mp_msg *msg)
+{
+    size_t used = strlen(d->known);
+
+    if (rank == 0 && used < sizeof d->known)
+        snprintf(d->known + used, sizeof d->known - used, "%s%s", used ? ", " : "", msg->name);
+    for (unsigned i = 0; i < d->record.n_arm; i++)
+        d->is_listed[i] |= ab_arm_row(&d->record, i, msg);
+}
+
+/* An arm that has passed is checked again for one reason only. */
+static void parity_row(struct ab_drive *d, const struct mp_msg *msg)
+{
+    if (d->stage == AB_CHECK)
+        ab_parity_row(&d->record, d->checked - 1, msg);
+    else if (d->stage == AB_RUN)
+        finish(d, "another model trains than the one that was checked");
 }
 
 static void on_row(void *arg, unsigned rank, const struct mp_msg *msg)
@@ -306,17 +354,23 @@ static void on_row(void *arg, unsigned rank, const struct mp_msg *msg)
         snprintf(d->record.own, sizeof d->record.own, "%.63s", msg->text);
         break;
     case MP_WIRE_ARM:
-        for (unsigned i = 0; i < d->record.n_arm; i++)
-            d->is_listed[i] |= ab_arm_row(&d->record, i, msg);
+        arm_row(d, rank, msg);
         break;
     case MP_WIRE_PARITY:
-        if (rank == 0 && d->stage == AB_CHECK)
-            ab_parity_row(&d->record, d->checked - 1, msg);
+        if (rank == 0)
+            parity_row(d, msg);
+        break;
+    case MP_WIRE_LOSS:
+        if (rank == 0)
+            loss_row(d, msg);
+        break;
+    case MP_WIRE_SWAPPED:
+        on_swap_notice(d, msg);
         break;
     case MP_WIRE_REVERTED:
         on_reverted(d, msg);
         break;
-    default: /* rows of layers, notices of swaps that are ours */
+    default: /* rows of layers */
         break;
     }
 }

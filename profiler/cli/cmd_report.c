@@ -257,7 +257,7 @@ static int md(FILE *f, const struct job *job, struct mp_err *err)
 
 static int json(FILE *f, const struct job *job, struct mp_err *err)
 {
-    return rp_render_json(f, job->report, job->n, err);
+    return rp_render_json(f, job->report, job->ab, job->n, err);
 }
 
 static int text(FILE *f, const struct job *job, struct mp_err *err)

@@ -42,13 +42,29 @@ expect 0 moeprof report b.moeprof
 head -1 run.out | grep -q '^moeprof is faster' && grep -q '^MFU ~' run.out || fail "the report does not begin with the before/after"
 expect 0 moeprof report b.moeprof --md
 head -1 run.out | grep -q '^\*\*moeprof ab:' || fail "no before/after in the Markdown report"
+expect 0 moeprof report b.moeprof --json
+python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/report.schema.json" run.out
+python3 -c 'import json; json.dump(json.load(open("run.out"))["ab"], open("inner.json", "w"))'
+python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/ab.schema.json" inner.json
 
 # Equal arms; three arms, one of them not there, and what to do about it.
 expect 0 moeprof ab --arms original,original --blocks 10 --end-job -o aa.moeprof -- "$job"
 holds aa.moeprof 'r["speedup"]["verdict"] == "no difference" and r["speedup"]["floor"] < 0.01'
 expect 0 moeprof ab --arms original,scattermoe,moeprof,deepgemm --blocks 6 --end-job -o many.moeprof -- "$job"
 holds many.moeprof '[a["status"] for a in r["arms"]] == ["measured", "refused", "measured", "refused"]'
-holds many.moeprof '"ALL_EXPERTS_FUNCTIONS.register" in r["arms"][1]["why"] and "deep_gemm" in r["arms"][3]["why"]'
+holds many.moeprof '"no package scattermoe" in r["arms"][1]["why"] and "deep_gemm" in r["arms"][3]["why"]'
+expect 1 moeprof ab --arms original,grouped-mm --blocks 6 --end-job -o misspelt.moeprof -- "$job"
+grep -q "no arm of that name, but original, grouped_mm, moeprof" run.out || fail "the arms that there are are not told: $(head -2 run.out)"
+
+# Losses side by side: equal ones agree, a shift is told; a model that returns none has none.
+holds a.moeprof 'r["parity"]["loss"]["status"] == "agrees" and r["parity"]["loss"]["pairs"] == 6 and abs(r["parity"]["loss"]["difference"]["value"]) < 1e-3'
+holds a.moeprof 'all(b["loss"] > 2 for b in r["blocks"]) and [a["figures"]["saved_activations_bytes"] for a in r["arms"]] == [9e9, 5e9]'
+expect 0 moeprof ab --blocks 6 --end-job -o gap.moeprof -- "$job" loss-gap=0.05
+holds gap.moeprof 'r["parity"]["loss"]["status"] == "differs" and 0.02 < r["parity"]["loss"]["difference"]["low"] and r["parity"]["status"] == "passed"'
+expect 0 moeprof ab --from gap.moeprof
+grep -q '^loss  *differs: ' run.out || fail "the loss is not told: $(grep -n loss run.out)"
+expect 0 moeprof ab --blocks 6 --end-job -o noloss.moeprof -- "$job" no-loss
+holds noloss.moeprof 'r["parity"]["loss"]["status"] == "unknown" and r["parity"]["loss"]["base"] is None and r["blocks"][0]["loss"] is None'
 holds many.moeprof 'r["speedup"]["verdict"] == "faster" and r["arms"][2]["speedup"]["verdict"] == "faster"'
 
 # A guest that can do less, or answers late: fewer facts, the same result.
@@ -65,6 +81,12 @@ grep -q "'moeprof' parity failed: layer 1" run.out || fail "parity is not said: 
 holds parity.moeprof 'r["parity"]["status"] == "failed" and r["parity"]["worst_layer"] == 1 and r["blocks"] == [] and r["speedup"] is None'
 expect 4 moeprof ab --end-job -o reverted.moeprof -- "$job" revert=100
 holds reverted.moeprof 'r["parity"]["status"] == "reverted" and "NaN" in r["arms"][1]["why"] and "reverted at step" in r["method"]["ended_early"]'
+
+# Somebody else swaps, or another model comes: what was measured until then is told, and why it ended.
+expect 0 moeprof ab --blocks 20 --end-job -o foreign.moeprof -- "$job" foreign=150
+holds foreign.moeprof '"another tool swapped in" in r["method"]["ended_early"]'
+expect 0 moeprof ab --blocks 20 --end-job -o other.moeprof -- "$job" other-model=100
+holds other.moeprof '"another model trains" in r["method"]["ended_early"]'
 
 # The job ends first: what there is is told, and is never conclusive.
 expect 0 moeprof ab -o short.moeprof -- "$job" end=100

@@ -127,6 +127,7 @@ static inline void made_ab_record(struct rp_ab_record *r, const struct made *m)
 
         for (int k = 0; k < RP_AB_MEMORY; k++)
             b.memory[k] = 30e9 + slot[i].arm * 1e9;
+        b.loss = 2.5 - 0.001 * (double)i;
         must(rp_ab_add_block(r, &b), "block");
     }
 }

@@ -5,6 +5,8 @@
  * Usage: fake_ab [steps=N] [ratio=R: moeprof's experts take 1/R of the time] [no-trace] [no-memory]
  *                [parity-fail] [revert=STEP] [late=N: answers N steps late] [noise=PERCENT]
  *                [end=STEP: exits there] [rank=R world=W] [deaf: no socket] [pace=US: real time a step]
+ *                [foreign=STEP: another tool swaps there] [other-model=STEP: another model trains from there on]
+ *                [loss-gap=D: the loss under moeprof is D higher] [no-loss]
  */
 #include <math.h>
 #include <signal.h>
@@ -26,7 +28,7 @@ struct job {
     size_t n_in, n_queue;
     uint8_t in[4 * MP_WIRE_MAX];
     struct mp_msg queue[QUEUE];
-    bool swapped, checked, leased;
+    bool swapped, checked, leased, metered, foreign_said, is_other;
     enum tracing tracing;
     int argc;
     char **argv;
@@ -103,6 +105,7 @@ static void status(struct job *j, const struct mp_msg *ask)
     } arm[] = {{"original", "grouped_mm", true},
                {"grouped_mm", "transformers' own", true},
                {"moeprof", "libmoeprof_kernels.so", true},
+               {"scattermoe", "the job's Python has no package scattermoe", false},
                {"deepgemm", "layer 0: needs 'deep_gemm', which is not installed", false}};
     struct mp_msg state = {.kind = MP_WIRE_STATE,
                            .id = ask->id,
@@ -145,6 +148,14 @@ static int check(struct job *j, const struct mp_msg *ask)
     return fails ? MP_WIRE_EPARITY : 0;
 }
 
+static void swapped_tell(struct job *j, const char *arm)
+{
+    struct mp_msg notice = {.kind = MP_WIRE_SWAPPED, .step = j->fake.step, .layer = -1};
+
+    snprintf(notice.name, sizeof notice.name, "%s", arm);
+    tell(j, notice);
+}
+
 static void swap(struct job *j, const struct mp_msg *ask)
 {
     bool on = strcmp(ask->name, "moeprof") == 0;
@@ -158,9 +169,25 @@ static void swap(struct job *j, const struct mp_msg *ask)
         return;
     }
     j->checked |= on;
+    if (on != j->swapped)
+        swapped_tell(j, on ? "moeprof" : "original");
     j->swapped = on;
     done(j, ask, 0, "");
-    tell(j, (struct mp_msg){.kind = MP_WIRE_SWAPPED, .step = j->fake.step, .name = "x"});
+}
+
+/* The loss falls slowly and is never twice the same. */
+static void loss_tell(struct job *j, const struct mp_msg *ask)
+{
+    struct mp_msg row = {.kind = MP_WIRE_LOSS, .id = ask->id, .step = j->fake.step, .layer = -1};
+
+    row.value[0] = 2.5 - 1e-4 * j->fake.step + 1e-6 * (double)fake_rnd(&j->fake, 1000) +
+                   (j->swapped ? number(j, "loss-gap", 0) : 0);
+    row.value[1] = 8;
+    row.value[2] = j->swapped ? 5e9 : 9e9;
+    row.value[3] = NAN;
+    if (j->metered && !option(j, "no-loss"))
+        tell(j, row);
+    j->metered = (ask->flags & MP_WIRE_RESET) != 0;
 }
 
 static void carry_out(struct job *j, const struct mp_msg *ask)
@@ -182,6 +209,8 @@ static void carry_out(struct job *j, const struct mp_msg *ask)
     case MP_WIRE_CHECK: {
         int code = check(j, ask);
 
+        j->checked = code == 0;
+
         j->checked |= code == 0;
         done(j, ask, code,
              code ? "layer 1: dgate_up is 9.5 times as far off as the job's own" : "");
@@ -195,6 +224,7 @@ static void carry_out(struct job *j, const struct mp_msg *ask)
         done(j, ask, 0, "");
         break;
     case MP_WIRE_MEMORY:
+        loss_tell(j, ask);
         done(j, ask, 0, "");
         j->peak = ask->flags & MP_WIRE_RESET ? 0 : j->peak;
         break;
@@ -233,11 +263,18 @@ static void listen_in(struct job *j)
     }
 }
 
-static void boundary(struct job *j)
+static void events(struct job *j)
 {
-    size_t kept = 0;
+    uint32_t step = j->fake.step;
 
-    listen_in(j);
+    if (!j->foreign_said && step >= (uint32_t)number(j, "foreign", 1e9)) {
+        j->foreign_said = true;
+        swapped_tell(j, "deepgemm");
+    }
+    if (!j->is_other && step >= (uint32_t)number(j, "other-model", 1e9)) {
+        j->is_other = true;
+        j->checked = false;
+    }
     if (j->swapped && option(j, "revert") && j->fake.step >= (uint32_t)number(j, "revert", 0)) {
         j->swapped = false;
         tell(j, (struct mp_msg){.kind = MP_WIRE_REVERTED,
@@ -245,6 +282,14 @@ static void boundary(struct job *j)
                                 .layer = 0,
                                 .text = "layer 0: NaN in the output"});
     }
+}
+
+static void boundary(struct job *j)
+{
+    size_t kept = 0;
+
+    listen_in(j);
+    events(j);
     for (size_t i = 0; i < j->n_queue; i++)
         if (j->queue[i].step + (uint32_t)number(j, "late", 0) <= j->fake.step)
             carry_out(j, &j->queue[i]);

@@ -49,6 +49,7 @@ static void record_make(struct rp_ab_record *r, unsigned n_block, bool same)
         b.traced_to = b.last_step + TRACED;
         for (int k = 0; k < RP_AB_MEMORY; k++)
             b.memory[k] = (30.0 + b.arm + k) * (1 << 30);
+        b.loss = 2.5 - 0.001 * (double)i;
         assert_int_equal(rp_ab_add_block(r, &b), MP_OK);
         at = b.traced_to + 1;
     }
@@ -184,7 +185,7 @@ static void record_round_trip(void **state)
     record_make(&r, 3, false);
     parity_add(&r, 1, NAN, false);
     r.block[2].is_cut = true;
-    r.block[3].memory[RP_ALLOCATED] = NAN;
+    r.block[3].memory[RP_ALLOCATED] = r.block[3].loss = NAN;
     strcpy(r.end, "Ctrl-C");
     report = profile_make(&r, &p, 10);
     assert_int_equal(rp_ab_get(&back, p, NULL), MP_OK);
@@ -203,6 +204,7 @@ static void record_round_trip(void **state)
         for (int k = 0; k < RP_AB_MEMORY; k++)
             assert_true(a->memory[k] == b->memory[k] ||
                         (isnan(a->memory[k]) && isnan(b->memory[k])));
+        assert_true(a->loss == b->loss || (isnan(a->loss) && isnan(b->loss)));
     }
     assert_true(isnan(back.parity[0].ratio) && !back.parity[0].passed);
     rp_ab_record_release(&back);

@@ -185,7 +185,7 @@ static void job_check(const struct job *job)
     free(text);
 #if HAVE_JANSSON
     f = open_memstream(&text, &size);
-    assert_int_equal(rp_render_json(f, &r, 1, NULL), MP_OK);
+    assert_int_equal(rp_render_json(f, &r, NULL, 1, NULL), MP_OK);
     fclose(f);
     golden_check(job->name, "json", text);
     free(text);
