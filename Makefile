@@ -105,7 +105,7 @@ include tests/mock/mock.mk
 include tests/html/html.mk
 include tests/emu/emu.mk
 
-.PHONY: all ptx unit check check-gpu check-layers check-guest demo pictures bench asan ubsan tsan fmt tidy install uninstall clean help
+.PHONY: all ptx unit check check-gpu check-layers check-guest demo pictures bench bench-host asan ubsan tsan fmt tidy install uninstall clean help
 unit: $(unit_bin)
 	$(Q)for t in $(unit_bin); do timeout 120 $$t > $(B)/unit.log 2>&1 || { cat $(B)/unit.log; echo "failed: $$t"; exit 1; }; done; echo "  unit  $(words $(unit_bin)) programs passed"
 
@@ -129,6 +129,14 @@ demo:
 
 bench: all
 	$(Q)$(B)/moe_bench
+
+# Host time of a swapped call, with kernels that do nothing beside a copy of the guest.
+bench-host: $(GUEST) $(call obj,tests/mock/noop_kernels.c)
+	@mkdir -p $(B)/noop
+	$(Q)$(CC) -shared -o $(B)/noop/libmoeprof_kernels.so $(call obj,tests/mock/noop_kernels.c)
+	$(Q)cp $(GUEST) $(B)/noop/
+	$(Q)eval "$$(bash tests/bridge/setup_venv.sh)" && cd tests/bridge && export PYTHONDONTWRITEBYTECODE=1 MOEPROF_GUEST=$(abspath $(B))/noop/libmoeprof.so && \
+		$$PY5 swap_bench.py && $$PY5 swap_bench.py lora && $$PY457 swap_bench.py
 
 asan ubsan tsan:
 	$(Q)$(MAKE) B=build-$@ SANFLAGS='-fsanitize=$(subst asan,address,$(subst ubsan,undefined -fno-sanitize-recover=undefined,$(subst tsan,thread,$@))) -fno-omit-frame-pointer' unit
@@ -157,7 +165,7 @@ help:
 	'make check-gpu     the checks that need a GPU, as a table' \
 	'make unit          unit tests only                make check-layers  who may include whom' \
 	'make check-guest   what the guest exports, needs  make bench         the kernels, timed' \
-	'make asan|ubsan|tsan   unit tests under a sanitizer' \
+	'make bench-host    host time of a swapped call    make asan|ubsan|tsan   unit tests under a sanitizer' \
 	'make pictures      those of the README, from the recorded H100 runs' \
 	'make fmt tidy      clang-format, clang-tidy       make install       PREFIX=$(PREFIX) DESTDIR=' \
 	'make uninstall clean' \

@@ -72,27 +72,38 @@ static void read_problem(struct mk_problem *p, PyObject *t)
     p->act_limit = (float)py.float_as(py.tuple_get(t, 10));
 }
 
-/* plan(problem, dweight_dtype, (gate, up, down), (dgate, dup, ddown), (bias of gate, up, down)) -> capsule.
- * A matrix is (stride_expert, stride_row, stride_col[, offsets, span]), a bias (stride_expert, stride). */
+static void read_rows(struct inj_plan *p, PyObject *t)
+{
+    p->problem.n_token = (int32_t)py.long_as(py.tuple_get(t, 0));
+    p->problem.x_stride = py.long_as(py.tuple_get(t, 1));
+    p->problem.index_stride = py.long_as(py.tuple_get(t, 2));
+    p->problem.score_stride = py.long_as(py.tuple_get(t, 3));
+    p->flags = (uint32_t)py.long_as(py.tuple_get(t, 4));
+}
+
+/* plan(problem, rows, dweight_dtype, (gate, up, down), (dgate, dup, ddown), (bias of gate, up, down)) -> capsule.
+ * Rows are (T, strides of x, index and score, flags), a matrix (stride_expert, stride_row, stride_col[, offsets, span]),
+ * a bias (stride_expert, stride). */
 static PyObject *plan(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    struct inj_plan *p = n == 5 ? calloc(1, sizeof *p) : NULL;
+    struct inj_plan *p = n == 6 ? calloc(1, sizeof *p) : NULL;
     PyObject *capsule;
 
     (void)self;
     if (!p)
         return inj_py_none();
     read_problem(&p->problem, args[0]);
-    p->dweight_dtype = (uint32_t)py.long_as(args[1]);
-    read_matrix(&p->problem.gate, py.tuple_get(args[2], 0));
-    read_matrix(&p->problem.up, py.tuple_get(args[2], 1));
-    read_matrix(&p->problem.down, py.tuple_get(args[2], 2));
-    read_matrix(&p->dgate, py.tuple_get(args[3], 0));
-    read_matrix(&p->dup, py.tuple_get(args[3], 1));
-    read_matrix(&p->ddown, py.tuple_get(args[3], 2));
-    read_vector(&p->problem.gate_bias, py.tuple_get(args[4], 0));
-    read_vector(&p->problem.up_bias, py.tuple_get(args[4], 1));
-    read_vector(&p->problem.down_bias, py.tuple_get(args[4], 2));
+    read_rows(p, args[1]);
+    p->dweight_dtype = (uint32_t)py.long_as(args[2]);
+    read_matrix(&p->problem.gate, py.tuple_get(args[3], 0));
+    read_matrix(&p->problem.up, py.tuple_get(args[3], 1));
+    read_matrix(&p->problem.down, py.tuple_get(args[3], 2));
+    read_matrix(&p->dgate, py.tuple_get(args[4], 0));
+    read_matrix(&p->dup, py.tuple_get(args[4], 1));
+    read_matrix(&p->ddown, py.tuple_get(args[4], 2));
+    read_vector(&p->problem.gate_bias, py.tuple_get(args[5], 0));
+    read_vector(&p->problem.up_bias, py.tuple_get(args[5], 1));
+    read_vector(&p->problem.down_bias, py.tuple_get(args[5], 2));
     p->dgate_bias = p->problem.gate_bias;
     p->dup_bias = p->problem.up_bias;
     p->ddown_bias = p->problem.down_bias;
@@ -102,10 +113,10 @@ static PyObject *plan(PyObject *self, PyObject *const *args, ssize_t n)
     return capsule;
 }
 
-/* sizes(plan, T) -> (saved, saved for inference, forward workspace, backward workspace), or an error code. */
+/* sizes(plan) -> (saved, saved for inference, forward workspace, backward workspace), or an error code. */
 static PyObject *sizes(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    const struct inj_plan *p = n == 2 ? py.capsule_get(args[0], plan_tag) : NULL;
+    const struct inj_plan *p = n == 1 ? py.capsule_get(args[0], plan_tag) : NULL;
     struct mk_sizes s;
     PyObject *tuple;
     int rc;
@@ -113,7 +124,7 @@ static PyObject *sizes(PyObject *self, PyObject *const *args, ssize_t n)
     (void)self;
     if (!p)
         return NULL;
-    rc = inj_plan_sizes(p, (int32_t)py.long_as(args[1]), &s);
+    rc = inj_plan_sizes(p, &s);
     if (rc)
         return py.long_from(rc);
     tuple = py.tuple_new(4);
@@ -126,6 +137,21 @@ static PyObject *sizes(PyObject *self, PyObject *const *args, ssize_t n)
 
 /* ---- calls ------------------------------------------------------------------------------------ */
 
+enum { CALL_ARGS = 8, WEIGHT_ARGS = 6 };
+
+/* (x, index, score, saved, its bytes, workspace, its bytes, stream) */
+static void read_call(struct inj_call *c, PyObject *const *arg)
+{
+    c->x = pointer(arg[0]);
+    c->index = pointer(arg[1]);
+    c->score = pointer(arg[2]);
+    c->saved = pointer(arg[3]);
+    c->saved_bytes = (size_t)py.ulong_as(arg[4]);
+    c->workspace = pointer(arg[5]);
+    c->workspace_bytes = (size_t)py.ulong_as(arg[6]);
+    c->stream = pointer(arg[7]);
+}
+
 static void read_weights(struct inj_weights *w, PyObject *const *arg)
 {
     w->gate = pointer(arg[0]);
@@ -136,55 +162,39 @@ static void read_weights(struct inj_weights *w, PyObject *const *arg)
     w->down_bias = pointer(arg[5]);
 }
 
-enum { CALL_ARGS = 18 };
-
-/* (plan, T, x, its stride, index, stride, score, stride, 6 weights, saved, saved bytes, workspace, bytes) */
-static const struct inj_plan *read_call(struct inj_call *c, PyObject *const *arg)
-{
-    c->n_token = (int32_t)py.long_as(arg[1]);
-    c->x = pointer(arg[2]);
-    c->x_stride = py.long_as(arg[3]);
-    c->index = pointer(arg[4]);
-    c->index_stride = py.long_as(arg[5]);
-    c->score = pointer(arg[6]);
-    c->score_stride = py.long_as(arg[7]);
-    read_weights(&c->w, arg + 8);
-    c->saved = pointer(arg[14]);
-    c->saved_bytes = (size_t)py.ulong_as(arg[15]);
-    c->workspace = pointer(arg[16]);
-    c->workspace_bytes = (size_t)py.ulong_as(arg[17]);
-    return py.capsule_get(arg[0], plan_tag);
-}
-
-/* forward(call.., flags, stream, out) -> code */
+/* forward(plan, flags, call.., out, 6 weights) -> code */
 static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    struct inj_call c = {0};
-    const struct inj_plan *p = n == CALL_ARGS + 3 ? read_call(&c, args) : NULL;
+    const struct inj_plan *p = n == 2 + CALL_ARGS + 1 + WEIGHT_ARGS ? py.capsule_get(args[0], plan_tag) : NULL;
+    struct inj_call c;
 
     (void)self;
     if (!p)
         return py.long_from(MK_EVERSION);
-    c.flags = (uint32_t)py.long_as(args[CALL_ARGS]);
-    c.stream = pointer(args[CALL_ARGS + 1]);
-    return py.long_from(inj_plan_forward(p, &c, pointer(args[CALL_ARGS + 2])));
+    c.flags = (uint32_t)py.long_as(args[1]);
+    read_call(&c, args + 2);
+    read_weights(&c.w, args + 2 + CALL_ARGS + 1);
+    return py.long_from(inj_plan_forward(p, &c, pointer(args[2 + CALL_ARGS])));
 }
 
-/* backward(call.., flags, stream, dout, dx, dscore, 6 weight gradients) -> code; 0: not wanted */
+/* backward(plan, call.., dout, dx, dscore, 6 weights, 6 weight gradients) -> code; 0: not wanted */
 static PyObject *backward(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    struct inj_call c = {0};
-    struct inj_weights dw;
-    const struct inj_plan *p = n == CALL_ARGS + 11 ? read_call(&c, args) : NULL;
+    const struct inj_plan *p = n == 1 + CALL_ARGS + 3 + 2 * WEIGHT_ARGS ? py.capsule_get(args[0], plan_tag) : NULL;
+    PyObject *const *rest = args + 1 + CALL_ARGS;
+    struct inj_gradients out;
+    struct inj_call c;
 
     (void)self;
     if (!p)
         return py.long_from(MK_EVERSION);
-    c.flags = (uint32_t)py.long_as(args[CALL_ARGS]);
-    c.stream = pointer(args[CALL_ARGS + 1]);
-    read_weights(&dw, args + CALL_ARGS + 5);
-    return py.long_from(inj_plan_backward(p, &c, pointer(args[CALL_ARGS + 3]), pointer(args[CALL_ARGS + 4]), &dw,
-                                          pointer(args[CALL_ARGS + 2])));
+    c.flags = 0;
+    read_call(&c, args + 1);
+    out.dx = pointer(rest[1]);
+    out.dscore = pointer(rest[2]);
+    read_weights(&c.w, rest + 3);
+    read_weights(&out.w, rest + 3 + WEIGHT_ARGS);
+    return py.long_from(inj_plan_backward(p, &c, &out, pointer(rest[0])));
 }
 
 struct py_method inj_pyswap_method[] = {

@@ -54,13 +54,9 @@ static void *aligned(void *p)
 static void fill(struct mk_problem *out, const struct inj_plan *plan, const struct inj_call *c)
 {
     *out = plan->problem;
-    out->n_token = c->n_token;
     out->x = c->x;
     out->index = c->index;
     out->score = c->score;
-    out->x_stride = c->x_stride;
-    out->index_stride = c->index_stride;
-    out->score_stride = c->score_stride;
     out->gate.base = c->w.gate;
     out->up.base = c->w.up;
     out->down.base = c->w.down;
@@ -69,12 +65,9 @@ static void fill(struct mk_problem *out, const struct inj_plan *plan, const stru
     out->down_bias.base = c->w.down_bias;
 }
 
-int inj_plan_sizes(const struct inj_plan *plan, int32_t n_token, struct mk_sizes *out)
+int inj_plan_sizes(const struct inj_plan *plan, struct mk_sizes *out)
 {
-    struct mk_problem p = plan->problem;
-
-    p.n_token = n_token;
-    return api ? api->sizes(out, &p) : MK_EDEVICE;
+    return api ? api->sizes(out, &plan->problem) : MK_EDEVICE;
 }
 
 int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void *out)
@@ -82,7 +75,7 @@ int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void
     struct mk_problem p;
     struct mk_forward f = {
         .size = sizeof f,
-        .flags = c->flags,
+        .flags = plan->flags | c->flags,
         .out = out,
         .out_stride = plan->problem.hidden,
         .saved = aligned(c->saved),
@@ -96,16 +89,15 @@ int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void
     return api ? api->forward(&f, c->stream) : MK_EDEVICE;
 }
 
-int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c, void *dx, void *dscore,
-                      const struct inj_weights *dw, const void *dout)
+int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c, const struct inj_gradients *out, const void *dout)
 {
     struct mk_problem p;
     struct mk_backward b = {
         .size = sizeof b,
-        .flags = c->flags,
-        .dx = dx,
+        .flags = plan->flags | c->flags,
+        .dx = out->dx,
         .dx_stride = plan->problem.hidden,
-        .dscore = dscore,
+        .dscore = out->dscore,
         .dscore_stride = plan->problem.top_k,
         .dgate = plan->dgate,
         .dup = plan->dup,
@@ -123,11 +115,11 @@ int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c, voi
     };
 
     fill(&p, plan, c);
-    b.dgate.base = dw->gate;
-    b.dup.base = dw->up;
-    b.ddown.base = dw->down;
-    b.dgate_bias.base = dw->gate_bias;
-    b.dup_bias.base = dw->up_bias;
-    b.ddown_bias.base = dw->down_bias;
+    b.dgate.base = out->w.gate;
+    b.dup.base = out->w.up;
+    b.ddown.base = out->w.down;
+    b.dgate_bias.base = out->w.gate_bias;
+    b.dup_bias.base = out->w.up_bias;
+    b.ddown_bias.base = out->w.down_bias;
     return api ? api->backward(&b, c->stream) : MK_EDEVICE;
 }

@@ -9,12 +9,13 @@
 /* NULL, with a sentence in err, when the library is not there, is of another version, or cannot be loaded. */
 const struct mk_api *inj_kernels(struct mp_err *err);
 
-/* Shape, types and strides of one layer's calls; pointers come with each call. */
+/* What of a call follows from shapes, types and strides; pointers come with each call. */
 struct inj_plan {
     struct mk_problem problem;
     struct mk_matrix dgate, dup, ddown; /* strides of the weight gradients */
     struct mk_vector dgate_bias, dup_bias, ddown_bias;
     uint32_t dweight_dtype;
+    uint32_t flags; /* enum mk_flag, of every call */
 };
 
 /* The pointers of a call. 0 where there is none. */
@@ -23,9 +24,7 @@ struct inj_weights {
 };
 
 struct inj_call {
-    int32_t n_token;
     const void *x, *index, *score;
-    int64_t x_stride, index_stride, score_stride;
     struct inj_weights w;
     void *saved, *workspace;
     size_t saved_bytes, workspace_bytes; /* from 256-byte aligned addresses on */
@@ -33,10 +32,14 @@ struct inj_call {
     void *stream;
 };
 
+struct inj_gradients {
+    void *dx, *dscore;
+    struct inj_weights w;
+};
+
 /* An enum mk_error. Nothing is allocated, nothing waits. */
-int inj_plan_sizes(const struct inj_plan *plan, int32_t n_token, struct mk_sizes *out);
+int inj_plan_sizes(const struct inj_plan *plan, struct mk_sizes *out);
 int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *call, void *out);
-int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *call, void *dx, void *dscore,
-                      const struct inj_weights *dw, const void *dout);
+int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *call, const struct inj_gradients *out, const void *dout);
 
 #endif

@@ -1,4 +1,4 @@
-"""Swapping the experts of a running job, part 1: which layers can be swapped, and the call of the kernels.
+"""Swapping the experts of a running job, part 1: activations and weights, as the job has them.
 
 Executed in hook.py's namespace when the first request comes (CONTROL.md), never in a job that is not asked.
 
@@ -90,6 +90,12 @@ def check_tensor(name, p):
         raise Refused("%s is on a device of type %s" % (name, p.device.type))
 
 
+def empty_gradient(p, dtype):
+    if p.dtype is dtype and p.is_contiguous():
+        return torch.empty_like(p)
+    return torch.empty(p.shape, dtype=dtype, device=p.device)
+
+
 class Stacked:
     """3-D parameters gate_up_proj (or up_proj) and down_proj of one module, read anew at each call: PEFT's
     parametrization and FSDP put other tensors there while the module runs."""
@@ -137,7 +143,11 @@ class Stacked:
 
     def tensors(self):
         module = self.module()
-        return [getattr(module, name) for name in self.names]
+        found = module._parameters
+        try:  # a getattr of a parameter costs ten times as much
+            return [found[name] for name in self.names]
+        except KeyError:
+            return [getattr(module, name) for name in self.names]
 
     def dtype(self):
         return self.tensors()[0].dtype
@@ -179,11 +189,13 @@ class Stacked:
         wide = (a, step, column)
         return (wide, wide, (d, f, e) if self.transposed else (d, e, f))
 
-    def up_offset(self, tensors):
+    def up_offsets(self, tensors):
+        """Bytes from the gate's first element to the up matrix's, in the weights and in the biases."""
         if not self.gated:
-            return 0
-        row = tensors[0].stride(2 if self.transposed else 1)
-        return self.inter * row if self.concatenated else row
+            return 0, 0
+        steps = [tensors[0].stride(2 if self.transposed else 1) * tensors[0].element_size()]
+        steps.append(tensors[2].stride(1) * tensors[2].element_size() if len(tensors) > 2 else 0)
+        return tuple(self.inter * step if self.concatenated else step for step in steps)
 
     def bias_strides(self, tensors):
         if len(tensors) < 4:
@@ -197,29 +209,24 @@ class Stacked:
     def key(self, tensors):
         return tensors[0].stride(), tensors[1].stride()
 
-    def pointers(self, tensors):
+    def pointers(self, tensors, up_offsets):
         """Addresses of gate, up, down and their biases; None gives 0."""
-        wide, down = tensors[0], tensors[1]
-        gate = wide.data_ptr() if wide is not None else 0
-        up = gate + self.up_offset(tensors) * wide.element_size() if gate else 0
-        first = (gate if self.gated else 0, up, down.data_ptr() if down is not None else 0)
-        if len(tensors) < 4:
-            return first + (0, 0, 0)
-        bias, last = tensors[2], tensors[3]
-        at = up_at = 0
-        if bias is not None:
-            at = bias.data_ptr()
-            step = 0 if not self.gated else self.inter if self.concatenated else 1
-            up_at = at + step * bias.stride(1) * bias.element_size()
-        return first + (at if self.gated else 0, up_at, last.data_ptr() if last is not None else 0)
+        found = self._pair(tensors[0], tensors[1], up_offsets[0])
+        return found + (self._pair(tensors[2], tensors[3], up_offsets[1]) if len(tensors) > 2 else (0, 0, 0))
+
+    def _pair(self, wide, down, up_offset):
+        at = wide.data_ptr() if wide is not None else 0
+        return at if self.gated else 0, at + up_offset if at else 0, down.data_ptr() if down is not None else 0
 
     def gradients(self, tensors, needed, dtype):
         """(what the kernels write to, what autograd gets)"""
-        made = [torch.empty(p.shape, dtype=dtype, device=p.device) if need else None for p, need in zip(tensors, needed)]
+        made = [empty_gradient(p, dtype) if need else None for p, need in zip(tensors, needed)]
         return made, made
 
-    def gradient_strides(self, tensors):
-        return self.strides([torch.empty(p.shape, device="meta") for p in tensors[:2]])
+    def gradient_layout(self, tensors, dtype):
+        """(strides, up offsets) of what gradients() makes"""
+        made = [torch.empty(p.shape, dtype=dtype, device="meta") for p in tensors]
+        return self.strides(made), self.up_offsets(made)
 
 
 class Listed:
@@ -228,6 +235,7 @@ class Listed:
 
     def __init__(self, experts, linears):
         self.sharded = False
+        self.offsets = None
         self.n = len(experts)
         self.linears = [[weakref.ref(member._modules[name]) for member in experts] for name in linears]
         self.params = [self._param(ref) for group in self.linears for ref in group]
@@ -283,6 +291,9 @@ class Listed:
     def bias_strides(self, tensors):
         return ((0, 0),) * 3
 
+    def up_offsets(self, tensors):
+        return 0, 0
+
     def key(self, tensors):
         if len(tensors) == 3:  # shadows
             return None
@@ -293,13 +304,18 @@ class Listed:
         dense = ((self.inter * self.hidden, self.hidden, 1),) * 2 + ((self.inter * self.hidden, self.inter, 1),)
         if len(tensors) == 3:
             return dense
-        n, size, at = self.n, tensors[0].element_size(), self.at
-        rows = [[(p - min(at[i * n:(i + 1) * n])) // size for p in at[i * n:(i + 1) * n]] for i in range(3)]
-        offsets = torch.tensor(rows, dtype=torch.int64, device=device)
-        matrices = tuple((0,) + m[1:] + (offsets[i].data_ptr(), max(rows[i])) for i, m in enumerate(dense))
+        if self.offsets is None or self.offsets[0] != self.at:
+            self.offsets = (self.at,) + self._offsets(self.at, tensors[0].element_size(), device)
+        _, offsets, spans = self.offsets
+        matrices = tuple((0,) + m[1:] + (offsets[i].data_ptr(), spans[i]) for i, m in enumerate(dense))
         return matrices + (offsets,)  # kept alive with the plan
 
-    def pointers(self, tensors):
+    def _offsets(self, at, size, device):
+        rows = [at[i * self.n:(i + 1) * self.n] for i in range(3)]
+        rows = [[(p - min(row)) // size for p in row] for row in rows]
+        return torch.tensor(rows, dtype=torch.int64, device=device), [max(row) for row in rows]
+
+    def pointers(self, tensors, up_offsets):
         if len(tensors) == 3:
             return tuple(t.data_ptr() if t is not None else 0 for t in tensors) + (0, 0, 0)
         n = self.n  # of the call whose key() was taken last, this one
@@ -316,219 +332,5 @@ class Listed:
             handed += [one if need else None for one, need in zip(stack.unbind(0), want)] if stack is not None else [None] * n
         return made, handed
 
-    def gradient_strides(self, tensors):
-        return ((self.inter * self.hidden, self.hidden, 1),) * 2 + ((self.inter * self.hidden, self.inter, 1),)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# The call
-
-def autocast_now(kind):
-    if hasattr(torch, "get_autocast_dtype"):
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    if kind == "cuda":
-        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
-    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-
-
-class Plan:
-    """What of a call does not change: a C struct, and buffer sizes by number of tokens."""
-    __slots__ = ("handle", "sizes", "keep", "flags")
-
-    def __init__(self, unit, x, index, score, used, trained, dweight):
-        weights = unit.weights
-        matrices = weights.matrices(used, x.device)
-        problem = (CUDA if x.is_cuda else CPU, weights.hidden, weights.inter, weights.n, index.shape[1], MK_DTYPE[x.dtype],
-                   MK_DTYPE[index.dtype], MK_DTYPE[score.dtype], unit.act, unit.alpha, unit.limit)
-        self.handle = guest.plan(problem, MK_DTYPE[dweight], matrices[:3], weights.gradient_strides(trained),
-                                 weights.bias_strides(used))
-        self.keep = matrices[3:]
-        self.flags = CPU_FP32 if not x.is_cuda and x.dtype != torch.float64 and x.numel() > 1 << 16 else 0
-        self.sizes = {}
-
-    def sizes_of(self, n_token):
-        found = self.sizes.get(n_token)
-        if found is None:
-            found = guest.sizes(self.handle, n_token)
-            if isinstance(found, int):
-                raise KernelError(found)
-            if len(self.sizes) > 64:  # lengths vary
-                self.sizes.clear()
-            self.sizes[n_token] = found
-        return found
-
-
-class KernelError(RuntimeError):
-    def __init__(self, code):
-        RuntimeError.__init__(self, guest.strerror(code))
-
-
-def raw_stream(device):
-    return torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0
-
-
-def scratch(n, device):
-    return torch.empty(n + 256, dtype=torch.uint8, device=device)
-
-
-def rows_dense(t):
-    """Rows may be strided for the kernels, elements may not, and no two rows may be the same memory."""
-    return t if t.stride(1) == 1 and t.stride(0) >= t.shape[1] and not t.stride(0) % 8 else t.contiguous()
-
-
-def row_stride(t):
-    return t.stride(0) if t.shape[0] > 1 else t.shape[1]  # of a single row torch says anything
-
-
-def small_rows(t):
-    return t if t.stride(1) == 1 else t.contiguous()
-
-
-class KernelCall:
-    """The experts of one layer through the kernels: (T, H), (T, K), (T, K) -> (T, H)."""
-
-    def __init__(self, unit):
-        self.unit, self.weights = unit, unit.weights
-        self.plans, self.kept = {}, None
-        self.failed = None
-
-    def __call__(self, x, index, score):
-        if self.failed is not None or x.dim() != 2:
-            return self.unit.own_experts(x, index, score)
-        try:
-            return self.run(x, index, score)
-        except (KernelError, TypeError, AttributeError, KeyError, torch.cuda.OutOfMemoryError) as error:
-            self.failed = "%s: %s" % (type(error).__name__, error) if not isinstance(error, KernelError) else str(error)
-            return self.unit.own_experts(x, index, score)
-
-    @staticmethod
-    def compute_dtype(x, stored):
-        """What the job's own linear layers would compute in."""
-        cast = autocast_now(x.device.type)
-        if cast is None and x.dtype is not stored:
-            raise KernelError(-5)  # MK_EDTYPE
-        return stored if cast is None or stored is torch.float64 else cast
-
-    def run(self, x, index, score):
-        weights = self.weights.tensors()
-        dtype = self.compute_dtype(x, weights[0].dtype)
-        given = x if x.dtype is dtype else x.to(dtype)
-        used = weights
-        if weights[0].dtype is not dtype:
-            used = self.shadow(weights, dtype, all(type(w) is torch.nn.Parameter for w in weights))
-        if torch.is_grad_enabled() and (x.requires_grad or score.requires_grad or any(w.requires_grad for w in weights)):
-            out = Experts.apply(self, used, given, index, score, *weights)
-        else:
-            out, _ = self.forward(given.detach(), index, score.detach(), used, weights, INFERENCE)
-        return out if out.dtype is x.dtype else out.to(x.dtype)
-
-    def plan_of(self, x, index, score, used, weights):
-        dweight = torch.float32 if weights[0].dtype is torch.float32 else x.dtype
-        key = (x.dtype, index.dtype, score.dtype, index.shape[1], x.device, dweight, self.weights.key(used))
-        plan = self.plans.get(key)
-        if plan is None:
-            if len(self.plans) > 8:  # weights that move
-                self.plans.clear()
-            plan = self.plans[key] = Plan(self.unit, x, index, score, used, weights, dweight)
-        return plan
-
-    def forward(self, x, index, score, used, weights, flags):
-        x, index, score = rows_dense(x), small_rows(index), small_rows(score)
-        plan = self.plan_of(x, index, score, used, weights)
-        n, device = x.shape[0], x.device
-        sizes = plan.sizes_of(n)
-        n_saved, n_work = sizes[1 if flags & INFERENCE else 0], sizes[2]
-        out = torch.empty((n, self.weights.hidden), dtype=x.dtype, device=device)
-        saved, work = scratch(n_saved, device), scratch(n_work, device)
-        with on_device(device):
-            code = guest.forward(plan.handle, n, x.data_ptr(), row_stride(x), index.data_ptr(), row_stride(index),
-                                 score.data_ptr(), row_stride(score), *self.weights.pointers(used), saved.data_ptr(), n_saved,
-                                 work.data_ptr(), n_work, flags | plan.flags, raw_stream(device), out.data_ptr())
-        if code:
-            raise KernelError(code)
-        return out, saved
-
-    def backward(self, x, index, score, saved, used, weights, needed, dout):
-        x, index, score, dout = rows_dense(x), small_rows(index), small_rows(score), dout.contiguous()
-        plan = self.plan_of(x, index, score, used, weights)
-        n, device = x.shape[0], x.device
-        sizes = plan.sizes_of(n)
-        dx = torch.empty((n, x.shape[1]), dtype=x.dtype, device=device) if needed[0] else None
-        dscore = torch.empty(score.shape, dtype=score.dtype, device=device) if needed[1] else None
-        dweight = torch.float32 if weights[0].dtype is torch.float32 else x.dtype
-        written, handed = self.weights.gradients(weights, needed[2:], dweight)
-        work = scratch(sizes[3], device)
-        with on_device(device):
-            code = guest.backward(plan.handle, n, x.data_ptr(), row_stride(x), index.data_ptr(), row_stride(index),
-                                  score.data_ptr(), row_stride(score), *self.weights.pointers(used), saved.data_ptr(), sizes[0],
-                                  work.data_ptr(), sizes[3], plan.flags, raw_stream(device), dout.data_ptr(),
-                                  dx.data_ptr() if dx is not None else 0, dscore.data_ptr() if dscore is not None else 0,
-                                  *self.weights.pointers(written))
-        if code:
-            raise KernelError(code)
-        return dx, dscore, handed
-
-    def shadow(self, weights, dtype, lasting):
-        """Master weights in the compute dtype: once a step, and again when a weight was written to since. What is no
-        parameter (a PEFT sum of weight and delta) is another tensor at each call and never kept."""
-        state = (dtype, guest.step(), [(w._version, w.data_ptr()) for w in weights])
-        if self.kept is None or self.kept[0] != state:
-            self.kept = None  # gone before the new ones come
-            self.kept = (state if lasting else None, self.weights.cast(weights, dtype))
-        return self.kept[1]
-
-    def used_now(self, weights, dtype):
-        return weights if weights[0].dtype is dtype else self.shadow(weights, dtype, False)
-
-
-@contextlib.contextmanager
-def other_device(device):
-    with torch.cuda.device(device):
-        yield
-
-
-NO_GUARD = contextlib.nullcontext()
-
-
-def on_device(device):
-    if device.type != "cuda" or device.index == torch._C._cuda_getDevice():
-        return NO_GUARD
-    return other_device(device)
-
-
-class Experts(torch.autograd.Function):
-    """Saves only tensors whose shapes depend on T and K alone, and the weights themselves: a checkpoint's replay
-    that routes otherwise saves as many tensors of the same shapes, and sharded weights are read when they are there."""
-
-    @staticmethod
-    def forward(ctx, call, used, x, index, score, *weights):
-        out, saved = call.forward(x, index, score, used, weights, 0)
-        ctx.call = call
-        ctx.hit = call.unit.hit_later(index)
-        ctx.save_for_backward(x, index, score, saved, *weights)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dout):
-        x, index, score, saved, *weights = ctx.saved_tensors
-        call, needed = ctx.call, (ctx.needs_input_grad[2],) + ctx.needs_input_grad[4:]
-        dout = dout if dout.dtype is x.dtype else dout.to(x.dtype)
-        try:
-            dx, dscore, dweights = call.backward(x, index, score, saved, call.used_now(weights, x.dtype), weights, needed, dout)
-        except KernelError as error:  # the training goes on, by the job's own code
-            call.failed = "backward: %s" % error
-            dx, dscore, dweights = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
-        if ctx.hit is not None:
-            dweights = call.unit.only_hit(ctx.hit, dweights)
-        return (None, None, dx, None, dscore) + tuple(dweights)
-
-
-def own_backward(unit, x, index, score, weights, needed, dout):
-    with torch.enable_grad():
-        x, score = x.detach().requires_grad_(needed[0]), score.detach().requires_grad_(needed[1])
-        out = unit.own_experts(x, index, score)
-        wanted = [t for t, need in zip([x, score] + list(weights), needed) if need]
-        found = iter(torch.autograd.grad(out, wanted, dout.to(out.dtype), allow_unused=True))
-    grads = [next(found) if need else None for need in needed]
-    return grads[0], grads[1], grads[2:]
+    def gradient_layout(self, tensors, dtype):
+        return ((self.inter * self.hidden, self.hidden, 1),) * 2 + ((self.inter * self.hidden, self.inter, 1),), (0, 0)

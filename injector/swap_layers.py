@@ -1,4 +1,4 @@
-"""Swapping, part 2: the layers of a model as units that can be swapped, each with the job's own way back."""
+"""Swapping, part 3: the layers of a model as units that can be swapped, each with the job's own way back."""
 import operator
 
 LINEARS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))

@@ -1,4 +1,4 @@
-"""Swapping, part 3: adapters that PEFT puts on stacked experts (target_parameters).
+"""Swapping, part 4: adapters that PEFT puts on stacked experts (target_parameters).
 
 PEFT makes weight + delta anew at each call, through a parametrization that is registered and removed around it, and
 autograd keeps the sum of every layer until its backward. Here the outermost wrapper is the site: the sum is made for
@@ -113,26 +113,32 @@ class LoraCall(KernelCall):
         dtype = self.compute_dtype(x, self.weights.dtype())
         given = x if x.dtype is dtype else x.to(dtype)
         tensors = self.weights.tensors()
-        if torch.is_grad_enabled() and (x.requires_grad or score.requires_grad or any(t.requires_grad for t in tensors)):
-            out = LoraExperts.apply(self, given, index, score, *tensors)
+        if torch.is_grad_enabled() and (x.requires_grad or score.requires_grad or any([t.requires_grad for t in tensors])):
+            out = apply_lora(self, given, index, score, *tensors)
         else:
-            with torch.no_grad():
-                used = self.weights.merged(tensors, dtype)
-                out, _ = self.forward(given, index, score, used, used, INFERENCE)
+            out, _ = self.sum_forward(given, index, score, tensors, INFERENCE)
         return out if out.dtype is x.dtype else out.to(x.dtype)
+
+    @torch.no_grad()
+    def sum_forward(self, x, index, score, tensors, flags):
+        used = self.weights.merged(tensors, x.dtype)
+        plan = self.plan_of(x, index, score, used, used)
+        if plan is None:
+            x, index, score = rows_dense(x, index, score)
+            plan = self.plan_of(x, index, score, used, used)
+        return self.forward(plan, x, index, score, used, flags)
 
 
 class LoraExperts(torch.autograd.Function):
     @staticmethod
     def forward(ctx, call, x, index, score, *tensors):
-        used = call.weights.merged(tensors, x.dtype)
-        out, saved = call.forward(x, index, score, used, used, 0)
+        out, saved = call.sum_forward(x, index, score, tensors, 0)
         ctx.call = call
         ctx.save_for_backward(x, index, score, saved, *tensors)
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once
     def backward(ctx, dout):
         x, index, score, saved, *tensors = ctx.saved_tensors
         call, needed = ctx.call, (ctx.needs_input_grad[1],) + ctx.needs_input_grad[3:]
@@ -144,6 +150,9 @@ class LoraExperts(torch.autograd.Function):
             dx, dscore, dtensors = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
             found = dx, dscore, dtensors
         return (None, found[0], None, found[1]) + tuple(found[2])
+
+
+apply_lora = applied(LoraExperts)
 
 
 def lora_backward(call, x, index, score, saved, tensors, needed, dout):

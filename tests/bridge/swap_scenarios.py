@@ -392,6 +392,12 @@ def odd_calls():
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found))
     with torch.no_grad():
         assert not experts.forward(x, index, score).requires_grad
+    once, = torch.autograd.grad(experts.forward(x, index, score).sum(), x, create_graph=True)
+    try:
+        once.sum().backward()
+        raise AssertionError("a second derivative that nobody computes")
+    except RuntimeError as error:
+        assert "no second derivative" in str(error), error
     job.model.eval()
     job.model.generate(torch.randint(3, 96, (1, 4)), max_new_tokens=4, do_sample=False)
     job.model.train()
