@@ -122,22 +122,40 @@ static const char *why_not(const struct dash_eval *e, const struct mp_flops *flo
     return e->peak.why_not;
 }
 
-void dash_eval_step(const struct dash_eval *e, const struct mp_step *step, struct dash_figures *out)
+static uint64_t duration_ns(const struct dash_eval *e, const struct mp_step *s)
+{
+    bool follows = e->host_end_ns && s->step == e->step_before + 1 && s->host_end_ns > e->host_end_ns;
+
+    if (s->window_ns && !(s->flags & MP_STEP_UNTRACED))
+        return s->window_ns;
+    return follows ? s->host_end_ns - e->host_end_ns : 0;
+}
+
+static void take_sums(struct dash_figures *out, const struct mp_mfu_sum *sum)
+{
+    out->mfu[DASH_OURS] = sum->mfu;
+    out->mfu[DASH_PALM] = sum->palm_mfu;
+    out->mfu[DASH_TRL] = sum->trl_mfu;
+    out->mfu[DASH_ADJUSTED] = sum->adjusted_mfu;
+    out->mfu[DASH_HF] = sum->hf_mfu;
+    out->model_flop = sum->model_flop;
+}
+
+void dash_eval_step(struct dash_eval *e, const struct mp_step *step, struct dash_figures *out)
 {
     struct mp_flops flops = {.model = {0, MP_UNKNOWN}};
+    struct mp_step timed = *step;
     struct mp_mfu_sum sum;
 
     memset(out, 0, sizeof *out);
+    out->step_ns = timed.window_ns = duration_ns(e, step);
+    e->host_end_ns = step->host_end_ns;
+    e->step_before = step->step;
     if (e->has_spec)
         mp_flops_step(&flops, &e->spec.model, step);
-    if (mp_mfu_of_step(step, e->has_spec ? &flops : NULL, &e->peak, &sum)) {
-        out->mfu[DASH_OURS] = sum.mfu;
-        out->mfu[DASH_PALM] = sum.palm_mfu;
-        out->mfu[DASH_TRL] = sum.trl_mfu;
-        out->mfu[DASH_ADJUSTED] = sum.adjusted_mfu;
-        out->mfu[DASH_HF] = sum.hf_mfu;
+    if (mp_mfu_of_step(&timed, e->has_spec ? &flops : NULL, &e->peak, &sum)) {
+        take_sums(out, &sum);
         out->hfu = sum.hfu;
-        out->model_flop = sum.model_flop;
     }
     if (e->peak.flops > 0)
         out->peak_flops = (struct mp_val){e->peak.flops, MP_MEASURED};

@@ -122,22 +122,31 @@ static double or_nan(struct mp_val v)
     return v.basis == MP_UNKNOWN ? NAN : v.v;
 }
 
-static void push_history(struct dash_job *job)
+/* Of every step. */
+static void push_rates(struct dash_job *job, const struct mp_step *step)
+{
+    struct dash_ring *ring = job->ring;
+    uint64_t ns = job->figures.step_ns;
+
+    dash_ring_push(&ring[DASH_M_STEP_NS], ns ? (double)ns : NAN);
+    for (int i = 0; i < DASH_CONVENTION_COUNT; i++)
+        dash_ring_push(&ring[DASH_M_MFU + i], or_nan(job->figures.mfu[i]));
+    dash_ring_push(&ring[DASH_M_HFU], or_nan(job->figures.hfu));
+    dash_ring_push(&ring[DASH_M_USEFUL_S], per_second(step->useful, ns));
+    dash_ring_push(&ring[DASH_M_PROCESSED_S], per_second(step->processed, ns));
+    job->n_step++;
+}
+
+/* Of steps that were watched. */
+static void push_parts(struct dash_job *job)
 {
     const struct dash_step *s = &job->last;
     struct dash_ring *ring = job->ring;
 
-    dash_ring_push(&ring[DASH_M_STEP_NS], s->window_ns ? (double)s->window_ns : NAN);
-    for (int i = 0; i < DASH_CONVENTION_COUNT; i++)
-        dash_ring_push(&ring[DASH_M_MFU + i], or_nan(job->figures.mfu[i]));
-    dash_ring_push(&ring[DASH_M_HFU], or_nan(job->figures.hfu));
-    dash_ring_push(&ring[DASH_M_USEFUL_S], per_second(s->useful, s->window_ns));
-    dash_ring_push(&ring[DASH_M_PROCESSED_S], per_second(s->processed, s->window_ns));
     dash_ring_push(&ring[DASH_M_COVERAGE], coverage(s));
     dash_ring_push(&ring[DASH_M_IDLE], s->window_ns ? (double)s->idle_ns : NAN);
     for (int p = 0; p < MP_PHASE_COUNT; p++)
         dash_ring_push(&ring[DASH_M_PHASE + p], (double)dash_step_phase_ns(s, (enum mp_phase)p));
-    job->n_step++;
 }
 
 /* A step that is not for statistics is shown until there is a whole one: a run of one step has no
@@ -160,10 +169,14 @@ void dash_job_step(struct dash_job *job, const struct mp_step *step,
         return;
     }
     job->last_step_ns = now_ns;
-    keep_step(&job->last, step);
+    job->newest_step = step->step;
     job->figures = *figures;
+    push_rates(job, step);
+    if ((step->flags & MP_STEP_UNTRACED) || step->window_ns == 0)
+        return;
+    keep_step(&job->last, step);
     count_kernels(job, step->step);
-    push_history(job);
+    push_parts(job);
     dash_experts_add(&job->experts, step);
     dash_timeline_close(&job->timeline, step);
 }

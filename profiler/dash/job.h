@@ -46,6 +46,7 @@ struct dash_figures {
     struct mp_val mfu[DASH_CONVENTION_COUNT]; /* fractions */
     struct mp_val hfu;
     struct mp_val model_flop;
+    uint64_t step_ns;         /* what the others are over; 0 unknown */
     struct mp_val peak_flops; /* a second */
     char convention[240];     /* what the MFU means; "" when there is none */
     char why_not[160];        /* why there is no MFU; "" when there is one */
@@ -76,7 +77,7 @@ struct dash_fact {
 
 #define DASH_FACT_MAX 48u
 
-struct dash_step { /* what stays of a closed step; 0 in `known` before the first */
+struct dash_step { /* what stays of a step that was watched; 0 in `known` before the first */
     bool known;
     uint32_t step, flags, n_micro, launches, records, dropped, n_kernel;
     uint64_t window_ns, idle_ns, own_ns;
@@ -113,8 +114,9 @@ struct dash_job {
     char model[96];   /* class of the model; "" unknown */
     char backend[64]; /* experts implementation that really runs; "" unknown */
 
-    struct dash_step last;
+    struct dash_step last; /* the newest whose operations are known: a guest watches bursts of steps */
     struct dash_figures figures;
+    uint32_t newest_step; /* closed, watched or not */
     uint64_t n_step;    /* steps in the history */
     uint64_t n_skipped; /* partial steps and steps under another profiler */
     struct dash_ring ring[DASH_M_COUNT];

@@ -90,8 +90,8 @@ static void draw_rates(const struct dash_job *job, struct dash_rect r, struct da
 
     x = dash_putf(c, r, x + 3, 2, DASH_NORMAL, "%s with padding",
                   dash_fmt_si(a, dash_job_value(job, DASH_M_PROCESSED_S), "tok/s"));
-    if (f->model_flop.basis != MP_UNKNOWN && job->last.window_ns) {
-        struct mp_val rate = {f->model_flop.v * 1e9 / (double)job->last.window_ns,
+    if (f->model_flop.basis != MP_UNKNOWN && f->step_ns) {
+        struct mp_val rate = {f->model_flop.v * 1e9 / (double)f->step_ns,
                               f->model_flop.basis};
 
         dash_putf(c, r, x + 3, 2, DASH_NORMAL, "%s of %s", dash_fmt_si(a, rate, "FLOP/s"),
@@ -196,19 +196,22 @@ static void draw_step(const struct dash_job *job, struct dash_rect r, struct das
     const struct dash_step *s = &job->last;
     struct dash_segment segment[countof(bar_order)];
     int bar_h = r.h >= 8 ? 2 : 1;
-    char title[120], b[DASH_FMT_BYTES];
+    char title[160], newest[48] = "", b[DASH_FMT_BYTES];
 
     if (!s->known || s->window_ns == 0) {
         dash_rule(c, r, "Step");
         dash_put(c, r, 1, 1, DASH_DIM, "no complete step yet");
         return;
     }
-    snprintf(title, sizeof title, "Step %u: %s in %u micro-batch%s, %u kernels%s", s->step,
+    if (job->newest_step > s->step)
+        snprintf(newest, sizeof newest, "; now %u, not watched", job->newest_step);
+    snprintf(title, sizeof title, "Step %u: %s in %u micro-batch%s, %u kernels%s%s", s->step,
              dash_fmt_ns(b, dash_measured((double)s->window_ns)), s->n_micro,
              s->n_micro == 1 ? "" : "es", s->n_kernel,
              s->flags & MP_STEP_PARTIAL      ? ", not a whole step"
              : s->flags & MP_STEP_INCOMPLETE ? ", some records missing"
-                                             : "");
+                                             : "",
+             newest);
     dash_rule(c, r, title);
     for (size_t i = 0; i < countof(bar_order); i++)
         segment[i] =
@@ -352,7 +355,7 @@ static void draw_why(const struct dash_model *m, const struct dash_job *job, int
     if (job->why[0]) {
         dash_put_fit(c, r, x + 1, 1, r.w - x - 1, DASH_DIM, job->why);
     } else if (dash_job_is_live(job) && job->last_step_ns && since > LATE_NS &&
-               since > 3 * job->last.window_ns) {
+               since > 3 * job->figures.step_ns) {
         snprintf(text, sizeof text, "step %u runs for %s", job->running_step,
                  dash_fmt_ns(b, dash_measured((double)since)));
         dash_put_fit(c, r, x + 1, 1, r.w - x - 1, DASH_WARN, text);

@@ -135,6 +135,7 @@ static inline void fx_closed(void *arg, const struct mp_step *step)
     struct dash_figures fig = {
         .mfu = {{0.179 + 0.002 * (step->step % 7), MP_MEASURED}, {0.294, MP_MEASURED}},
         .hfu = {0.241, MP_MODELLED},
+        .step_ns = step->window_ns,
         .model_flop = {1.5e12, MP_MODELLED},
         .peak_flops = {989.4e12, MP_MEASURED},
         .convention = "causal, useful tokens, frozen-aware, dense bf16 989.4 TF, 1 x H100 SXM"};

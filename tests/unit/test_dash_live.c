@@ -129,6 +129,35 @@ static void shows_what_is_published(void **state)
     assert_string_equal(dash_job_state(job), "ended");
 }
 
+/* A guest watches bursts: of the steps between there are rates, and the parts of the last that was watched. */
+static void steps_between_bursts_have_rates(void **state)
+{
+    struct fixture *f = *state;
+    const struct dash_job *job;
+    uint32_t watched;
+    double v[8];
+
+    atomic_store(&f->shm->state, MP_GUEST_RECORDING);
+    run(f, 4);
+    f->fake.untraced = true;
+    run(f, 6);
+    look(f);
+    job = dash_model_job(&f->m, NULL);
+    watched = job->last.step;
+    assert_in_range(watched, 1, 3);
+    assert_true(job->last.window_ns > 0 && job->timeline.valid);
+    assert_in_range(job->newest_step, 8, 9);
+    assert_int_equal(dash_ring_copy(&job->ring[DASH_M_STEP_NS], v, 5), 5);
+    for (int i = 0; i < 5; i++)
+        assert_true(v[i] > 1e6 && v[i] < 1e9);
+    assert_true(dash_job_value(job, DASH_M_USEFUL_S).v > 0);
+    assert_true(job->ring[DASH_M_COVERAGE].n < job->ring[DASH_M_STEP_NS].n);
+    if (job->backend[0]) { /* with jansson */
+        assert_true(job->figures.mfu[DASH_OURS].v > 0);
+        assert_true(job->figures.hfu.v >= job->figures.mfu[DASH_OURS].v);
+    }
+}
+
 /* A pause in the looking on, longer than the ring holds: the loss is counted, the steps go on. */
 static void counts_what_lapped(void **state)
 {
@@ -188,6 +217,7 @@ int main(void)
     const struct CMUnitTest test[] = {
         cmocka_unit_test_setup_teardown(sleepers_are_not_shown, set_up, tear_down),
         cmocka_unit_test_setup_teardown(shows_what_is_published, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(steps_between_bursts_have_rates, set_up, tear_down),
         cmocka_unit_test_setup_teardown(counts_what_lapped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(scribbles_harm_nobody, set_up, tear_down),
     };

@@ -138,7 +138,7 @@ static void pause_freezes_the_display_only(void **state)
 {
     struct dash_model *m = fx_model(small);
     struct mp_step step = {.step = 77, .window_ns = 1000, .idle_ns = 1000};
-    struct dash_figures none = {.mfu = {{0, MP_UNKNOWN}}};
+    struct dash_figures none = {.mfu = {{0, MP_UNKNOWN}}, .step_ns = 1000};
     uint64_t before;
 
     (void)state;
