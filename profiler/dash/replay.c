@@ -25,7 +25,7 @@ struct dash_replay {
     uint64_t first_ns, wall_ns; /* the same moment in the profile and on the clock */
     dash_tick_fn tick;
     void *arg;
-    bool fed;
+    bool fed, at_end;
 };
 
 static uint64_t wall_now(void)
@@ -149,9 +149,13 @@ static void on_step(void *arg, const struct mp_step *step)
 {
     struct dash_replay *r = arg;
     struct dash_figures figures;
+    struct mp_step s = *step;
 
-    dash_eval_step(&r->eval, step, &figures);
-    dash_job_step(r->job, step, &figures, r->m->now_ns);
+    /* an untraced step that nothing follows ended with its process, while the GPU still worked on it */
+    if (r->at_end && s.window_ns == 0)
+        s.flags |= MP_STEP_PARTIAL;
+    dash_eval_step(&r->eval, &s, &figures);
+    dash_job_step(r->job, &s, &figures, r->m->now_ns);
 }
 
 int dash_replay_open(struct dash_replay **out, const char *path, struct dash_model *m,
@@ -305,6 +309,7 @@ int dash_replay_run(struct dash_replay *r, double speed, dash_tick_fn tick, void
     r->tick = tick;
     r->arg = arg;
     rc = rp_each_chunk(r->p, play_chunk, r, err);
+    r->at_end = r->fed;
     if (rc == 0 && r->fed)
         mp_steps_finish(r->steps);
     else if (rc == 0)

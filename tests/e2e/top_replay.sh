@@ -10,11 +10,14 @@ record() { # FILE ARGS...
     "$TOP" run -o "$file" -- "$B/fake_guest" "$@" >/dev/null 2>&1 || fail "cannot record $file"
 }
 
+# Every step watched, and a burst of 4 in 32.
 record "$WORK/a.moeprof" steps=40 layers=4 experts=16
-"$TOP" top --replay "$WORK/a.moeprof" --json >"$WORK/top.json" || fail "no JSON of a replay"
-"$TOP" report --json "$WORK/a.moeprof" >"$WORK/report.json" || fail "no report"
-python3 tests/e2e/json_schema.py profiler/cli/schema/top.schema.json "$WORK/top.json" || fail "JSON is not as its schema says"
-python3 - "$WORK" <<'PY' || fail "top and report differ"
+record "$WORK/b.moeprof" steps=60 layers=4 experts=16 burst=10/4/28
+for file in a b; do
+    "$TOP" top --replay "$WORK/$file.moeprof" --json >"$WORK/top.json" || fail "no JSON of a replay"
+    "$TOP" report --json "$WORK/$file.moeprof" >"$WORK/report.json" || fail "no report"
+    python3 tests/e2e/json_schema.py profiler/cli/schema/top.schema.json "$WORK/top.json" || fail "JSON is not as its schema says"
+    python3 - "$WORK" <<'PY' || fail "top and report differ in $file"
 import json, sys
 top = json.load(open(sys.argv[1] + "/top.json"))["jobs"][0]
 report = json.load(open(sys.argv[1] + "/report.json"))
@@ -24,6 +27,7 @@ assert mine["basis"] == other["basis"], (mine, other)
 assert abs(mine["value"] - other["value"]) < 1e-8 * other["value"], (mine, other)
 assert len(top["expert_layers"]) == len(report["layers"])
 PY
+done
 
 record "$WORK/one.moeprof" steps=1 layers=2 experts=8
 "$TOP" top --replay "$WORK/one.moeprof" --once >"$WORK/one.txt" || fail "no text of one step"
