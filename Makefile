@@ -88,6 +88,9 @@ $(B)/flops_tool: $(B)/tests/bridge/flops_tool.o $(call obj,$(core_src) report/sp
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lm -ldl -pthread
 
+$(B)/top_watch: $(call obj,tests/tools/top_watch.c $(core_src))
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -lm -ldl -pthread
+
 $(B)/top_svg: $(call obj,tests/tools/top_svg.c $(core_src) $(report_src) $(dash_src))
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lm -ldl -pthread
 
