@@ -11,6 +11,7 @@
 #include "injector/scope.h"
 #include "injector/torch_abi.h"
 #include "injector/trace.h"
+#include "profiler/core/attrib.h"
 #include "profiler/core/kname.h"
 #include "profiler/core/phase.h"
 
@@ -257,6 +258,7 @@ static void backward_ctx(struct inj_thread *t, const struct inj_node *node, stru
         t->ran_node = true;
         t->node_found = made && mp_seqlog_find(&made->log, node->seq, &t->hint, &t->node_ctx);
         t->node_select = inj_torch_is_select(node);
+        t->region = t->node_found ? t->node_ctx.ends : MP_PHASE_OTHER;
     }
     set_ctx(n, t->node_found ? t->node_ctx : unknown);
     if (t->node_select && n->phase == MP_PHASE_EXPERT) /* stack[e] of eager loops: zeros of the whole */
@@ -355,6 +357,15 @@ static void apply_hit(struct inj_thread *t, struct inj_note *n, const struct mp_
         expert_runs(t, hit->expert);
 }
 
+/* A layer that runs as one compiled region calls no module that would say which phase runs: the kernel
+ * before does, until one reads a weight. */
+static void follow_region(struct inj_thread *t, struct inj_note *n)
+{
+    if (n->phase == MP_PHASE_OTHER)
+        n->phase = (uint8_t)mp_attrib_region((enum mp_phase)t->region, (enum mp_kclass)n->kclass);
+    t->region = n->phase;
+}
+
 /* What a launch is told, before anything is made of it. */
 static void trace(struct inj_thread *t, uint32_t cbid, const struct cupti_callback *info, const struct func *f,
                   const struct args *a)
@@ -385,6 +396,7 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid, con
     const struct func *f = NULL;
     struct args a = {0};
     struct mp_hit hit;
+    bool in_region;
 
     if (n.counts) {
         read_args(kind, info->params, &a);
@@ -396,9 +408,12 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid, con
     if (inj_trace_on())
         trace(t, cbid, info, f, &a);
     locate(t, &n);
+    in_region = n.layer >= 0 && n.phase == MP_PHASE_OTHER;
     if (f && n.pass != MP_PASS_UPDATE && !(n.flags & MP_FLAG_OWN) && takes_weights(f->kclass) &&
         (a.params ? scan_params(f, a.params, n.layer, &hit) : a.extra && scan_extra(a.extra, n.layer, &hit)))
         apply_hit(t, &n, &hit);
+    if (in_region)
+        follow_region(t, &n);
     if (n.phase != MP_PHASE_EXPERT || !carries(n.kclass, n.pass))
         n.expert = -1;
     if (n.counts && !(n.flags & MP_FLAG_OWN))

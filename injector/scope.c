@@ -12,17 +12,35 @@ static _Atomic uint32_t n_micro;   /* of the running step; owner: the thread tha
 static _Atomic bool in_micro;
 static _Atomic uint64_t update_ns; /* when an optimizer last returned */
 
-/* Tells the forward log that nodes made from now on belong to the running scope. In the backward
- * proper no graph is built, so nothing is noted. */
-static void note(struct inj_thread *t)
+static void log_nodes(struct inj_thread *t, uint64_t from_seq, struct mp_ctx ctx)
 {
-    if (!inj_torch_trusted() || !inj_torch_grad_enabled())
-        return;
     if (!t->known) {
         t->torch_id = inj_torch_thread_id();
         t->known = true;
     }
-    mp_seqlog_put(&t->log, inj_torch_next_seq(), t->stack[t->depth ? t->depth - 1 : 0]);
+    mp_seqlog_put(&t->log, from_seq, ctx);
+}
+
+/* Tells the forward log that nodes made from now on belong to the running scope. In the backward
+ * proper no graph is built, so nothing is noted. */
+static void note(struct inj_thread *t)
+{
+    if (inj_torch_trusted() && inj_torch_grad_enabled())
+        log_nodes(t, inj_torch_next_seq(), t->stack[t->depth ? t->depth - 1 : 0]);
+}
+
+/* The end of a layer that ran as one region: its nodes learn in which phase it ended, where their
+ * backward begins. Also when it was entered without a graph and made one inside, as checkpoints of
+ * other makes do; one that made no node leaves the log alone. */
+static void close_region(struct inj_thread *t, struct mp_ctx left)
+{
+    left.ends = t->region;
+    t->region = MP_PHASE_OTHER;
+    if (!left.ends || left.layer < 0 || left.phase != MP_PHASE_OTHER || !inj_torch_trusted() ||
+        inj_torch_next_seq() <= t->layer_seq)
+        return;
+    log_nodes(t, t->layer_seq, left);
+    log_nodes(t, inj_torch_next_seq(), t->stack[t->depth - 1]);
 }
 
 static void enter(int depth, int layer, int phase)
@@ -35,6 +53,9 @@ static void enter(int depth, int layer, int phase)
         t->stack[i] = (struct mp_ctx){.layer = -1, .expert = -1};
     t->stack[depth] = (struct mp_ctx){.layer = (int16_t)layer, .expert = -1, .phase = (uint8_t)phase};
     t->depth = depth + 1;
+    t->region = MP_PHASE_OTHER;
+    if (depth == 1)
+        t->layer_seq = inj_torch_trusted() ? inj_torch_next_seq() : 0;
     note(t);
 }
 
@@ -62,6 +83,8 @@ void inj_scope_leave(int depth)
         parent->phase = (uint8_t)mp_attrib_after(left->phase, depth, left->layer);
         parent->expert = -1;
     }
+    if (depth == 1)
+        close_region(t, *left);
     note(t);
 }
 

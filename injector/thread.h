@@ -41,6 +41,8 @@ struct inj_thread {
     uint64_t torch_id;   /* at::RecordFunction::currentThreadId of this thread */
     uint64_t node_seq, node_tid; /* node of the last lookup, and its answer */
     struct mp_ctx node_ctx;
+    uint8_t region;      /* phase of the last kernel in a layer that runs as one region; 0 none */
+    uint64_t layer_seq;  /* next node when the running layer was entered */
     bool node_found;
     bool node_select;    /* gradient of tensor[i] */
     uint64_t hint;

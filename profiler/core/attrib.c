@@ -38,3 +38,23 @@ enum mp_phase mp_attrib_after(enum mp_phase left, int depth, int layer)
         return MP_PHASE_LOSS;
     return left;
 }
+
+enum mp_phase mp_attrib_region(enum mp_phase last, enum mp_kclass kclass)
+{
+    static const struct {
+        enum mp_kclass kclass;
+        enum mp_phase last, phase; /* last OTHER: whatever it was */
+    } row[] = {
+        {MP_KC_GROUPED, MP_PHASE_OTHER, MP_PHASE_EXPERT},
+        {MP_KC_ATTENTION, MP_PHASE_OTHER, MP_PHASE_ATTENTION},
+        {MP_KC_GEMM, MP_PHASE_NORM, MP_PHASE_ATTENTION},
+        {MP_KC_GATHER, MP_PHASE_ROUTER, MP_PHASE_DISPATCH},
+        {MP_KC_SCATTER, MP_PHASE_ROUTER, MP_PHASE_DISPATCH},
+        {MP_KC_SOFTMAX, MP_PHASE_EXPERT, MP_PHASE_ROUTER},
+    };
+
+    for (size_t i = 0; i < countof(row); i++)
+        if (row[i].kclass == kclass && (row[i].last == last || row[i].last == MP_PHASE_OTHER))
+            return row[i].phase;
+    return last;
+}

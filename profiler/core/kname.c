@@ -21,6 +21,8 @@ static const struct {
     {"flash", MP_KC_ATTENTION},
     {"sdpa", MP_KC_ATTENTION},
     {"attention", MP_KC_ATTENTION},
+    {"_combine_", MP_KC_REDUCE},
+    {"_route_", MP_KC_INDEXING},
     {"nvjet", MP_KC_GEMM},
     {"gemm", MP_KC_GEMM},
     {"Gemm", MP_KC_GEMM},
@@ -32,6 +34,8 @@ static const struct {
     {"FusedAdam", MP_KC_FOREACH},
     {"kOptimizer", MP_KC_FOREACH},
     {"lpnorm_cleanup", MP_KC_FOREACH},
+    {"index_select_sum", MP_KC_SCATTER}, /* generated: rows added up by gathering them */
+    {"index_select", MP_KC_GATHER},
     {"index_put", MP_KC_SCATTER},
     {"indexing_backward", MP_KC_SCATTER},
     {"indexFunc", MP_KC_SCATTER},

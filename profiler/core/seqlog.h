@@ -20,7 +20,7 @@ struct mp_ctx {
     int16_t layer;  /* -1 none */
     int16_t expert; /* -1 none */
     uint8_t phase;  /* enum mp_phase */
-    uint8_t pad;
+    uint8_t ends;   /* of a layer that runs as one region: phase in which its forward ended; 0 not known */
 };
 
 struct mp_seqnote {

@@ -54,6 +54,33 @@ static void test_closed(void **state)
             }
 }
 
+/* Weights aside: what follows what in a layer that runs as one region. */
+static void test_region(void **state)
+{
+    static const struct {
+        enum mp_phase last;
+        enum mp_kclass kclass;
+        enum mp_phase want;
+    } after[] = {
+        {MP_PHASE_OTHER, MP_KC_UNKNOWN, MP_PHASE_OTHER},
+        {MP_PHASE_OTHER, MP_KC_GROUPED, MP_PHASE_EXPERT},
+        {MP_PHASE_ROUTER, MP_KC_GROUPED, MP_PHASE_EXPERT},
+        {MP_PHASE_NORM, MP_KC_ATTENTION, MP_PHASE_ATTENTION},
+        {MP_PHASE_NORM, MP_KC_GEMM, MP_PHASE_ATTENTION},
+        {MP_PHASE_NORM, MP_KC_ELEMENTWISE, MP_PHASE_NORM},
+        {MP_PHASE_ATTENTION, MP_KC_SOFTMAX, MP_PHASE_ATTENTION},
+        {MP_PHASE_ROUTER, MP_KC_INDEXING, MP_PHASE_ROUTER},
+        {MP_PHASE_ROUTER, MP_KC_GATHER, MP_PHASE_DISPATCH},
+        {MP_PHASE_EXPERT, MP_KC_GATHER, MP_PHASE_EXPERT}, /* mp_attrib_phase tells those apart */
+        {MP_PHASE_EXPERT, MP_KC_SOFTMAX, MP_PHASE_ROUTER},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < countof(after); i++)
+        if (mp_attrib_region(after[i].last, after[i].kclass) != after[i].want)
+            fail_msg("row %zu", i);
+}
+
 static void test_after(void **state)
 {
     (void)state;
@@ -67,7 +94,8 @@ static void test_after(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows), cmocka_unit_test(test_closed), cmocka_unit_test(test_after)};
+        cmocka_unit_test(test_rows), cmocka_unit_test(test_closed), cmocka_unit_test(test_after),
+        cmocka_unit_test(test_region)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

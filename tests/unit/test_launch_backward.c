@@ -134,6 +134,67 @@ static void test_frozen_makes_no_node(void **state)
     expect(backward(mm_type, 5005, 1, gemm, 0), 3, 2, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
 }
 
+/* ---- a layer that runs as one compiled region ------------------------------------------------------------- */
+
+/* The forward of layer 3 in one region, node `seq`; entered with or without a graph. */
+static void region(uint64_t seq, bool graph)
+{
+    at_seq(seq);
+    inj_micro_begin();
+    inj_scope_enter(1, -1, MP_PHASE_ATTENTION); /* rotary */
+    inj_scope_leave(1);
+    mock.torch()->grad = graph;
+    inj_scope_enter(1, 3, MP_PHASE_OTHER);
+    at_seq(seq + 1); /* the region's node is made before it launches anything */
+    expect(launch(triton), 3, -1, MP_PHASE_OTHER, MP_PASS_FORWARD);
+    expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
+    expect(launch(add), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
+    expect(launch(gather), 3, -1, MP_PHASE_DISPATCH, MP_PASS_FORWARD);
+    expect(launch_word(triton, STACK), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch(triton), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_scope_leave(1);
+    mock.torch()->grad = true;
+    inj_micro_end();
+}
+
+static void region_backward(uint64_t seq)
+{
+    struct mock_node node = {.vtable = mul_type, .seq = seq, .tid = 1};
+
+    run_node(&node);
+    expect(launch(triton), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD); /* where the forward ended */
+    expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_BACKWARD);
+    expect(launch(add), 3, -1, MP_PHASE_ROUTER, MP_PASS_BACKWARD);
+    expect(launch(grouped), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    end_node();
+}
+
+static void test_region(void **state)
+{
+    (void)state;
+    region(5200, true);
+    region_backward(5200);
+    region(5300, false);
+    region_backward(5300);
+    expect(backward(mul_type, 5301, 1, add, 0), -1, -1, MP_PHASE_LOSS, MP_PASS_BACKWARD); /* after it */
+}
+
+/* A checkpoint's first forward makes no node: what its own node runs outside of the replay is not the layer's. */
+static void test_region_without_graph(void **state)
+{
+    (void)state;
+    at_seq(5400);
+    inj_micro_begin();
+    mock.torch()->grad = false;
+    inj_scope_enter(1, 3, MP_PHASE_OTHER);
+    launch_word(triton, STACK);
+    inj_scope_leave(1);
+    mock.torch()->grad = true;
+    at_seq(5401);
+    expect(backward(mul_type, 5400, 1, add, 0), -1, -1, MP_PHASE_EMBED, MP_PASS_BACKWARD);
+    inj_micro_end();
+}
+
 /* ---- the autograd thread ------------------------------------------------------------------------------ */
 
 static void *engine(void *arg)
@@ -173,6 +234,8 @@ int main(void)
         cmocka_unit_test(test_backward_special_nodes),
         cmocka_unit_test(test_recompute),
         cmocka_unit_test(test_frozen_makes_no_node),
+        cmocka_unit_test(test_region),
+        cmocka_unit_test(test_region_without_graph),
         cmocka_unit_test(test_engine_thread),
     };
 
