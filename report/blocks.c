@@ -185,7 +185,8 @@ static int floor_find(struct rp_contrast *out, const struct pairs *p, uint64_t s
 
 static void verdict_of(struct rp_contrast *c)
 {
-    double high = 1 + c->margin, low = 1 / high;
+    double high = 1 + c->margin, low = 1 / high, same = 1 + fmin(c->margin, RP_SAME_MAX);
+    bool within = c->speedup.low >= low && c->speedup.high <= high;
 
     c->verdict = RP_INCONCLUSIVE;
     if (c->n_pair < RP_MIN_PAIRS) {
@@ -197,14 +198,16 @@ static void verdict_of(struct rp_contrast *c)
         c->verdict = RP_FASTER;
     else if (c->speedup.high < low)
         c->verdict = RP_SLOWER;
-    else if (c->speedup.low >= low && c->speedup.high <= high)
+    else if (c->speedup.low >= 1 / same && c->speedup.high <= same)
         c->verdict = RP_SAME;
-    snprintf(c->why, sizeof c->why, "the 95 %% interval %s ±%.1f %% (%s)",
-             c->verdict == RP_INCONCLUSIVE ? "reaches across"
-             : c->verdict == RP_SAME       ? "lies within"
-                                           : "lies outside of",
+    snprintf(c->why, sizeof c->why, "the 95 %% interval %s ±%.1f %% (%s)%s",
+             within                          ? "lies within"
+             : c->verdict == RP_INCONCLUSIVE ? "reaches across"
+                                             : "lies outside of",
              c->margin * 100,
-             c->margin > RP_MARGIN ? "what equal arms differ by here" : "the least that counts");
+             c->margin > RP_MARGIN ? "what equal arms differ by here" : "the least that counts",
+             within && c->verdict == RP_INCONCLUSIVE ? ": too wide to say that they are equal"
+                                                     : "");
 }
 
 static int contrast(struct rp_contrast *out, const struct pairs *p, uint64_t seed)

@@ -18,6 +18,7 @@
 #define RP_AB_NAME   64
 #define RP_MIN_PAIRS 6    /* the fewest whose signs alone can reach 5 %; fewer are inconclusive */
 #define RP_MARGIN    0.01 /* differences below it interest nobody, and no clock holds them */
+#define RP_SAME_MAX  0.03 /* an interval that reaches beyond it never says "no difference" */
 
 /* ---- the order ---------------------------------------------------------------------------------- */
 

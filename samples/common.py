@@ -18,12 +18,17 @@ SHAPES = {
                         num_experts_per_tok=8, n_group=8, topk_group=4, q_lora_rank=1536, kv_lora_rank=512,
                         qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128, first_k_dense_replace=1,
                         num_hidden_layers=3, vocab_size=32768),
+    # Mixtral-8x7B: few wide experts, where a loop over them keeps the GPU busy.
+    "mixtral": dict(kind="mixtral", hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+                    intermediate_size=14336, num_local_experts=8, num_experts_per_tok=2, num_hidden_layers=2,
+                    vocab_size=32000),
     # Seconds on a CPU.
     "tiny": dict(kind="qwen3_moe", hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
                  intermediate_size=128, moe_intermediate_size=32, num_experts=8, num_experts_per_tok=2,
                  norm_topk_prob=True, decoder_sparse_step=1, num_hidden_layers=2, vocab_size=512),
 }
 LORA_LINEARS = {"qwen3_moe": ["q_proj", "k_proj", "v_proj", "o_proj"],
+                "mixtral": ["q_proj", "k_proj", "v_proj", "o_proj"],
                 "deepseek_v3": ["q_a_proj", "q_b_proj", "kv_b_proj", "o_proj"]}
 LORA_EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 

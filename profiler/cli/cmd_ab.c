@@ -36,12 +36,17 @@ static int help(void)
          "  --arms A,B           base first; default original,moeprof. original is what the job "
          "runs;\n"
          "                       eager, grouped_mm, batched_mm and all that the job has "
-         "registered.\n"
+         "registered;\n"
+         "                       padded_bmm, equal_bmm, reduce-overhead; with their packages "
+         "scattermoe,\n"
+         "                       megablocks, qwen3-moe-fused.\n"
          "                       original,original tells what equal arms differ by here\n"
          "  --blocks N           of each arm (default 10; fewer than 6 are never conclusive)\n"
-         "  --steps-per-block N  that count (default 8), behind 2 that settle; 4 more are traced "
-         "to see\n"
-         "                       where the time goes, where the guest can pause tracing\n"
+         "  --steps-per-block N  that count (default 8), behind 2 that settle\n"
+         "  --traced-steps N     behind those that count, to see where the time goes (default 4, 0 "
+         "none);\n"
+         "                       the counted ones are not traced where the guest can pause "
+         "tracing\n"
          "  --warmup N           steps before the first block (default 10)\n"
          "  --seed N             order of the blocks; random, and recorded, without it\n"
          "  -o FILE              the profile; 'moeprof report FILE' and --from show it again\n"
@@ -115,6 +120,8 @@ static int option(struct ab_run *r, int c)
         return number_parse(&r->o.n_block, "blocks", optarg, 1, 1000);
     case 's':
         return number_parse(&r->o.n_step, "steps", optarg, 1, 10000);
+    case 't':
+        return number_parse(&r->o.n_traced, "steps", optarg, 0, 1000);
     case 'w':
         return number_parse(&r->o.n_warmup, "steps", optarg, 0, 1000000);
     case 'S':
@@ -166,6 +173,7 @@ static int options(struct ab_run *r, int argc, char **argv)
     static const struct option long_option[] = {{"arms", required_argument, NULL, 'a'},
                                                 {"blocks", required_argument, NULL, 'b'},
                                                 {"steps-per-block", required_argument, NULL, 's'},
+                                                {"traced-steps", required_argument, NULL, 't'},
                                                 {"warmup", required_argument, NULL, 'w'},
                                                 {"seed", required_argument, NULL, 'S'},
                                                 {"from", required_argument, NULL, 'f'},

@@ -121,6 +121,10 @@ rm "job/$(cat pid).moeprof"
 expect 0 moeprof ab --blocks 6 --end-job --kill-after 0 -o ranks.moeprof -- bash -c "'$job' rank=1 world=2 & '$job' rank=0 world=2; wait"
 holds ranks.moeprof 'r["speedup"]["verdict"] == "faster" and len(r["blocks"]) == 12'
 
+# Without traced steps: no phases, the same verdict.
+expect 0 moeprof ab --blocks 6 --traced-steps 0 --end-job -o untraced.moeprof -- "$job"
+holds untraced.moeprof 'r["speedup"]["verdict"] == "faster" and r["method"]["traced_steps"] == 0 and r["arms"][0]["phases"] == {}'
+
 # Wrong use.
 expect 2 moeprof ab
 said "no command to run"

@@ -1,6 +1,6 @@
 /* Order, sums, verdicts. The properties that matter: equal arms are told apart in at most 1 of 20
  * experiments, whatever the noise looks like; a real difference is seen; drift favours nobody. */
-#include "report/blocks.h"
+#include "report/loss.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -88,6 +88,8 @@ struct noise {
     double wander; /* of an AR(1) with coefficient 0.95, a step */
     double drift;  /* over the whole run */
     double spike;  /* probability of a step that takes three times as long */
+    double shift;  /* a clock that falls by that after the first third, fraction */
+    int every; /* so many steps apart one takes half as long again: logging, a data loader that refills */
 };
 
 static double normal(struct rp_pcg *g)
@@ -116,6 +118,8 @@ static struct rp_contrast experiment(const struct noise *noise, double ratio, un
 
             ar = 0.95 * ar + noise->wander * normal(&g);
             t *= rp_pcg_next(&g) < noise->spike * 4294967296.0 ? 3 : 1;
+            t *= at > 1.0 / 3 ? 1 + noise->shift : 1;
+            t *= noise->every && (i * 8 + (size_t)k) % (size_t)noise->every == 0 ? 1.5 : 1;
             block[i].seconds += slot[i].arm ? t / ratio : t;
             block[i].work += 4096;
         }
@@ -129,7 +133,9 @@ static struct rp_contrast experiment(const struct noise *noise, double ratio, un
 static const struct noise quiet = {.sd = 0.002}, rough = {.sd = 0.03},
                           wandering = {.sd = 0.005, .wander = 0.01},
                           drifting = {.sd = 0.005, .drift = 0.2},
-                          spiky = {.sd = 0.01, .spike = 0.03};
+                          spiky = {.sd = 0.01, .spike = 0.03},
+                          throttling = {.sd = 0.004, .wander = 0.002, .shift = 0.06},
+                          logging = {.sd = 0.004, .wander = 0.002, .every = 25};
 
 static bool is_told_apart(const struct noise *noise, unsigned n_block, uint64_t seed)
 {
@@ -138,19 +144,25 @@ static bool is_told_apart(const struct noise *noise, unsigned n_block, uint64_t 
     return v == RP_FASTER || v == RP_SLOWER;
 }
 
+/* 1400 A/A runs over what disturbs a training: of no kind more than 5 % may tell equal arms apart. */
 static void equal_arms(void **state)
 {
-    static const struct noise *const kind[] = {&quiet, &rough, &wandering, &drifting, &spiky};
+    static const struct noise *const kind[] = {&quiet, &rough,      &wandering, &drifting,
+                                               &spiky, &throttling, &logging};
+    enum { RUNS = 200 };
+    int all = 0;
 
     (void)state;
     for (size_t k = 0; k < countof(kind); k++) {
         int wrong = 0;
 
-        for (uint64_t seed = 0; seed < 20; seed++)
-            wrong += is_told_apart(kind[k], BLOCKS, 1000 * k + seed);
-        if (wrong > 1)
-            fail_msg("noise %zu: %d of 20 A/A runs tell equal arms apart", k, wrong);
+        for (uint64_t seed = 0; seed < RUNS; seed++)
+            wrong += is_told_apart(kind[k], BLOCKS, RUNS * k + seed);
+        if (wrong > RUNS / 20)
+            fail_msg("noise %zu: %d of %d A/A runs tell equal arms apart", k, wrong, RUNS);
+        all += wrong;
     }
+    print_message("%d of %d A/A runs tell equal arms apart\n", all, (int)countof(kind) * RUNS);
 }
 
 /* The shortest runs that may be conclusive, many of them. */
@@ -206,6 +218,60 @@ static void detectable_is_detected(void **state)
             experiment(&rough, 1 + d, BLOCKS, 700 + (uint64_t)seed).speedup.low > 1 + said.margin;
     }
     assert_true(seen >= n * 65 / 100 && seen <= n * 95 / 100);
+}
+
+/* Equal arms in noise that hides a tenth are not called equal. */
+static void no_difference_means_something(void **state)
+{
+    static const struct noise wild = {.sd = 0.5};
+
+    (void)state;
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        struct rp_contrast c = experiment(&wild, 1, BLOCKS, 900 + seed);
+
+        if (c.verdict == RP_SAME)
+            assert_true(c.speedup.low > 1 / (1 + RP_SAME_MAX) && c.speedup.high < 1 + RP_SAME_MAX);
+        if (c.speedup.low > 1 / (1 + c.margin) && c.speedup.high < 1 + c.margin &&
+            c.verdict == RP_INCONCLUSIVE)
+            assert_non_null(strstr(c.why, "too wide to say"));
+    }
+}
+
+/* A loss under the other arm that is the same, or off, while the training goes on and batches differ. */
+static struct rp_loss losses(double shift, uint64_t seed)
+{
+    struct rp_plan_slot slot[2 * 2 * BLOCKS];
+    struct rp_ab_block block[2 * BLOCKS];
+    struct rp_loss l;
+    struct rp_pcg g;
+
+    rp_plan_make(slot, 2, BLOCKS, seed);
+    rp_pcg_seed(&g, seed, 98);
+    for (size_t i = 0; i < 2 * BLOCKS; i++) {
+        block[i] = (struct rp_ab_block){.arm = slot[i].arm, .pair = slot[i].pair};
+        block[i].loss = 3 - 0.01 * (double)i + 0.004 * normal(&g) + (slot[i].arm ? shift : 0);
+    }
+    assert_int_equal(rp_loss_compare(&l, block, 2 * BLOCKS, 1, seed), MP_OK);
+    assert_true(l.is_known && l.n_pair == BLOCKS && l.floor.basis == MP_MEASURED);
+    return l;
+}
+
+static void loss_parity(void **state)
+{
+    struct rp_ab_block none[2] = {{.arm = 0, .loss = NAN}, {.arm = 1, .loss = 2}};
+    struct rp_loss l;
+    int wrong = 0, seen = 0;
+
+    (void)state;
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        wrong += losses(0, seed).status == RP_LOSS_DIFFERS;
+        l = losses(0.03, 1000 + seed);
+        seen += l.status == RP_LOSS_DIFFERS && fabs(l.difference.value - 0.03) < 0.01;
+    }
+    assert_true(wrong <= 10);
+    assert_true(seen >= 190);
+    assert_int_equal(rp_loss_compare(&l, none, 2, 1, 0), MP_OK);
+    assert_true(l.status == RP_LOSS_UNKNOWN && !l.is_known && l.n_pair == 0);
 }
 
 static void few_pairs(void **state)
@@ -267,6 +333,7 @@ int main(void)
         cmocka_unit_test(equal_arms),       cmocka_unit_test(equal_arms_few_blocks),
         cmocka_unit_test(real_differences), cmocka_unit_test(detectable_is_detected),
         cmocka_unit_test(few_pairs),        cmocka_unit_test(steadiness),
+        cmocka_unit_test(loss_parity),      cmocka_unit_test(no_difference_means_something),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
