@@ -30,6 +30,7 @@
 static pthread_t thread;
 static _Atomic bool wake, stop; /* set by other threads, which then kick the wait */
 static bool started;
+static bool watched; /* CUPTI records; without it there are still steps, tokens, routing and MFU */
 
 /* ---- GPU facts --------------------------------------------------------------------------------- */
 
@@ -74,18 +75,22 @@ static void gpu_facts(struct mp_shm *shm)
 
 /* ---- recording ---------------------------------------------------------------------------------- */
 
+/* False: no GPU. One whose CUPTI is another tool's, or refuses, still trains. */
 static bool start_cuda(struct mp_shm *shm)
 {
     struct mp_err err = {0};
 
-    if (inj_tracer_start(&err)) {
+    watched = inj_tracer_start(&err) == MP_OK;
+    if (watched) {
+        inj_feature_on(MP_FEATURE_CUPTI);
+        inj_feature_on(MP_FEATURE_LAUNCH);
+    } else {
         inj_feature_off(MP_FEATURE_CUPTI, "%s", err.msg);
-        return false;
+        if (inj_cuda_find())
+            return false;
     }
     cuda.ctx_set_current(inj_py_context());
     gpu_facts(shm);
-    inj_feature_on(MP_FEATURE_CUPTI);
-    inj_feature_on(MP_FEATURE_LAUNCH);
     return true;
 }
 
@@ -123,7 +128,8 @@ static bool start(void)
     }
     if (inj_trace_on() && inj_trace_open(inj.opts.trace, cupti.version, &err))
         inj_log(2, "%s", err.msg);
-    inj_sample_start();
+    if (watched || inj.opts.no_cuda)
+        inj_sample_start();
     inj_join_mark_steps(shm, step, atomic_load(&inj.step), MP_STEP_PARTIAL);
     atomic_store(&shm->state, MP_GUEST_RECORDING);
     return true;
@@ -207,17 +213,17 @@ static void flush_if_quiet(bool last)
 
 static void one_round(struct mp_shm *shm, bool last)
 {
-    if (!inj.opts.no_cuda) {
+    if (watched) {
         follow_other_profiler(shm);
         flush_if_quiet(last);
     }
     inj_join_launches(shm);
     if (inj_trace_on())
         inj_trace_round();
-    if (!inj.opts.no_cuda)
+    if (watched)
         inj_activity_drain(inj_join_activity, shm);
     inj_join_steps(shm, inj_now_ns(), last);
-    if (!inj.opts.no_cuda)
+    if (watched)
         inj_sample_round(inj_join_quiet());
     mp_shm_flush(shm);
     if (inj_trace_on())

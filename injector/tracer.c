@@ -150,7 +150,7 @@ static int subscribe(struct mp_err *err)
         subscriber = NULL;
         holder(name, sizeof name);
         if (!subscriber)
-            return mp_fail(err, MP_EBUSY, "CUPTI is held by '%s': end it, or run without moeprof", name);
+            return mp_fail(err, MP_EBUSY, "CUPTI is held by '%s': no times of the GPU; end it to have them", name);
     } else if (rc != CUPTI_OK) {
         return mp_fail(err, MP_ENOTSUP, "CUPTI refuses a subscriber: %s (%d)", inj_cupti_text(rc), rc);
     }

@@ -121,13 +121,15 @@ static void record_end(struct cli_follow *f, struct guest *g, const char *end)
 
 static void record_begin(struct cli_follow *f, struct guest *g)
 {
-    char path[4096];
+    char path[4096], why[sizeof ((struct mp_feature_row *)0)->why];
     struct mp_err err;
 
     file_name(f, path, sizeof path, g->reader.shm);
     g->stage = RECORDED;
     if (rp_recorder_new(&g->rec, &g->reader, path, &err) == MP_OK) {
         cli_say("recording process %d into '%s'", g->pid, path);
+        if (mp_reader_feature(&g->reader, MP_FEATURE_CUPTI, why, sizeof why) == MP_FEATURE_FAILED)
+            cli_say("%s", why);
         rp_link_put(f->dir, g->pid, path);
         return;
     }

@@ -122,10 +122,12 @@ static void take_log(struct source *s)
 /* Why a job is not recording: the first feature that failed, else the last warning. */
 static void take_why(struct dash_job *job)
 {
+    bool unwatched = job->feature[MP_FEATURE_CUPTI].state == MP_FEATURE_FAILED;
+
     job->why[0] = 0;
-    if (job->state == MP_GUEST_RECORDING || job->state == MP_GUEST_ENDED)
+    if ((job->state == MP_GUEST_RECORDING && !unwatched) || job->state == MP_GUEST_ENDED)
         return;
-    for (int i = 0; i < MP_FEATURE_COUNT && job->state == MP_GUEST_OFF; i++)
+    for (int i = 0; i < MP_FEATURE_COUNT && (job->state == MP_GUEST_OFF || unwatched); i++)
         if (job->feature[i].state == MP_FEATURE_FAILED) {
             snprintf(job->why, sizeof job->why, "%s", job->feature[i].why);
             return;

@@ -28,11 +28,13 @@ has '^state 4 '
 has 'launches 1025 records 1035 dropped 0 lost 0 unmatched 0'
 [ "$(grep -c '^step .* launches 205 records 205 ' cells.out)" = 5 ] || fail "five whole steps"
 
-# CUPTI is another tool's: its name, and the training goes on.
-start steps=3 held="Nsight Systems"
+# CUPTI is another tool's: its name, and steps, tokens and routing are recorded all the same.
+start steps=6 held="Nsight Systems" pause=50
 ended 0
-has "feature 0 state 2 CUPTI is held by 'Nsight Systems': end it, or run without moeprof"
-has '^state 3 '
+has "feature 0 state 2 CUPTI is held by 'Nsight Systems': no times of the GPU; end it to have them"
+has '^state 4 '
+has '^step 3 flags 8 launches 0 records 0 '
+! grep -q '^step 3 flags [^8]' cells.out || fail "an unwatched step with times"
 # No driver, no CUPTI.
 start steps=3 cuda=0
 ended 0
