@@ -7,9 +7,11 @@
 #include <string.h>
 
 #include "profiler/cli/ab_arms.h"
+#include "profiler/cli/ab_plan.h"
 #include "profiler/cli/cmd.h"
 
-#define LEAD 2 /* steps between asking for the first block and its begin */
+#define LEAD 2  /* steps between asking for the first block and its begin */
+#define BUSY 64 /* steps in which a graph may be captured */
 
 /* What an answer is about. */
 enum purpose {
@@ -24,6 +26,11 @@ enum purpose {
     MEMORY,
     RESTORE
 };
+
+static uint32_t later(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
 
 static void ask(struct ab_drive *d, uint16_t kind, const char *name, uint32_t step, uint32_t flags,
                 int purpose, int about)
@@ -51,35 +58,23 @@ static void finish(struct ab_drive *d, const char *why)
 
 static void block_ask(struct ab_drive *d, size_t i, uint32_t step)
 {
+    d->n_asked = i + 1;
     if (d->caps & MP_WIRE_CAN_TRACE)
         ask(d, MP_WIRE_TRACE, "off", step, 0, TRACE_OFF, (int)i);
     ask(d, MP_WIRE_SWAP, d->record.arm[d->slot[i].arm].name, step, 0, SWAP, (int)i);
 }
 
-/* The arms that are left, in a plan of their own: slots speak of the numbers of the record. */
 static void blocks_begin(struct ab_drive *d)
 {
-    unsigned left[RP_AB_ARMS], n = 0;
-
-    for (unsigned i = 0; i < d->record.n_arm; i++)
-        if (d->record.arm[i].status == RP_ARM_MEASURED)
-            left[n++] = i;
-    if (n < 2 || left[0] != 0) {
-        finish(d, left[0] != 0 || n == 0 ? "the base cannot be measured"
-                                         : "no arm is left to compare with");
+    d->slot = ab_plan_make(&d->n_slot, &d->record, d->o->n_block);
+    if (!d->slot || d->n_slot == 0) {
+        finish(d, !d->slot                                     ? "no memory for the order of blocks"
+                  : d->record.arm[0].status != RP_ARM_MEASURED ? "the base cannot be measured"
+                                                               : "no arm is left to compare with");
         return;
     }
-    d->n_slot = rp_plan_size(n, d->o->n_block);
-    d->slot = calloc(d->n_slot, sizeof *d->slot);
-    if (!d->slot) {
-        finish(d, "no memory for the order of blocks");
-        return;
-    }
-    rp_plan_make(d->slot, n, d->o->n_block, d->record.seed);
-    for (size_t i = 0; i < d->n_slot; i++)
-        d->slot[i].arm = left[d->slot[i].arm];
     d->stage = AB_RUN;
-    block_ask(d, 0, d->step + LEAD > d->o->n_warmup ? d->step + LEAD : d->o->n_warmup);
+    block_ask(d, 0, later(d->step + LEAD, d->o->n_warmup));
 }
 
 /* One arm after the other; what the job itself runs needs no check. */
@@ -102,6 +97,10 @@ static void on_checked(struct ab_drive *d, const struct ab_answer *a)
 {
     unsigned i = (unsigned)a->about;
 
+    if (a->code == MP_EBUSY && d->n_busy++ < BUSY) {
+        ask(d, MP_WIRE_CHECK, d->record.arm[i].name, a->step + 1, 0, CHECK, (int)i);
+        return;
+    }
     if (a->code)
         ab_arm_say(&d->record, i,
                    a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REFUSED,
@@ -137,32 +136,33 @@ static struct rp_ab_block *last_block(struct ab_drive *d)
     return d->record.n_block ? &d->record.block[d->record.n_block - 1] : NULL;
 }
 
-static uint32_t later(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
-}
-
 /* The block that ran until now ends where the next one begins. */
 static void block_end(struct ab_drive *d, uint32_t step)
 {
     struct rp_ab_block *b = last_block(d);
 
-    if (b && step > later(b->last_step, b->traced_to > b->traced_from ? b->traced_to : 0))
+    if (b && d->record.arm[b->arm].status == RP_ARM_MEASURED &&
+        step > later(b->last_step, b->traced_to > b->traced_from ? b->traced_to : 0))
         b->is_cut = false;
 }
 
-/* What follows the block whose own steps end before `next`. */
-static void block_next(struct ab_drive *d, size_t i, uint32_t next)
+static void next_ask(struct ab_drive *d, uint32_t step)
 {
-    if (d->caps & MP_WIRE_CAN_MEMORY)
-        ask(d, MP_WIRE_MEMORY, "", next, 0, MEMORY, (int)i);
-    if (i + 1 < d->n_slot) {
-        block_ask(d, i + 1, next);
+    if (d->n_begun < d->n_slot) {
+        block_ask(d, d->n_begun, step);
         return;
     }
-    ask(d, MP_WIRE_SWAP, "original", next, 0, RESTORE, 0);
+    ask(d, MP_WIRE_SWAP, "original", step, 0, RESTORE, 0);
     if (d->caps & MP_WIRE_CAN_TRACE)
-        ask(d, MP_WIRE_TRACE, "auto", next, 0, TRACE_AUTO, 0);
+        ask(d, MP_WIRE_TRACE, "auto", step, 0, TRACE_AUTO, 0);
+}
+
+/* What follows the newest block, whose own steps end before `next`. */
+static void block_next(struct ab_drive *d, uint32_t next)
+{
+    if (d->caps & MP_WIRE_CAN_MEMORY)
+        ask(d, MP_WIRE_MEMORY, "", next, 0, MEMORY, (int)d->n_begun - 1);
+    next_ask(d, next);
 }
 
 static void block_begin(struct ab_drive *d, size_t i, uint32_t step)
@@ -187,25 +187,44 @@ static void block_begin(struct ab_drive *d, size_t i, uint32_t step)
     if (d->record.n_traced)
         ask(d, MP_WIRE_TRACE, "on", b.last_step + 1, 0, TRACE_ON, (int)i);
     else
-        block_next(d, i, b.last_step + 1);
+        block_next(d, b.last_step + 1);
 }
 
-/* An arm that passed the check and does not run all the same ends the measurement: the order is broken. */
+/* Without this arm from now on; false when nothing is left to measure, and it ends. */
+static bool go_on_without(struct ab_drive *d, unsigned arm, const char *why)
+{
+    d->n_slot = ab_plan_drop(d->slot, d->n_slot, d->n_begun, arm);
+    if (d->n_begun < d->n_slot)
+        return true;
+    finish(d, why);
+    return false;
+}
+
+/* An arm that passed the check and does not run all the same. */
 static void on_swapped(struct ab_drive *d, const struct ab_answer *a)
 {
     unsigned arm = d->slot[a->about].arm;
     char why[160];
 
+    if (a->code == MP_EBUSY && d->n_busy++ < BUSY) {
+        block_ask(d, (size_t)a->about, a->step + 1);
+        return;
+    }
     block_end(d, a->step);
     if (a->code == 0) {
         block_begin(d, (size_t)a->about, a->step);
         return;
     }
-    ab_arm_say(&d->record, arm, a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REVERTED,
-               *a->text ? a->text : mp_strcode(a->code));
-    snprintf(why, sizeof why, "'%.60s' could not be swapped in for block %d",
-             d->record.arm[arm].name, a->about + 1);
-    finish(d, why);
+    if (a->code != MP_EGONE)
+        ab_arm_say(&d->record, arm,
+                   a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REVERTED,
+                   *a->text ? a->text : mp_strcode(a->code));
+    snprintf(why, sizeof why, "'%.60s' could not be swapped in for block %d: %.40s",
+             d->record.arm[arm].name, a->about + 1, *a->text ? a->text : mp_strcode(a->code));
+    if (a->code == MP_EGONE)
+        finish(d, why);
+    else if (go_on_without(d, arm, why))
+        next_ask(d, a->step + 1);
 }
 
 static void on_memory(struct ab_drive *d, const struct ab_answer *a)
@@ -242,7 +261,7 @@ static void on_traced(struct ab_drive *d, const struct ab_answer *a)
         b->traced_from = 1;
         b->traced_to = 0;
     }
-    block_next(d, (size_t)a->about, later(b->last_step, b->traced_to) + 1);
+    block_next(d, later(b->last_step, b->traced_to) + 1);
 }
 
 static void on_restored(struct ab_drive *d, const struct ab_answer *a)
@@ -303,10 +322,17 @@ static void on_reverted(struct ab_drive *d, const struct mp_msg *msg)
 
     if (d->stage != AB_RUN || !b)
         return;
-    ab_arm_say(&d->record, b->arm, RP_ARM_REVERTED, msg->text);
     snprintf(why, sizeof why, "'%.60s' was reverted at step %u", d->record.arm[b->arm].name,
              msg->step);
-    finish(d, why);
+    if (msg->code == MP_EGONE) { /* no fault of the arm */
+        finish(d, msg->text);
+        return;
+    }
+    ab_arm_say(&d->record, b->arm, RP_ARM_REVERTED, msg->text);
+    if (d->n_asked > d->n_begun) /* the next switch is on its way, perhaps to this very arm */
+        finish(d, why);
+    else
+        go_on_without(d, b->arm, why);
 }
 
 /* Notices come to everybody: an arm that is not the next in our order is somebody else's doing. */
@@ -458,23 +484,4 @@ void ab_drive_free(struct ab_drive *d)
     rp_ab_record_release(&d->record);
     free(d->slot);
     d->slot = NULL;
-}
-
-void ab_drive_line(const struct ab_drive *d, char *out, size_t n)
-{
-    static const char *const word[] = {[AB_WAIT] = "waiting for the training",
-                                       [AB_GREET] = "greeting",
-                                       [AB_LOOK] = "looking at the arms",
-                                       [AB_CHECK] = "checking",
-                                       [AB_RUN] = "waiting for the first block",
-                                       [AB_RESTORE] = "restoring the job",
-                                       [AB_DONE] = "done"};
-
-    if (d->stage == AB_RUN && d->n_begun)
-        snprintf(out, n, "block %zu of %zu (%.40s)", d->n_begun, d->n_slot,
-                 d->record.arm[d->slot[d->n_begun - 1].arm].name);
-    else if (d->stage == AB_CHECK)
-        snprintf(out, n, "checking '%.40s'", d->record.arm[d->checked - 1].name);
-    else
-        snprintf(out, n, "%s", word[d->stage]);
 }

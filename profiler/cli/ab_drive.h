@@ -29,6 +29,8 @@ struct ab_drive {
     struct rp_ab_record record; /* the caller's after AB_DONE */
     struct rp_plan_slot *slot;  /* (n_slot), of the arms that are left */
     size_t n_slot, n_begun;     /* blocks switched to */
+    size_t n_asked;             /* blocks asked for */
+    unsigned n_busy;            /* answers that a graph is being captured */
     unsigned checked;           /* arms looked at by CHECK */
     uint32_t caps, step;        /* MP_WIRE_CAN_*, newest step heard of */
     uint32_t untraced_from;     /* since when tracing is off */
@@ -47,8 +49,5 @@ bool ab_drive_tick(struct ab_drive *d, struct cli_follow *f);
 /* The job is gone, or somebody pressed Ctrl-C: closes the record as it is. */
 void ab_drive_stop(struct ab_drive *d, const char *why);
 void ab_drive_free(struct ab_drive *d);
-
-/* "block 5 of 20 (moeprof)", "checking 'moeprof'". */
-void ab_drive_line(const struct ab_drive *d, char *out, size_t n);
 
 #endif

@@ -249,12 +249,32 @@ static int wake_fd(void *arg)
     return l->n ? l->sock[0].fd : -1;
 }
 
+/* "block 5 of 20 (moeprof)", "checking 'moeprof'". */
+static void stage_line(const struct ab_drive *d, char *out, size_t n)
+{
+    static const char *const word[] = {[AB_WAIT] = "waiting for the training",
+                                       [AB_GREET] = "greeting",
+                                       [AB_LOOK] = "looking at the arms",
+                                       [AB_CHECK] = "checking",
+                                       [AB_RUN] = "waiting for the first block",
+                                       [AB_RESTORE] = "restoring the job",
+                                       [AB_DONE] = "done"};
+
+    if (d->stage == AB_RUN && d->n_begun)
+        snprintf(out, n, "block %zu of %zu (%.40s)", d->n_begun, d->n_slot,
+                 d->record.arm[d->slot[d->n_begun - 1].arm].name);
+    else if (d->stage == AB_CHECK)
+        snprintf(out, n, "checking '%.40s'", d->record.arm[d->checked - 1].name);
+    else
+        snprintf(out, n, "%s", word[d->stage]);
+}
+
 static void prefix(void *arg, char *line, size_t n)
 {
     const struct ab_run *r = arg;
     char stage[96], whole[400];
 
-    ab_drive_line(&r->drive, stage, sizeof stage);
+    stage_line(&r->drive, stage, sizeof stage);
     snprintf(whole, sizeof whole, "%s | %s", stage, line);
     snprintf(line, n, "%s", whole);
 }

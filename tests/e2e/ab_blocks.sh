@@ -88,6 +88,14 @@ holds foreign.moeprof '"another tool swapped in" in r["method"]["ended_early"]'
 expect 0 moeprof ab --blocks 20 --end-job -o other.moeprof -- "$job" other-model=100
 holds other.moeprof '"another model trains" in r["method"]["ended_early"]'
 
+# One of three is reverted: the others are measured to the end. A graph under capture is waited for.
+expect 4 moeprof ab --arms original,moeprof,grouped_mm --blocks 6 --seed 5 --end-job -o two.moeprof -- "$job" revert=60
+holds two.moeprof '[a["status"] for a in r["arms"]] == ["measured", "reverted", "measured"]'
+holds two.moeprof 'r["arms"][2]["speedup"]["pairs"] == 6 and r["arms"][2]["speedup"]["verdict"] == "no difference" and r["method"]["ended_early"] is None'
+holds two.moeprof 'sum(b["is_cut"] for b in r["blocks"]) == 1'
+expect 0 moeprof ab --blocks 6 --end-job -o busy.moeprof -- "$job" busy=5
+holds busy.moeprof 'r["speedup"]["verdict"] == "faster" and len(r["blocks"]) == 12 and r["method"]["ended_early"] is None'
+
 # The job ends first: what there is is told, and is never conclusive.
 expect 0 moeprof ab -o short.moeprof -- "$job" end=100
 holds short.moeprof 'r["speedup"]["verdict"] == "inconclusive" and "the job ended in block" in r["method"]["ended_early"]'

@@ -6,7 +6,7 @@
  *                [parity-fail] [revert=STEP] [late=N: answers N steps late] [noise=PERCENT]
  *                [end=STEP: exits there] [rank=R world=W] [deaf: no socket] [pace=US: real time a step]
  *                [foreign=STEP: another tool swaps there] [other-model=STEP: another model trains from there on]
- *                [loss-gap=D: the loss under moeprof is D higher] [no-loss]
+ *                [loss-gap=D: the loss under moeprof is D higher] [no-loss] [busy=N: so often a graph is captured]
  */
 #include <math.h>
 #include <signal.h>
@@ -29,6 +29,7 @@ struct job {
     uint8_t in[4 * MP_WIRE_MAX];
     struct mp_msg queue[QUEUE];
     bool swapped, checked, leased, metered, foreign_said, is_other;
+    int n_busy;
     enum tracing tracing;
     int argc;
     char **argv;
@@ -162,6 +163,11 @@ static void swap(struct job *j, const struct mp_msg *ask)
 
     if (!on && strcmp(ask->name, "original") != 0 && strcmp(ask->name, "grouped_mm") != 0) {
         done(j, ask, MP_EINVAL, "no such arm");
+        return;
+    }
+    if (j->n_busy < (int)number(j, "busy", 0)) {
+        j->n_busy++;
+        done(j, ask, MP_EBUSY, "a CUDA graph is being captured");
         return;
     }
     if (on && !j->checked && check(j, ask)) {
