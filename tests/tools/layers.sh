@@ -25,7 +25,7 @@ home() { # header, files that may include it (regex)
     [ -z "$out" ] || complain "<$1> belongs to $2, not: $out"
 }
 home 'cupti' 'tests/unit/test_cupti_abi\.c|tests/mock/'
-home 'cuda' 'kernels/|tests/gpu/'
+home 'cuda' 'kernels/|tests/(gpu|emu)/'
 home 'Python\.h' 'none'
 home 'ncurses\.h' 'profiler/dash/term\.c'
 home 'curl/' 'report/push\.c'
