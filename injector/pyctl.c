@@ -8,6 +8,7 @@
 #include "swap_call_py.h"
 #include "swap_control_py.h"
 #include "swap_layers_py.h"
+#include "swap_lora_list_py.h"
 #include "swap_lora_py.h"
 #include "swap_meter_py.h"
 #include "swap_parity_py.h"
@@ -149,7 +150,7 @@ static PyObject *status(PyObject *self, PyObject *const *args, ssize_t n)
  * never in a job that is not asked. */
 static PyObject *swap_source(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    static const char *const part[] = {swap_py,        swap_call_py, swap_layers_py, swap_lora_py,
+    static const char *const part[] = {swap_py,        swap_call_py, swap_layers_py, swap_lora_py,   swap_lora_list_py,
                                        swap_parity_py, swap_arms_py, swap_meter_py,  swap_control_py};
     size_t i = n ? (size_t)py.ulong_as(args[0]) : 0;
 

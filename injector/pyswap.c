@@ -81,12 +81,36 @@ static void read_rows(struct inj_plan *p, PyObject *t)
     p->flags = (uint32_t)py.long_as(py.tuple_get(t, 4));
 }
 
-/* plan(problem, rows, dweight_dtype, (gate, up, down), (dgate, dup, ddown), (bias of gate, up, down)) -> capsule.
+/* (dtype, up_rank, down_rank, apart, up_scale, down_scale, 6 matrices, 6 of their gradients), or None */
+static void read_lora(struct inj_plan *p, PyObject *t)
+{
+    struct mk_matrix *in[] = {&p->lora.gate_a, &p->lora.up_a, &p->lora.gate_b, &p->lora.up_b, &p->lora.down_a, &p->lora.down_b};
+    struct mk_matrix *out[] = {&p->dlora.gate_a, &p->dlora.up_a, &p->dlora.gate_b, &p->dlora.up_b, &p->dlora.down_a, &p->dlora.down_b};
+
+    p->has_lora = t != py.none;
+    if (!p->has_lora)
+        return;
+    p->lora.size = sizeof p->lora;
+    p->lora.dtype = (uint32_t)py.long_as(py.tuple_get(t, 0));
+    p->lora.up_rank = (int32_t)py.long_as(py.tuple_get(t, 1));
+    p->lora.down_rank = (int32_t)py.long_as(py.tuple_get(t, 2));
+    p->lora.apart = (uint32_t)py.long_as(py.tuple_get(t, 3));
+    p->lora.up_scale = (float)py.float_as(py.tuple_get(t, 4));
+    p->lora.down_scale = (float)py.float_as(py.tuple_get(t, 5));
+    p->dlora.size = sizeof p->dlora;
+    p->dlora.dtype = p->dweight_dtype;
+    for (ssize_t i = 0; i < (ssize_t)countof(in); i++) {
+        read_matrix(in[i], py.tuple_get(py.tuple_get(t, 6), i));
+        read_matrix(out[i], py.tuple_get(py.tuple_get(t, 7), i));
+    }
+}
+
+/* plan(problem, rows, dweight_dtype, (gate, up, down), (dgate, dup, ddown), (bias of gate, up, down), lora) -> capsule.
  * Rows are (T, strides of x, index and score, flags), a matrix (stride_expert, stride_row, stride_col[, offsets, span]),
  * a bias (stride_expert, stride). */
 static PyObject *plan(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    struct inj_plan *p = n == 6 ? calloc(1, sizeof *p) : NULL;
+    struct inj_plan *p = n == 7 ? calloc(1, sizeof *p) : NULL;
     PyObject *capsule;
 
     (void)self;
@@ -104,6 +128,7 @@ static PyObject *plan(PyObject *self, PyObject *const *args, ssize_t n)
     read_vector(&p->problem.gate_bias, py.tuple_get(args[5], 0));
     read_vector(&p->problem.up_bias, py.tuple_get(args[5], 1));
     read_vector(&p->problem.down_bias, py.tuple_get(args[5], 2));
+    read_lora(p, args[6]);
     p->dgate_bias = p->problem.gate_bias;
     p->dup_bias = p->problem.up_bias;
     p->ddown_bias = p->problem.down_bias;
@@ -137,7 +162,7 @@ static PyObject *sizes(PyObject *self, PyObject *const *args, ssize_t n)
 
 /* ---- calls ------------------------------------------------------------------------------------ */
 
-enum { CALL_ARGS = 8, WEIGHT_ARGS = 6 };
+enum { CALL_ARGS = 8, WEIGHT_ARGS = 6, LORA_ARGS = 6 };
 
 /* (x, index, score, saved, its bytes, workspace, its bytes, stream) */
 static void read_call(struct inj_call *c, PyObject *const *arg)
@@ -162,10 +187,29 @@ static void read_weights(struct inj_weights *w, PyObject *const *arg)
     w->down_bias = pointer(arg[5]);
 }
 
-/* forward(plan, flags, call.., out, 6 weights) -> code */
+static void read_adapters(struct inj_lora *l, PyObject *const *arg)
+{
+    l->gate_a = pointer(arg[0]);
+    l->up_a = pointer(arg[1]);
+    l->gate_b = pointer(arg[2]);
+    l->up_b = pointer(arg[3]);
+    l->down_a = pointer(arg[4]);
+    l->down_b = pointer(arg[5]);
+}
+
+/* The plan, when there are as many arguments as it asks for: n_pointer times what a layer's weights take, and others. */
+static const struct inj_plan *plan_for(PyObject *const *args, ssize_t n, ssize_t n_other, ssize_t n_pointer)
+{
+    const struct inj_plan *p = n > n_other ? py.capsule_get(args[0], plan_tag) : NULL;
+
+    return p && n == n_other + n_pointer * (WEIGHT_ARGS + (p->has_lora ? LORA_ARGS : 0)) ? p : NULL;
+}
+
+/* forward(plan, flags, call.., out, 6 weights[, 6 of adapters]) -> code */
 static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    const struct inj_plan *p = n == 2 + CALL_ARGS + 1 + WEIGHT_ARGS ? py.capsule_get(args[0], plan_tag) : NULL;
+    const struct inj_plan *p = plan_for(args, n, 2 + CALL_ARGS + 1, 1);
+    PyObject *const *weights = args + 2 + CALL_ARGS + 1;
     struct inj_call c;
 
     (void)self;
@@ -173,15 +217,17 @@ static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
         return py.long_from(MK_EVERSION);
     c.flags = (uint32_t)py.long_as(args[1]);
     read_call(&c, args + 2);
-    read_weights(&c.w, args + 2 + CALL_ARGS + 1);
+    read_weights(&c.w, weights);
+    if (p->has_lora)
+        read_adapters(&c.lora, weights + WEIGHT_ARGS);
     return py.long_from(inj_plan_forward(p, &c, pointer(args[2 + CALL_ARGS])));
 }
 
-/* backward(plan, call.., dout, dx, dscore, 6 weights, 6 weight gradients) -> code; 0: not wanted */
+/* backward(plan, call.., dout, dx, dscore, weights as for forward, their gradients) -> code; 0: not wanted */
 static PyObject *backward(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    const struct inj_plan *p = n == 1 + CALL_ARGS + 3 + 2 * WEIGHT_ARGS ? py.capsule_get(args[0], plan_tag) : NULL;
-    PyObject *const *rest = args + 1 + CALL_ARGS;
+    const struct inj_plan *p = plan_for(args, n, 1 + CALL_ARGS + 3, 2);
+    PyObject *const *rest = args + 1 + CALL_ARGS, *const *weights = rest + 3;
     struct inj_gradients out;
     struct inj_call c;
 
@@ -192,8 +238,13 @@ static PyObject *backward(PyObject *self, PyObject *const *args, ssize_t n)
     read_call(&c, args + 1);
     out.dx = pointer(rest[1]);
     out.dscore = pointer(rest[2]);
-    read_weights(&c.w, rest + 3);
-    read_weights(&out.w, rest + 3 + WEIGHT_ARGS);
+    read_weights(&c.w, weights);
+    if (p->has_lora)
+        read_adapters(&c.lora, weights + WEIGHT_ARGS);
+    weights += WEIGHT_ARGS + (p->has_lora ? LORA_ARGS : 0);
+    read_weights(&out.w, weights);
+    if (p->has_lora)
+        read_adapters(&out.lora, weights + WEIGHT_ARGS);
     return py.long_from(inj_plan_backward(p, &c, &out, pointer(rest[0])));
 }
 

@@ -51,9 +51,19 @@ static void *aligned(void *p)
     return (void *)(((uintptr_t)p + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
 }
 
-static void fill(struct mk_problem *out, const struct inj_plan *plan, const struct inj_call *c)
+static void fill(struct mk_problem *out, struct mk_lora *lora, const struct inj_plan *plan, const struct inj_call *c)
 {
     *out = plan->problem;
+    if (plan->has_lora) {
+        *lora = plan->lora;
+        lora->gate_a.base = c->lora.gate_a;
+        lora->up_a.base = c->lora.up_a;
+        lora->gate_b.base = c->lora.gate_b;
+        lora->up_b.base = c->lora.up_b;
+        lora->down_a.base = c->lora.down_a;
+        lora->down_b.base = c->lora.down_b;
+        out->lora = lora;
+    }
     out->x = c->x;
     out->index = c->index;
     out->score = c->score;
@@ -65,14 +75,29 @@ static void fill(struct mk_problem *out, const struct inj_plan *plan, const stru
     out->down_bias.base = c->w.down_bias;
 }
 
+static void fill_lora_gradients(struct mk_lora_grad *out, const struct inj_plan *plan, const struct inj_lora *to)
+{
+    *out = plan->dlora;
+    out->gate_a.base = to->gate_a;
+    out->up_a.base = to->up_a;
+    out->gate_b.base = to->gate_b;
+    out->up_b.base = to->up_b;
+    out->down_a.base = to->down_a;
+    out->down_b.base = to->down_b;
+}
+
 int inj_plan_sizes(const struct inj_plan *plan, struct mk_sizes *out)
 {
-    return api ? api->sizes(out, &plan->problem) : MK_EDEVICE;
+    struct mk_problem p = plan->problem;
+
+    p.lora = plan->has_lora ? &plan->lora : NULL;
+    return api ? api->sizes(out, &p) : MK_EDEVICE;
 }
 
 int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void *out)
 {
     struct mk_problem p;
+    struct mk_lora lora;
     struct mk_forward f = {
         .size = sizeof f,
         .flags = plan->flags | c->flags,
@@ -85,13 +110,15 @@ int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void
         .problem = &p,
     };
 
-    fill(&p, plan, c);
+    fill(&p, &lora, plan, c);
     return api ? api->forward(&f, c->stream) : MK_EDEVICE;
 }
 
 int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c, const struct inj_gradients *out, const void *dout)
 {
     struct mk_problem p;
+    struct mk_lora lora;
+    struct mk_lora_grad dlora;
     struct mk_backward b = {
         .size = sizeof b,
         .flags = plan->flags | c->flags,
@@ -114,7 +141,11 @@ int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c, con
         .problem = &p,
     };
 
-    fill(&p, plan, c);
+    fill(&p, &lora, plan, c);
+    if (plan->has_lora) {
+        fill_lora_gradients(&dlora, plan, &out->lora);
+        b.dlora = &dlora;
+    }
     b.dgate.base = out->w.gate;
     b.dup.base = out->w.up;
     b.ddown.base = out->w.down;

@@ -14,8 +14,11 @@ struct inj_plan {
     struct mk_problem problem;
     struct mk_matrix dgate, dup, ddown; /* strides of the weight gradients */
     struct mk_vector dgate_bias, dup_bias, ddown_bias;
-    uint32_t dweight_dtype;
-    uint32_t flags; /* enum mk_flag, of every call */
+    uint32_t dweight_dtype; /* of the adapters' gradients too */
+    uint32_t flags;         /* enum mk_flag, of every call */
+    bool has_lora;
+    struct mk_lora lora; /* strides, ranks, scales */
+    struct mk_lora_grad dlora;
 };
 
 /* The pointers of a call. 0 where there is none. */
@@ -23,9 +26,14 @@ struct inj_weights {
     void *gate, *up, *down, *gate_bias, *up_bias, *down_bias;
 };
 
+struct inj_lora {
+    void *gate_a, *up_a, *gate_b, *up_b, *down_a, *down_b;
+};
+
 struct inj_call {
     const void *x, *index, *score;
     struct inj_weights w;
+    struct inj_lora lora;
     void *saved, *workspace;
     size_t saved_bytes, workspace_bytes; /* from 256-byte aligned addresses on */
     uint32_t flags;
@@ -35,6 +43,7 @@ struct inj_call {
 struct inj_gradients {
     void *dx, *dscore;
     struct inj_weights w;
+    struct inj_lora lora;
 };
 
 /* An enum mk_error. Nothing is allocated, nothing waits. */

@@ -152,6 +152,12 @@ class Stacked:
     def dtype(self):
         return self.tensors()[0].dtype
 
+    def stored(self, tensors):
+        return tensors[0].dtype
+
+    def lora(self, used):
+        return None
+
     def same_as_now(self):
         return True
 
@@ -229,37 +235,61 @@ class Stacked:
         return self.strides(made), self.up_offsets(made)
 
 
+class Scattered:
+    """Tensors of one shape, one an expert, as one matrix: the lowest address and distances from it. All addresses are
+    read once a step, the first and the last at each call: what moves weights within a step moves all of them."""
+
+    def __init__(self):
+        self.step, self.ends, self.at, self.base, self.moves, self.made = -1, None, None, 0, 0, None
+
+    def look(self, tensors):
+        """A number that is another one when the tensors lie elsewhere."""
+        ends, step = (tensors[0].data_ptr(), tensors[-1].data_ptr()), guest.step()
+        if ends != self.ends or step != self.step:
+            self.ends, self.step, at = ends, step, [t.data_ptr() for t in tensors]
+            if at != self.at:
+                self.at, self.base, self.made = at, min(at), None
+                self.moves += 1
+        return self.moves
+
+    def matrix(self, one, device):
+        """((stride_expert, stride_row, stride_col, offsets, span), what must stay alive)"""
+        if self.made is None:
+            distances = [(at - self.base) // one.element_size() for at in self.at]
+            self.made = torch.tensor(distances, dtype=torch.int64, device=device), max(distances)
+        offsets, span = self.made
+        return (0, one.stride(0), one.stride(1), offsets.data_ptr(), span), offsets
+
+
+def plain_weight(linear):
+    """The weight of one expert's Linear, or Refused."""
+    if type(linear) is not torch.nn.Linear:
+        raise Refused("an expert's matrix is a %s, not a plain Linear" % type(linear).__name__)
+    if linear.bias is not None:
+        raise Refused("its Linears have a bias")
+    if "parametrizations" in linear._modules or linear._forward_pre_hooks or linear._forward_hooks or "forward" in linear.__dict__:
+        raise Refused("an expert's Linear has hooks of its own, which a swap would not run")
+    check_tensor("an expert's weight", linear.weight)
+    if not linear.weight.is_contiguous():
+        raise Refused("an expert's weight is not contiguous")
+    if hasattr(linear.weight, "_local_tensor"):
+        raise Refused("its experts are sharded one by one")
+    return linear.weight
+
+
 class Listed:
-    """One module an expert, of three Linears without bias each."""
+    """One module an expert, of three Linears without bias each: gate, up and down of all experts."""
     gated, biased = True, False
 
-    def __init__(self, experts, linears):
+    def __init__(self, linears):
         self.sharded = False
-        self.offsets = None
-        self.n = len(experts)
-        self.linears = [[weakref.ref(member._modules[name]) for member in experts] for name in linears]
-        self.params = [self._param(ref) for group in self.linears for ref in group]
+        self.n = len(linears[0])
+        self.linears = [weakref.ref(linear) for group in linears for linear in group]
+        self.params = [plain_weight(linear) for group in linears for linear in group]
+        self.groups = [Scattered() for _ in linears]
         self.inter, self.hidden = self.params[0].shape
         if self.hidden % 8 or self.inter % 8:
             raise Refused("hidden and intermediate size must be multiples of 8")
-
-    @staticmethod
-    def _param(ref):
-        linear = ref()
-        if hasattr(linear, "lora_A"):
-            raise Refused("its experts' Linears carry adapters, and the kernels have no low-rank path yet")
-        if type(linear) is not torch.nn.Linear:
-            raise Refused("an expert's matrix is a %s, not a plain Linear" % type(linear).__name__)
-        if linear.bias is not None:
-            raise Refused("its Linears have a bias")
-        if "parametrizations" in linear._modules or linear._forward_pre_hooks or linear._forward_hooks or "forward" in linear.__dict__:
-            raise Refused("an expert's Linear has hooks of its own, which a swap would not run")
-        check_tensor("an expert's weight", linear.weight)
-        if not linear.weight.is_contiguous():
-            raise Refused("an expert's weight is not contiguous")
-        if hasattr(linear.weight, "_local_tensor"):
-            raise Refused("its experts are sharded one by one")
-        return linear.weight
 
     def describe(self):
         return "one module an expert"
@@ -270,8 +300,14 @@ class Listed:
     def dtype(self):
         return self.params[0].dtype
 
+    def stored(self, tensors):
+        return self.params[0].dtype
+
+    def lora(self, used):
+        return None
+
     def same_as_now(self):
-        now = (ref() for group in self.linears for ref in group)
+        now = (ref() for ref in self.linears)
         return all(linear is not None and linear.weight is p for linear, p in zip(now, self.params))
 
     def expert(self, tensors, e):
@@ -294,43 +330,41 @@ class Listed:
     def up_offsets(self, tensors):
         return 0, 0
 
+    def parts(self, tensors):
+        n = self.n
+        return tensors[:n], tensors[n:2 * n], tensors[2 * n:]
+
     def key(self, tensors):
         if len(tensors) == 3:  # shadows
             return None
-        self.at = tuple([p.data_ptr() for p in tensors])
-        return self.at
+        return tuple([group.look(part) for group, part in zip(self.groups, self.parts(tensors))])
 
     def matrices(self, tensors, device):
-        dense = ((self.inter * self.hidden, self.hidden, 1),) * 2 + ((self.inter * self.hidden, self.inter, 1),)
         if len(tensors) == 3:
-            return dense
-        if self.offsets is None or self.offsets[0] != self.at:
-            self.offsets = (self.at,) + self._offsets(self.at, tensors[0].element_size(), device)
-        _, offsets, spans = self.offsets
-        matrices = tuple((0,) + m[1:] + (offsets[i].data_ptr(), spans[i]) for i, m in enumerate(dense))
-        return matrices + (offsets,)  # kept alive with the plan
+            return self.dense()
+        found = [group.matrix(part[0], device) for group, part in zip(self.groups, self.parts(tensors))]
+        return tuple(matrix for matrix, _ in found) + tuple(alive for _, alive in found)
 
-    def _offsets(self, at, size, device):
-        rows = [at[i * self.n:(i + 1) * self.n] for i in range(3)]
-        rows = [[(p - min(row)) // size for p in row] for row in rows]
-        return torch.tensor(rows, dtype=torch.int64, device=device), [max(row) for row in rows]
+    def dense(self):
+        size = self.inter * self.hidden
+        return ((size, self.hidden, 1),) * 2 + ((size, self.inter, 1),)
 
     def pointers(self, tensors, up_offsets):
         if len(tensors) == 3:
             return tuple(t.data_ptr() if t is not None else 0 for t in tensors) + (0, 0, 0)
-        n = self.n  # of the call whose key() was taken last, this one
-        return tuple(min(self.at[i * n:(i + 1) * n]) for i in range(3)) + (0, 0, 0)
+        return tuple([group.base for group in self.groups]) + (0, 0, 0)  # as key() found them, for this call
 
     def gradients(self, tensors, needed, dtype):
-        n, made, handed = self.n, [], []
-        for i in range(3):
-            want = needed[i * n:(i + 1) * n]
-            stack = None
-            if any(want):
-                stack = torch.empty((n,) + tuple(tensors[i * n].shape), dtype=dtype, device=tensors[0].device)
-            made.append(stack)
-            handed += [one if need else None for one, need in zip(stack.unbind(0), want)] if stack is not None else [None] * n
-        return made, handed
+        found = [stacked_gradient(part, need, dtype) for part, need in zip(self.parts(tensors), self.parts(needed))]
+        return [stack for stack, _ in found], [one for _, each in found for one in each]
 
     def gradient_layout(self, tensors, dtype):
-        return ((self.inter * self.hidden, self.hidden, 1),) * 2 + ((self.inter * self.hidden, self.inter, 1),), (0, 0)
+        return self.dense(), (0, 0)
+
+
+def stacked_gradient(tensors, needed, dtype):
+    """(one tensor for the gradients of all, or None; its parts as autograd gets them)"""
+    if not any(needed):
+        return None, [None] * len(tensors)
+    stack = torch.empty((len(tensors),) + tuple(tensors[0].shape), dtype=dtype, device=tensors[0].device)
+    return stack, [one if need else None for one, need in zip(stack.unbind(0), needed)]

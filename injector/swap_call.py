@@ -38,9 +38,10 @@ class Plan:
         flags = CPU_FP32 if not x.is_cuda and x.dtype != torch.float64 and x.numel() > 1 << 16 else 0
         rows = (x.shape[0], row_stride(x), row_stride(index), row_stride(score), flags)
         gradients, self.dup_offsets = mine.gradient_layout(weights, self.dweight)
-        self.handle = guest.plan(problem, rows, MK_DTYPE[self.dweight], matrices[:3], gradients, mine.bias_strides(used))
+        lora = mine.lora(used)
+        self.handle = guest.plan(problem, rows, MK_DTYPE[self.dweight], matrices[:3], gradients, mine.bias_strides(used), lora)
         self.up_offsets = mine.up_offsets(used)
-        self.keep = matrices[3:]
+        self.keep = matrices[3:], lora
         sizes = guest.sizes(self.handle)
         if isinstance(sizes, int):
             raise KernelError(sizes)
@@ -92,11 +93,9 @@ class KernelCall:
 
     def run(self, x, index, score):
         weights = self.weights.tensors()
-        dtype = self.compute_dtype(x, weights[0].dtype)
+        dtype = self.compute_dtype(x, self.weights.stored(weights))
         given = x if x.dtype is dtype else x.to(dtype)
-        used = weights
-        if weights[0].dtype is not dtype:
-            used = self.shadow(weights, dtype, all(type(w) is torch.nn.Parameter for w in weights))
+        used = self.used(weights, dtype)
         plan = self.plan_of(given, index, score, used, weights)
         if plan is None:
             given, index, score = rows_dense(given, index, score)
@@ -168,8 +167,11 @@ class KernelCall:
             self.kept = (state if lasting else None, self.weights.cast(weights, dtype))
         return self.kept[1]
 
-    def used_now(self, weights, dtype):
-        return weights if weights[0].dtype is dtype else self.shadow(weights, dtype, False)
+    def used(self, weights, dtype):
+        """The weights as the kernels read them."""
+        if weights[0].dtype is dtype:
+            return weights
+        return self.shadow(weights, dtype, all(type(w) is torch.nn.Parameter for w in weights))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ class Experts(torch.autograd.Function):
         needed = (needed[3],) + needed[5:]
         dout = dout if dout.dtype is x.dtype else dout.to(x.dtype)
         try:
-            dx, dscore, dweights = call.backward(x, index, score, saved, call.used_now(weights, x.dtype), weights, needed, dout)
+            dx, dscore, dweights = call.backward(x, index, score, saved, call.used(weights, x.dtype), weights, needed, dout)
         except KernelError as error:  # the training goes on, by the job's own code
             call.failed = "backward: %s" % error
             dx, dscore, dweights = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)

@@ -85,7 +85,7 @@ class Unit:
         return self.site()
 
     def kernel_call(self):
-        return KernelCall(self)
+        return LoraCall(self) if isinstance(self.weights, Beside) else KernelCall(self)
 
     def named(self, function):
         site = self.site
@@ -331,13 +331,20 @@ def list_unit(moe):
     kind = plain_activation(function), 0.0, 0.0
     if any(unwrap(member) is not member for member in moe.members):
         raise Refused("its experts are wrapped one by one")
+    weights = listed_weights([[member._modules[name] for member in moe.members] for name in names])
     if callable(getattr(block, "moe", None)) and len(inspect.signature(type(block).moe).parameters) == 4:
-        return ListUnit(moe, block, Listed(moe.base, names), kind)
+        return ListUnit(moe, block, weights, kind)
     if not is_softmax_block(block):
         raise Refused("how its block routes is not known to moeprof")
     if getattr(block, "jitter_noise", 0):
         raise Refused("its router's input is jittered")
-    return BlockUnit(moe, block, Listed(moe.base, names), kind)
+    return BlockUnit(moe, block, weights, kind)
+
+
+def listed_weights(linears):
+    if any(hasattr(linear, "lora_A") for group in linears for linear in group):
+        return AdaptedList(linears)
+    return Listed(linears)
 
 
 def is_softmax_block(block):

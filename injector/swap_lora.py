@@ -1,12 +1,44 @@
-"""Swapping, part 4: adapters that PEFT puts on stacked experts (target_parameters).
+"""Swapping, part 4: adapters (LoRA) of PEFT beside frozen experts.
 
-PEFT makes weight + delta anew at each call, through a parametrization that is registered and removed around it, and
-autograd keeps the sum of every layer until its backward. Here the outermost wrapper is the site: the sum is made for
-one call, dropped after it, and made again for its backward; between them nothing of the size of the weights is kept.
-(Kernels with a low-rank path of their own would not need it at all.)
+On stacked experts (target_parameters) PEFT makes weight + delta anew at each call, through a parametrization that is
+registered and removed around it, and autograd keeps the sum of every layer until its backward. Here the outermost
+wrapper is the site and the kernels get the adapters' matrices where they lie: nothing of the size of the weights is made.
+On one Linear an expert (4.5x) the block is the site as without adapters.
 One active, unmerged adapter a parameter and frozen weights; every other state runs through PEFT's own code, either for
 a call (adapters switched off, merged) or for good (several adapters: the plain unit, within PEFT's parametrization).
+What the kernels' low-rank path does not take (rank, types) runs as a sum of weight and delta, made for one call, dropped
+after it, and made again for its backward.
 """
+NO_MATRIX = (0, 0, 0)
+
+
+class Beside:
+    """Adapters beside frozen weights. What the kernels read is a pair: the weights, and the adapters' tensors."""
+
+    def key(self, used):
+        return super().key(used[0]), self.low_key(used[1])
+
+    def matrices(self, used, device):
+        return super().matrices(used[0], device)
+
+    def bias_strides(self, used):
+        return super().bias_strides(used[0])
+
+    def up_offsets(self, used):
+        return super().up_offsets(used[0]) if used[0] is not None else (0, 0)
+
+    def pointers(self, used, up_offsets):
+        weights, low = used
+        return (super().pointers(weights, up_offsets) if weights is not None else (0,) * 6) + self.low_pointers(low)
+
+    def gradient_layout(self, tensors, dtype):
+        return (NO_MATRIX,) * 3, (0, 0)  # frozen
+
+    def stored(self, tensors):
+        return self.base()[0].dtype
+
+    def dtype(self):
+        return self.base()[0].dtype
 
 
 class Adapter:
@@ -37,16 +69,20 @@ class Adapter:
         return (b, a) if self.swapped else (a.transpose(1, 2), b.transpose(1, 2))
 
 
-class Adapted(Stacked):
+class Adapted(Beside, Stacked):
     """Frozen stacked weights and the adapters on them; what the job trains are the adapters."""
 
     def __init__(self, experts, adapters):
         Stacked.__init__(self, experts)
         self.adapters = adapters
+        self.plain = Stacked(experts)  # what a sum of weight and delta is
         self.sharded = self.sharded or any(hasattr(t, "_local_tensor") for t in self.tensors())
 
     def describe(self):
         return "%s, an adapter on %s" % (Stacked.describe(self), " and ".join(self.names[a.position] for a in self.adapters))
+
+    def ready(self):
+        return all([adapter.ready() for adapter in self.adapters])
 
     def base(self):
         return Stacked.tensors(self)
@@ -54,8 +90,60 @@ class Adapted(Stacked):
     def tensors(self):
         return [t for adapter in self.adapters for t in adapter.pair()]
 
-    def dtype(self):
-        return self.base()[0].dtype
+    # --- as the kernels read them ---------------------------------------------------------------------------
+
+    def low_key(self, tensors):
+        return tuple([t.stride() for t in tensors]), tuple([adapter.scale() for adapter in self.adapters])
+
+    def low_matrices(self, i, a, b):
+        """(A, B) of adapter i: strides of the map into the rank, and out of it."""
+        (a0, a1), (b0, b1) = a.stride(), b.stride()
+        first, second = (len(a) // self.n * a0, a0, a1), (b1, b0, self.n * b1)
+        if self.adapters[i].swapped != self.transposed:
+            return first, second
+        return second[:1] + second[:0:-1], first[:1] + first[:0:-1]  # delta is the other way round
+
+    def halves(self, matrix):
+        """The rows of gate and of up in a matrix that holds both."""
+        expert, row, column = matrix
+        wide = (expert, row if self.concatenated or not self.gated else 2 * row, column)
+        return (wide if self.gated else NO_MATRIX), wide
+
+    def lora(self, used):
+        ranks, scales, matrices = [0, 0], [0.0, 0.0], [NO_MATRIX] * 6
+        for i, adapter in enumerate(self.adapters):
+            a, b = used[1][2 * i:2 * i + 2]
+            if a.dtype is not b.dtype or not (a.is_contiguous() and b.is_contiguous()):
+                raise KernelError(-5)  # MK_ELAYOUT
+            low, high = self.low_matrices(i, a, b)
+            at = adapter.position
+            ranks[at], scales[at] = len(a) // self.n, adapter.scale()
+            if at:
+                matrices[4:] = low, high
+            else:
+                matrices[1], (matrices[2], matrices[3]) = low, self.halves(high)
+        return (MK_DTYPE[used[1][0].dtype], *ranks, 0, *scales, tuple(matrices), tuple(matrices))
+
+    def low_pointers(self, tensors):
+        """Addresses of A and B: gate and up share an A."""
+        found = [0] * 6
+        for i, adapter in enumerate(self.adapters):
+            a, b = tensors[2 * i:2 * i + 2]
+            straight = adapter.swapped != self.transposed
+            low, high = (a, b) if straight else (b, a)
+            low, at = low.data_ptr() if low is not None else 0, high.data_ptr() if high is not None else 0
+            if adapter.position:
+                found[4:] = low, at
+            else:
+                row = high.stride(0 if straight else 1) * high.element_size() if at and self.gated else 0
+                found[1:4] = low, at if self.gated else 0, at + (self.inter * row if self.concatenated else row) if at else 0
+        return tuple(found)
+
+    def gradients(self, tensors, needed, dtype):
+        made = [torch.empty(t.shape, dtype=dtype, device=t.device) if need else None for t, need in zip(tensors, needed)]
+        return (None, made), made
+
+    # --- as a sum of weight and delta ---------------------------------------------------------------------
 
     def merged(self, tensors, dtype):
         """The weights that the job computes with, as functions of the adapters' tensors."""
@@ -102,17 +190,43 @@ class Adapted(Stacked):
 
 
 class LoraCall(KernelCall):
-    """The experts of one layer through the kernels, with the sum of weight and delta made for the call."""
+    """The experts of one layer with adapters through the kernels."""
+
+    def __init__(self, unit):
+        KernelCall.__init__(self, unit)
+        self.sum = None  # why there is a sum of weight and delta, and its call
 
     def __call__(self, x, index, score):
-        if not all(adapter.ready() for adapter in self.weights.adapters):
+        if not self.weights.ready():
             return self.unit.own_experts(x, index, score)
         return KernelCall.__call__(self, x, index, score)
 
+    def used(self, tensors, dtype):
+        return KernelCall.used(self, self.weights.base(), dtype), tensors
+
     def run(self, x, index, score):
-        dtype = self.compute_dtype(x, self.weights.dtype())
+        if self.sum is None:
+            try:
+                return KernelCall.run(self, x, index, score)
+            except KernelError as error:
+                if not hasattr(self.weights, "merged"):
+                    raise
+                self.sum = SumCall(self.unit)
+                guest.log(0, "swap: layer %d: a sum of weight and adapter is made for each call: %s" % (self.unit.layer, error))
+        return self.sum.run(x, index, score)
+
+
+class SumCall(KernelCall):
+    """The same with weight + delta, made for a call."""
+
+    def __init__(self, unit):
+        KernelCall.__init__(self, unit)
+        self.weights, self.adapted = unit.weights.plain, unit.weights
+
+    def run(self, x, index, score):
+        dtype = self.compute_dtype(x, self.adapted.dtype())
         given = x if x.dtype is dtype else x.to(dtype)
-        tensors = self.weights.tensors()
+        tensors = self.adapted.tensors()
         if torch.is_grad_enabled() and (x.requires_grad or score.requires_grad or any([t.requires_grad for t in tensors])):
             out = apply_lora(self, given, index, score, *tensors)
         else:
@@ -121,7 +235,7 @@ class LoraCall(KernelCall):
 
     @torch.no_grad()
     def sum_forward(self, x, index, score, tensors, flags):
-        used = self.weights.merged(tensors, x.dtype)
+        used = self.adapted.merged(tensors, x.dtype)
         plan = self.plan_of(x, index, score, used, used)
         if plan is None:
             x, index, score = rows_dense(x, index, score)
@@ -147,7 +261,7 @@ class LoraExperts(torch.autograd.Function):
             found = lora_backward(call, x, index, score, saved, tensors, needed, dout)
         except KernelError as error:  # the training goes on, by PEFT's code
             call.failed = "backward: %s" % error
-            dx, dscore, dtensors = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
+            dx, dscore, dtensors = own_backward(call.unit, x, index, score, call.adapted.tensors(), needed, dout)
             found = dx, dscore, dtensors
         return (None, found[0], None, found[1]) + tuple(found[2])
 
@@ -158,7 +272,7 @@ apply_lora = applied(LoraExperts)
 def lora_backward(call, x, index, score, saved, tensors, needed, dout):
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed[2:])]
-        weights = call.weights.merged(leaves, x.dtype)
+        weights = call.adapted.merged(leaves, x.dtype)
     used, wanted = [w.detach() for w in weights], [w.requires_grad for w in weights]
     dx, dscore, dweights = call.backward(x, index, score, saved, used, used, tuple(needed[:2]) + tuple(wanted), dout)
     asked = [leaf for leaf in leaves if leaf.requires_grad]
@@ -177,9 +291,6 @@ class LoraUnit(Unit):
 
     def inside(self, function):
         return function()
-
-    def kernel_call(self):
-        return LoraCall(self)
 
     def named(self, function):
         """A registered implementation, within PEFT's own parametrization."""

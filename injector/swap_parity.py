@@ -1,4 +1,4 @@
-"""Swapping, part 5: parity. Both arms on the job's own activations and incoming gradients, against fp64.
+"""Swapping, part 6: parity. Both arms on the job's own activations and incoming gradients, against fp64.
 
 One step is listened to: of each layer the first call that a gradient comes back to. A sample of its tokens is kept,
 evenly spaced: experts treat tokens one by one, so a sample is a smaller batch of the same job.

@@ -23,7 +23,8 @@ ANY = ["fp64", "many_times", "accumulation", "wrong_use", "at_launch", "lease", 
 FIVE = (["routing_flips", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",
          "fsdp2", "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states"]
         + ["family " + name for name in ("ernie4_5_moe", "granitemoe", "phimoe")])
-FOUR = ["unhit", "lora_listed"] + ["unswappable " + name for name in ("granitemoe", "phimoe", "ernie4_5_moe")]
+FOUR = ["unhit", "lora_listed qwen3_moe gate_proj,up_proj,down_proj", "lora_listed deepseek_v3 up_proj,down_proj",
+        "lora_listed mixtral w1", "lora_listed_refused"] + ["unswappable " + name for name in ("granitemoe", "phimoe", "ernie4_5_moe")]
 
 
 def run_in(program, scenario):
