@@ -92,8 +92,5 @@ int rp_analyze_run(struct rp_report *r, struct rp_profile *p, struct mp_err *err
         return rc;
     for (uint32_t i = 0; r->has_spec && i < r->spec.n_note; i++)
         rp_note(r, "%s", r->spec.note[i]);
-    if (r->has_spec && !r->spec.is_moe)
-        rp_note(r, "the model is dense: there are no experts to look at; MFU and phases are as for "
-                   "any model");
     return MP_OK;
 }
