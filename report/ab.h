@@ -45,13 +45,24 @@ struct rp_parity {
     char why[160];
 };
 
+/* Of the GPU when the blocks began; -1 and "" unknown. */
+struct rp_ab_gpu {
+    char driver[48];
+    int64_t power_limit_mw, default_limit_mw, max_sm_clock_mhz;
+    int64_t ecc, mig;  /* 1 on */
+    int64_t processes; /* that compute on it, the job's own among them */
+};
+
+#define RP_AB_GPU_UNKNOWN ((struct rp_ab_gpu){"", -1, -1, -1, -1, -1, -1})
+
 struct rp_ab_record {
     uint64_t seed;
     uint32_t n_step, n_drop, n_traced; /* of a block: counted, dropped before, traced behind */
     uint32_t n_planned;                /* blocks an arm */
     bool is_untraced;                  /* the counted steps ran without tracing */
-    char own[RP_AB_NAME];              /* what the job itself runs: what `original` stands for */
-    char end[160];                     /* why it ended early; "" when it did not */
+    struct rp_ab_gpu gpu;
+    char own[RP_AB_NAME]; /* what the job itself runs: what `original` stands for */
+    char end[160];        /* why it ended early; "" when it did not */
     struct rp_arm arm[RP_AB_ARMS];
     unsigned n_arm;
     struct rp_ab_block *block; /* (n_block), in time */

@@ -18,6 +18,11 @@ int rp_ab_layers(struct rp_ab *ab, struct rp_profile *p, struct mp_err *err);
 /* Fills the rows, what got worse, and the notes. */
 void rp_ab_rows(struct rp_ab *ab);
 
+/* How the GPU was set and who else was on it; "" when nothing is known. */
+void rp_ab_gpu_text(char *out, size_t n, const struct rp_ab_gpu *g);
+void rp_ab_training_text(char *out, size_t n, const struct rp_report *r);
+void rp_ab_setup_notes(struct rp_ab *ab);
+
 /* Sentences that text and Markdown share. */
 void rp_ab_method_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
 

@@ -243,6 +243,7 @@ static void notes(struct rp_ab *ab)
     if (!r->is_untraced)
         rp_ab_note(
             ab, "the counted steps were traced too: an arm with many launches pays more for that");
+    rp_ab_setup_notes(ab);
     bound_note(ab);
     for (size_t i = 0; i < ab->report->n_note; i++)
         rp_ab_note(ab, "%.200s", ab->report->note[i]);

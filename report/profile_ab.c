@@ -11,6 +11,41 @@
 
 /* ---- writing ------------------------------------------------------------------------------------ */
 
+/* The GPU's facts, each under its key; absent when unknown. */
+static const struct {
+    const char *key;
+    size_t offset;
+} gpu_fact[] = {
+    {"ab_gpu_power_limit_mw", offsetof(struct rp_ab_gpu, power_limit_mw)},
+    {"ab_gpu_default_limit_mw", offsetof(struct rp_ab_gpu, default_limit_mw)},
+    {"ab_gpu_max_sm_clock_mhz", offsetof(struct rp_ab_gpu, max_sm_clock_mhz)},
+    {"ab_gpu_ecc", offsetof(struct rp_ab_gpu, ecc)},
+    {"ab_gpu_mig", offsetof(struct rp_ab_gpu, mig)},
+    {"ab_gpu_processes", offsetof(struct rp_ab_gpu, processes)},
+};
+
+static int64_t *gpu_at(struct rp_ab_gpu *g, size_t i)
+{
+    return (int64_t *)((char *)g + gpu_fact[i].offset);
+}
+
+static int put_gpu(struct rp_profile *p, struct rp_ab_gpu g, struct mp_err *err)
+{
+    int rc = *g.driver ? rp_put_meta(p, "ab_gpu_driver", g.driver, err) : MP_OK;
+
+    for (size_t i = 0; !rc && i < countof(gpu_fact); i++)
+        if (*gpu_at(&g, i) >= 0)
+            rc = rp_put_meta_int(p, gpu_fact[i].key, *gpu_at(&g, i), err);
+    return rc;
+}
+
+static void get_gpu(struct rp_ab_gpu *g, struct rp_profile *p)
+{
+    rp_get_meta(p, "ab_gpu_driver", g->driver, sizeof g->driver);
+    for (size_t i = 0; i < countof(gpu_fact); i++)
+        *gpu_at(g, i) = rp_get_meta_int(p, gpu_fact[i].key, -1);
+}
+
 static int put_facts(struct rp_profile *p, const struct rp_ab_record *r, struct mp_err *err)
 {
     const struct {
@@ -23,6 +58,8 @@ static int put_facts(struct rp_profile *p, const struct rp_ab_record *r, struct 
 
     if (!rc)
         rc = rp_put_meta(p, "ab_end", r->end, err);
+    if (!rc)
+        rc = put_gpu(p, r->gpu, err);
     for (size_t i = 0; !rc && i < countof(number); i++)
         rc = rp_put_meta_int(p, number[i].key, number[i].value, err);
     return rc;
@@ -138,6 +175,7 @@ static void get_facts(struct rp_ab_record *r, struct rp_profile *p)
     r->is_untraced = rp_get_meta_int(p, "ab_untraced", 0) != 0;
     rp_get_meta(p, "ab_own", r->own, sizeof r->own);
     rp_get_meta(p, "ab_end", r->end, sizeof r->end);
+    get_gpu(&r->gpu, p);
 }
 
 static int get_arm(struct rp_ab_record *r, sqlite3_stmt *s)

@@ -110,8 +110,13 @@ static void head(FILE *f, const struct rp_ab *ab)
     }
     run_text(text, sizeof text, ab->report);
     rp_line(f, "run", text);
+    rp_ab_training_text(text, sizeof text, ab->report);
+    rp_line(f, "training", text);
     software_text(text, sizeof text, ab->report);
     rp_line(f, "software", *text ? text : RP_DASH);
+    rp_ab_gpu_text(text, sizeof text, &ab->record.gpu);
+    if (*text)
+        rp_line(f, "GPU", text);
     if (*ab->report->mfu.convention)
         rp_line(f, "MFU", ab->report->mfu.convention);
 }
@@ -207,9 +212,14 @@ static void md_details(FILE *f, const struct rp_ab *ab)
     }
     run_text(text, sizeof text, ab->report);
     md_line(f, "- ", text, "\n");
+    rp_ab_training_text(text, sizeof text, ab->report);
+    md_line(f, "- ", text, "\n");
     software_text(text, sizeof text, ab->report);
     if (*text)
         md_line(f, "- ", text, "\n");
+    rp_ab_gpu_text(text, sizeof text, &ab->record.gpu);
+    if (*text)
+        md_line(f, "- GPU: ", text, "\n");
     if (*ab->report->mfu.convention)
         md_line(f, "- MFU: ", ab->report->mfu.convention, "\n");
     fputs("\n</details>\n", f);

@@ -148,18 +148,63 @@ static json_t *method_object(const struct rp_ab_record *r)
                      "ended_early", rp_json_text(r->end));
 }
 
+static json_t *fact(int64_t v, double scale)
+{
+    return v >= 0 ? json_real((double)v * scale) : json_null();
+}
+
+static json_t *is_on(int64_t v)
+{
+    return v >= 0 ? json_boolean(v > 0) : json_null();
+}
+
+static json_t *machine_object(const struct rp_ab_gpu *g)
+{
+    return json_pack(
+        "{so so so so so so so}", "driver", rp_json_text(g->driver), "power_limit_watts",
+        fact(g->power_limit_mw, 1e-3), "power_limit_default_watts", fact(g->default_limit_mw, 1e-3),
+        "max_sm_clock_hertz", fact(g->max_sm_clock_mhz, 1e6), "is_ecc", is_on(g->ecc), "is_mig",
+        is_on(g->mig), "processes", g->processes >= 0 ? json_integer(g->processes) : json_null());
+}
+
+static json_t *known_count(uint64_t v)
+{
+    return v ? json_integer((json_int_t)v) : json_null();
+}
+
+static json_t *a_step(struct mp_val all, size_t n)
+{
+    return rp_json_known(n ? all.v / (double)n : 0, n && all.basis != MP_UNKNOWN);
+}
+
+static json_t *training_object(const struct rp_report *r)
+{
+    const struct rp_spec *s = &r->spec;
+
+    return json_pack("{so so so so so so so si}", "parameters", known_count(s->model.params_total),
+                     "parameters_trained", known_count(s->params_trainable), "lora_rank",
+                     s->has_lora ? json_integer(s->lora_r) : json_null(), "micro_batches",
+                     known_count(s->grad_accum > 0 ? (uint64_t)s->grad_accum : 0),
+                     "processed_tokens", a_step(r->tokens.processed, r->timed.count),
+                     "useful_tokens", a_step(r->tokens.useful, r->timed.count), "is_compiled",
+                     r->has_spec ? json_boolean(s->compiled) : json_null(), "ranks", r->run.world);
+}
+
 static json_t *run_object(const struct rp_report *r)
 {
     const struct rp_spec_text *t = &r->spec.text;
 
-    return json_pack("{so so so so so so so so so so so so so}", "file", rp_json_text(r->run.file),
-                     "gpu", rp_json_text(r->run.gpu), "gpu_uuid", rp_json_text(r->run.gpu_uuid),
-                     "command", rp_json_text(*t->argv ? t->argv : r->run.command), "model",
+    return json_pack("{so so so so so so so so so so so so so so so so so so}", "file",
+                     rp_json_text(r->run.file), "gpu", rp_json_text(r->run.gpu), "gpu_uuid",
+                     rp_json_text(r->run.gpu_uuid), "command",
+                     rp_json_text(*t->argv ? t->argv : r->run.command), "model",
                      rp_json_text(t->class), "dtype", rp_json_text(t->dtype), "attention",
                      rp_json_text(t->attention), "checkpointing", rp_json_text(t->checkpointing),
                      "torch", rp_json_text(t->torch), "cuda", rp_json_text(t->cuda), "transformers",
-                     rp_json_text(t->transformers), "peft", rp_json_text(t->peft), "convention",
-                     rp_json_text(r->mfu.convention));
+                     rp_json_text(t->transformers), "peft", rp_json_text(t->peft), "trl",
+                     rp_json_text(t->trl), "accelerate", rp_json_text(t->accelerate), "unsloth",
+                     rp_json_text(t->unsloth), "axolotl", rp_json_text(t->axolotl), "moeprof",
+                     rp_json_text(r->run.moeprof), "convention", rp_json_text(r->mfu.convention));
 }
 
 json_t *rp_json_ab(const struct rp_ab *ab)
@@ -168,8 +213,9 @@ json_t *rp_json_ab(const struct rp_ab *ab)
 
     for (size_t i = 0; i < ab->n_worse; i++)
         json_array_append_new(worse, json_string(ab->got_worse[i].key));
-    return json_pack("{si so so so so so so so so}", "schema_version", RP_AB_SCHEMA, "run",
-                     run_object(ab->report), "method", method_object(&ab->record), "arms",
+    return json_pack("{si so so so so so so so so so so}", "schema_version", RP_AB_SCHEMA, "run",
+                     run_object(ab->report), "machine", machine_object(&ab->record.gpu), "training",
+                     training_object(ab->report), "method", method_object(&ab->record), "arms",
                      arms_array(ab), "speedup", contrast_object(ab, ab->main_arm), "parity",
                      parity_object(ab), "blocks", blocks_array(ab), "worse", worse, "notes",
                      rp_json_notes(ab->note[0], sizeof ab->note[0], ab->n_note));

@@ -9,6 +9,7 @@
 #include "profiler/cli/ab_arms.h"
 #include "profiler/cli/ab_plan.h"
 #include "profiler/cli/cmd.h"
+#include "profiler/cli/gpu_facts.h"
 
 #define LEAD 2  /* steps between asking for the first block and its begin */
 #define BUSY 64 /* steps in which a graph may be captured */
@@ -121,6 +122,7 @@ static void on_listed(struct ab_drive *d)
 static void on_greeted(struct ab_drive *d, const struct ab_answer *a)
 {
     d->caps = a->flags;
+    cli_gpu_facts(&d->record.gpu, d->dir, d->pid);
     d->record.is_untraced = (d->caps & MP_WIRE_CAN_TRACE) != 0;
     d->record.n_traced = d->record.is_untraced ? d->o->n_traced : 0;
     if (!d->record.is_untraced)
@@ -459,6 +461,7 @@ int ab_drive_init(struct ab_drive *d, const struct ab_options *o, const char *di
                                       .n_step = o->n_step,
                                       .n_drop = o->n_drop,
                                       .n_planned = o->n_block,
+                                      .gpu = RP_AB_GPU_UNKNOWN,
                                       .n_arm = o->n_arm};
     for (unsigned i = 0; i < o->n_arm; i++)
         snprintf(d->record.arm[i].name, sizeof d->record.arm[i].name, "%s", o->arm[i]);

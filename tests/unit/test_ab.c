@@ -34,6 +34,13 @@ static void record_make(struct rp_ab_record *r, unsigned n_block, bool same)
                                .n_traced = TRACED,
                                .n_planned = n_block,
                                .is_untraced = true,
+                               .gpu = {.driver = "580.65.06",
+                                       .power_limit_mw = 650000,
+                                       .default_limit_mw = 700000,
+                                       .max_sm_clock_mhz = 1980,
+                                       .ecc = 1,
+                                       .mig = 0,
+                                       .processes = -1},
                                .own = "eager",
                                .arm = {{.name = "original"}, {.name = "moeprof"}},
                                .n_arm = 2};
@@ -195,6 +202,8 @@ static void record_round_trip(void **state)
     assert_int_equal(back.seed, r.seed);
     assert_string_equal(back.end, "Ctrl-C");
     assert_string_equal(back.own, "eager");
+    assert_string_equal(back.gpu.driver, "580.65.06");
+    assert_true(back.gpu.power_limit_mw == 650000 && back.gpu.ecc == 1 && back.gpu.processes == -1);
     for (size_t i = 0; i < r.n_block; i++) {
         struct rp_ab_block *a = &r.block[i], *b = &back.block[i];
 

@@ -1,0 +1,79 @@
+/* What a before/after was measured on: the GPU's limits and settings, the training's size. Sentences for
+ * people, and what of it the reader must know. */
+#include <stdio.h>
+
+#include "report/ab_part.h"
+
+static int add(char *out, size_t n, int at, const char *what, const char *fmt, long long v,
+               bool known)
+{
+    int used;
+
+    if (!known || at < 0 || (size_t)at >= n)
+        return at;
+    used = snprintf(out + at, n - (size_t)at, "%s%s ", at ? ", " : "", what);
+    at += used;
+    if ((size_t)at >= n)
+        return at;
+    return at + snprintf(out + at, n - (size_t)at, fmt, v);
+}
+
+void rp_ab_gpu_text(char *out, size_t n, const struct rp_ab_gpu *g)
+{
+    int at = *g->driver ? snprintf(out, n, "driver %s", g->driver) : 0;
+
+    if (at == 0)
+        out[0] = 0;
+    at = add(out, n, at, "power limit", "%lld W", g->power_limit_mw / 1000, g->power_limit_mw >= 0);
+    at = add(out, n, at, "SM clock up to", "%lld MHz", g->max_sm_clock_mhz,
+             g->max_sm_clock_mhz >= 0);
+    at = add(out, n, at, "ECC", g->ecc > 0 ? "on" : "off", 0, g->ecc >= 0);
+    at = add(out, n, at, "MIG", g->mig > 0 ? "on" : "off", 0, g->mig >= 0);
+    add(out, n, at, "processes on it:", "%lld", g->processes, g->processes >= 0);
+}
+
+/* Tokens of a step, mean over the counted ones. */
+static struct mp_val a_step(struct mp_val all, size_t n)
+{
+    if (n == 0)
+        all.basis = MP_UNKNOWN;
+    else
+        all.v /= (double)n;
+    return all;
+}
+
+void rp_ab_training_text(char *out, size_t n, const struct rp_report *r)
+{
+    const struct rp_spec *s = &r->spec;
+    char total[RP_FIG], trained[RP_FIG], useful[RP_FIG], processed[RP_FIG], accum[40] = "";
+    struct mp_val all = {(double)s->model.params_total,
+                         s->model.params_total ? MP_MEASURED : MP_UNKNOWN},
+                  some = {(double)s->params_trainable,
+                          s->params_trainable ? MP_MEASURED : MP_UNKNOWN};
+
+    if (s->grad_accum > 0)
+        snprintf(accum, sizeof accum, " in %d micro-batch%s", s->grad_accum,
+                 s->grad_accum == 1 ? "" : "es");
+    snprintf(out, n,
+             "%s parameters, %s trained%s, checkpointing %.40s; %s tokens a step, %s useful%s",
+             rp_fmt_si(total, all), rp_fmt_si(trained, some), s->has_lora ? " (LoRA)" : "",
+             *s->text.checkpointing ? s->text.checkpointing : RP_DASH,
+             rp_fmt_count(processed, a_step(r->tokens.processed, r->timed.count)),
+             rp_fmt_count(useful, a_step(r->tokens.useful, r->timed.count)), accum);
+}
+
+void rp_ab_setup_notes(struct rp_ab *ab)
+{
+    const struct rp_ab_gpu *g = &ab->record.gpu;
+
+    if (g->processes > 1)
+        rp_ab_note(ab,
+                   "%lld processes computed on this GPU when the blocks began: times may be theirs",
+                   (long long)g->processes);
+    if (g->default_limit_mw > 0 && g->power_limit_mw >= 0 &&
+        g->power_limit_mw < g->default_limit_mw)
+        rp_ab_note(ab, "the GPU's power limit is %lld W, below its own %lld W",
+                   (long long)(g->power_limit_mw / 1000), (long long)(g->default_limit_mw / 1000));
+    if (g->mig > 0)
+        rp_ab_note(ab, "the GPU is divided (MIG): peaks are of the whole one");
+}
