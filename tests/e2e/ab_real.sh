@@ -12,6 +12,15 @@ sys.path.insert(0, "$root/tests/bridge")
 import torch, models
 torch.set_num_threads(1)
 model = models.make("qwen3_moe")
+if "fragile" in sys.argv:
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+    calls = []
+    def fragile(module, hidden_states, top_k_index, top_k_weights):
+        calls.append(1)
+        if len(calls) > 20:
+            raise torch.cuda.OutOfMemoryError("there is no memory for this")
+        return type(module).__dict__["forward"].__wrapped__(module, hidden_states, top_k_index, top_k_weights)
+    ALL_EXPERTS_FUNCTIONS.register("fragile", fragile)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 generator = torch.Generator().manual_seed(3)
 try:
@@ -23,13 +32,26 @@ try:
 except KeyboardInterrupt:
     pass
 PY
-expect 0 moeprof ab --arms original,moeprof,eager,nothing --blocks 2 --end-job --json -o a.moeprof -- "$PY5" train.py
+expect 0 moeprof ab --arms original,moeprof,eager,padded_bmm,equal_bmm,scattermoe,nothing --blocks 2 --end-job --json -o a.moeprof -- "$PY5" train.py
 python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/ab.schema.json" run.out
 python3 -c '
 import json
 r = json.load(open("run.out"))
-assert [a["status"] for a in r["arms"]] == ["measured"] * 3 + ["refused"], r["arms"]
-assert r["parity"]["status"] == "passed" and len(r["parity"]["rows"]) == 4 and r["parity"]["worst_ratio"] < 2, r["parity"]
-assert r["method"]["is_untraced"] and len(r["blocks"]) == 8 and not any(b["is_cut"] for b in r["blocks"]), r["blocks"]
-assert all(a["step_seconds"] > 0 for a in r["arms"][:3]) and r["speedup"]["verdict"] == "inconclusive"
+assert [a["status"] for a in r["arms"]] == ["measured"] * 5 + ["refused"] * 2, r["arms"]
+assert "no package scattermoe" in r["arms"][5]["why"] and "grouped_mm, sonicmoe, padded_bmm" in r["arms"][6]["why"], r["arms"]
+assert r["parity"]["status"] == "passed" and len(r["parity"]["rows"]) == 8 and r["parity"]["worst_ratio"] < 2, r["parity"]
+assert r["method"]["is_untraced"] and len(r["blocks"]) == 16 and not any(b["is_cut"] for b in r["blocks"]), r["blocks"]
+assert all(a["step_seconds"] > 0 for a in r["arms"][:5]) and r["speedup"]["verdict"] == "inconclusive"
+assert all(3 < b["loss"] < 6 and b["saved_activations_bytes"] is None for b in r["blocks"]), r["blocks"]
+assert all(abs(a["figures"]["loss"] - r["arms"][0]["figures"]["loss"]) < 0.2 for a in r["arms"][:5])
+assert r["training"]["processed_tokens"] == 24 and r["training"]["micro_batches"] == 1, r["training"]
 assert r["speedup"]["unit"] == "model FLOP", r["speedup"]' || fail "not as expected"
+
+# An arm that fails in the middle of the job: the job goes on, the arm is out, the others are measured.
+expect 4 moeprof ab --arms original,fragile,moeprof --blocks 2 --seed 1 --end-job --json -o b.moeprof -- "$PY5" train.py fragile
+python3 -c '
+import json
+r = json.load(open("run.out"))
+assert [a["status"] for a in r["arms"]] == ["measured", "reverted", "measured"], r["arms"]
+assert "no memory for this" in r["arms"][1]["why"] and r["method"]["ended_early"] is None, r["method"]
+assert r["arms"][2]["speedup"]["pairs"] == 2' || fail "a failing arm: not as expected"
