@@ -1,6 +1,7 @@
 """The kernels' C ABI from Python, by ctypes: for checks and benchmarks, not for training.
 
 Problem(...) keeps the struct and the tensors it points to; forward() and backward() launch on torch's current stream.
+Tensors on the CPU are served by the reference.
 """
 import ctypes as C
 import os
@@ -9,7 +10,7 @@ import torch
 BF16, FP16, FP32, FP64, INT32, INT64 = range(6)
 SWIGLU, GEGLU_TANH, GEGLU_ERF, CLAMPED_GLU, RELU2 = range(5)
 INFERENCE, PORTABLE = 1, 2
-ROUTE, UP, DOWN, COMBINE, DACT, DX, DW_DOWN, DW_UP, DBIAS, DSCORE = (1 << i for i in range(10))
+ROUTE, UP, DOWN, COMBINE, DACT, DX, DW_DOWN, DW_UP, DBIAS, DSCORE, LORA = (1 << i for i in range(11))
 TYPE = {torch.bfloat16: BF16, torch.float16: FP16, torch.float32: FP32, torch.float64: FP64, torch.int32: INT32, torch.int64: INT64}
 i32, u32, i64, ptr = C.c_int32, C.c_uint32, C.c_int64, C.c_void_p
 
@@ -84,21 +85,27 @@ def vector(t):
 
 
 def stream():
-    return torch.cuda.current_stream().cuda_stream
+    return torch.cuda.current_stream().cuda_stream if torch.cuda.is_available() else None
 
 
-def nbytes(n):
-    return torch.empty(max(n, 256), dtype=torch.uint8, device='cuda')
+def nbytes(n, device='cuda'):
+    return torch.empty(max(n, 256), dtype=torch.uint8, device=device)
+
+
+def lora(cls, dtype, **fields):
+    """A Lora or a LoraGrad."""
+    return cls(size=C.sizeof(cls), dtype=TYPE[dtype], **fields)
 
 
 class Problem:
-    def __init__(self, x, index, score, gate, up, down, inter, n_expert, act=SWIGLU, bias=(None, None, None), alpha=1.702, limit=7.):
-        self.keep = (x, index, score, bias)
+    def __init__(self, x, index, score, gate, up, down, inter, n_expert, act=SWIGLU, bias=(None, None, None), alpha=1.702, limit=7., lora=None):
+        self.keep = (x, index, score, bias, lora)
         self.x, self.score = x, score
-        self.s = ProblemStruct(size=C.sizeof(ProblemStruct), target=0, n_token=x.shape[0], hidden=x.shape[1], inter=inter, n_expert=n_expert,
+        self.s = ProblemStruct(size=C.sizeof(ProblemStruct), target=0 if x.is_cuda else 1, n_token=x.shape[0], hidden=x.shape[1], inter=inter, n_expert=n_expert,
             top_k=index.shape[1], dtype=TYPE[x.dtype], index_dtype=TYPE[index.dtype], score_dtype=TYPE[score.dtype], act=act, act_alpha=alpha,
             act_limit=limit, x=x.data_ptr(), index=index.data_ptr(), score=score.data_ptr(), x_stride=x.stride(0), index_stride=index.stride(0),
-            score_stride=score.stride(0), gate=gate, up=up, down=down, gate_bias=vector(bias[0]), up_bias=vector(bias[1]), down_bias=vector(bias[2]))
+            score_stride=score.stride(0), gate=gate, up=up, down=down, gate_bias=vector(bias[0]), up_bias=vector(bias[1]), down_bias=vector(bias[2]),
+            lora=C.cast(C.pointer(lora), ptr) if lora else None)
         self.sizes = Sizes()
         ok(api.sizes(C.byref(self.sizes), C.byref(self.s)))
 
@@ -108,17 +115,18 @@ class Problem:
 
     def forward(self, out=None, saved=None, work=None, flags=0, steps=0):
         n_saved = self.sizes.saved_inference if flags & INFERENCE else self.sizes.saved
-        saved = nbytes(n_saved) if saved is None else saved
-        work = nbytes(self.sizes.forward_workspace) if work is None else work
+        saved = nbytes(n_saved, self.x.device) if saved is None else saved
+        work = nbytes(self.sizes.forward_workspace, self.x.device) if work is None else work
         out = torch.empty_like(self.x) if out is None else out
         a = Forward(C.sizeof(Forward), flags, steps, out.data_ptr(), out.stride(0), saved.data_ptr(), saved.numel(), work.data_ptr(), work.numel(), C.pointer(self.s))
         ok(api.forward(C.byref(a), stream()))
         return out, saved
 
-    def backward(self, saved, dout, dx, dscore, dgate, dup, ddown, dtype, dbias=(None, None, None), accumulate=0, work=None, flags=0, steps=0):
-        work = nbytes(self.sizes.backward_workspace) if work is None else work
+    def backward(self, saved, dout, dx, dscore, dgate, dup, ddown, dtype, dbias=(None, None, None), accumulate=0, work=None, flags=0, steps=0,
+                 dlora=None):
+        work = nbytes(self.sizes.backward_workspace, self.x.device) if work is None else work
         a = Backward(C.sizeof(Backward), flags, steps, dx.data_ptr() if dx is not None else None, dx.stride(0) if dx is not None else 0,
             dscore.data_ptr() if dscore is not None else None, dscore.stride(0) if dscore is not None else 0, dgate, dup, ddown,
             vector(dbias[0]), vector(dbias[1]), vector(dbias[2]), TYPE[dtype], accumulate, work.data_ptr(), work.numel(), dout.data_ptr(), dout.stride(0),
-            saved.data_ptr(), C.pointer(self.s))
+            saved.data_ptr(), C.pointer(self.s), C.pointer(dlora) if dlora else None)
         ok(api.backward(C.byref(a), stream()))

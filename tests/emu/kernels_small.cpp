@@ -1,4 +1,7 @@
-/* The portable kernels' source, run on the CPU, against the CPU reference: products, adapters, layouts, types, odd shapes. */
+/* kernels_small.cpp: small problems through the kernels, against the CPU reference: products, adapters, layouts, types, odd
+ * shapes. Compiled twice: with the portable kernels' source emulated on the CPU (make emu), and with MK_ON_GPU against the
+ * library's objects on a GPU, where it is what compute-sanitizer runs (tests/gpu/kernels_sanitize.sh).
+ *     kernels_small [WORD] [--portable]     cases whose name has the word */
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -7,10 +10,46 @@
 #include <vector>
 
 extern "C" {
+#include "kernels/cuda_paths.h"
 #include "kernels/ref_moe.h"
 #include "kernels/ref_route.h"
-#include "kernels/cuda_paths.h"
 }
+
+static uint32_t flags;
+
+#ifdef MK_ON_GPU
+#include <cuda_runtime.h>
+
+static void *dev_alloc(size_t n)
+{
+    void *p = NULL;
+    if (cudaMalloc(&p, n + !n))
+        printf("no GPU memory\n"), exit(1);
+    return p;
+}
+
+static void dev_free(void *p) { cudaFree(p); }
+static void dev_put(void *to, const void *from, size_t n) { cudaMemcpy(to, from, n, cudaMemcpyHostToDevice); }
+
+/* Also the place where a launch that failed comes to light. */
+static void dev_get(void *to, const void *from, size_t n)
+{
+    if (cudaMemcpy(to, from, n, cudaMemcpyDeviceToHost))
+        printf("%s\n", cudaGetErrorString(cudaGetLastError())), exit(1);
+}
+
+static int forward(const mk_forward *f, const struct mk_plan *) { return mk_get_api(MK_API_VERSION)->forward(f, NULL); }
+static int backward(const mk_backward *b, const struct mk_plan *) { return mk_get_api(MK_API_VERSION)->backward(b, NULL); }
+#else
+static void *dev_alloc(size_t n)
+{
+    void *p = aligned_alloc(256, (n + 255) / 256 * 256 + 256 * !n);
+    return memset(p, 0xff, n);
+}
+
+static void dev_free(void *p) { free(p); }
+static void dev_put(void *to, const void *from, size_t n) { memcpy(to, from, n); }
+static void dev_get(void *to, const void *from, size_t n) { memcpy(to, from, n); }
 
 /* Routing is not under test here. */
 extern "C" int mk_route_v1(const mk_problem *p, const struct mk_plan *, const mk_saved_layout *at, void *saved, int32_t *, mk_stream)
@@ -19,6 +58,19 @@ extern "C" int mk_route_v1(const mk_problem *p, const struct mk_plan *, const mk
     mk_ref_route(&r, p);
     return MK_OK;
 }
+
+static int forward(const mk_forward *f, const struct mk_plan *plan)
+{
+    int rc = mk_portable_fits_forward(f);
+    return rc ? rc : mk_portable_forward(f, plan, NULL);
+}
+
+static int backward(const mk_backward *b, const struct mk_plan *plan)
+{
+    int rc = mk_portable_fits_backward(b);
+    return rc ? rc : mk_portable_backward(b, plan, NULL);
+}
+#endif
 
 enum layout { CONCAT, INTERLEAVED, TRANSPOSED, STRIDED };
 enum adapter { NONE, SHARED, APART, UP_ONLY, DOWN_ONLY };
@@ -43,24 +95,33 @@ static double uniform(void)
     return (double)(state >> 40) / (double)(1 << 24) * 2 - 1;
 }
 
-/* An array on the heap, 16-byte aligned as the paths ask, exactly as long as it is: a sanitizer sees a step beyond. */
+static bool on_device; /* whose memory descriptions point to */
+
+/* An array on the host and its twin on the device, exactly as long as it is: a sanitizer sees a step beyond. */
 struct array {
     uint32_t dtype;
     size_t n;
     std::vector<char> bytes;
+    void *dev;
 
-    array(uint32_t type, size_t count, double scale) : dtype(type), n(count), bytes(count * mk_dtype_bytes(type))
+    array(uint32_t type, size_t count, double scale) : dtype(type), n(count), bytes(count * mk_dtype_bytes(type)), dev(dev_alloc(bytes.size()))
     {
         for (size_t i = 0; i < n; i++)
             mk_ref_put(bytes.data(), dtype, (int64_t)i, scale == 0 ? NAN : scale * uniform());
+        put();
     }
-    void *at(size_t i) { return bytes.data() + i * mk_dtype_bytes(dtype); }
-    double get(size_t i) { return mk_ref_get(bytes.data(), dtype, (int64_t)i); }
+    array(const array &a) : dtype(a.dtype), n(a.n), bytes(a.bytes), dev(dev_alloc(bytes.size())) { put(); }
+    ~array() { dev_free(dev); }
+    array &operator=(const array &) = delete;
+    void *at(size_t i) { return (on_device ? (char *)dev : bytes.data()) + i * mk_dtype_bytes(dtype); }
+    double value(size_t i) { return mk_ref_get(bytes.data(), dtype, (int64_t)i); }
+    void put(void) { dev_put(dev, bytes.data(), bytes.size()); }
+    void get(void) { dev_get(bytes.data(), dev, bytes.size()); }
 };
 
 static mk_matrix matrix(array &a, size_t first, int64_t expert, int64_t row, int64_t col)
 {
-    return { a.bytes.empty() ? NULL : a.at(first), NULL, 0, expert, row, col };
+    return { a.n ? a.at(first) : NULL, NULL, 0, expert, row, col };
 }
 
 /* One weight that is not gate and up. */
@@ -100,22 +161,22 @@ struct run {
     shape s;
     int n_half;
     array out, dx, dscore, dgate_up, ddown, dgate_a, dup_a, dup_b, ddown_a, ddown_b;
-    std::vector<char> saved, work_f, work_b;
 
     run(const shape &c) : s(c), n_half(c.act == MK_ACT_RELU2 ? 1 : 2), out(c.dtype, (size_t)c.t * c.h, 0), dx(c.dtype, (size_t)c.t * c.h, 0),
         dscore(MK_FP32, (size_t)c.t * c.k, 0), dgate_up(c.dtype, weight_elements(c, n_half), c.accumulate), ddown(c.dtype, weight_elements(c, 1), c.accumulate),
         dgate_a(c.lora_dtype, (size_t)c.e * c.up_rank * c.h, c.accumulate), dup_a(dgate_a), dup_b(c.lora_dtype, (size_t)c.e * c.up_rank * n_half * c.i, c.accumulate),
         ddown_a(c.lora_dtype, (size_t)c.e * c.down_rank * c.i, c.accumulate), ddown_b(c.lora_dtype, (size_t)c.e * c.down_rank * c.h, c.accumulate) {}
+    std::vector<array *> results(void) { return { &out, &dx, &dscore, &dgate_up, &ddown, &dgate_a, &dup_a, &dup_b, &ddown_a, &ddown_b }; }
     static size_t weight_elements(const shape &c, int n) { return (size_t)c.e * n * c.i * c.h * (c.weights == STRIDED ? 3 : 1); }
 };
 
 struct inputs {
-    array x, score, dout, gate_up, down, bias, gate_a, up_a, up_b, down_a, down_b;
-    std::vector<int32_t> index;
+    array x, score, dout, gate_up, down, bias, gate_a, up_a, up_b, down_a, down_b, index;
     mk_lora lora;
     mk_problem p;
 
     inputs(const shape &s, int n_half);
+    void describe(const shape &s, int n_half);
     void adapters(const shape &s, int n_half);
 };
 
@@ -124,17 +185,22 @@ inputs::inputs(const shape &s, int n_half)
       gate_up(s.dtype, run::weight_elements(s, n_half), .5), down(s.dtype, run::weight_elements(s, 1), .5), bias(s.dtype, (size_t)s.e * (2 * s.i + s.h), .3),
       gate_a(s.lora_dtype, (size_t)s.e * s.up_rank * s.h, .5), up_a(s.lora_dtype, (size_t)s.e * s.up_rank * s.h, .5),
       up_b(s.lora_dtype, (size_t)s.e * s.up_rank * n_half * s.i, .5), down_a(s.lora_dtype, (size_t)s.e * s.down_rank * s.i, .5),
-      down_b(s.lora_dtype, (size_t)s.e * s.down_rank * s.h, .5), index((size_t)s.t * s.k)
+      down_b(s.lora_dtype, (size_t)s.e * s.down_rank * s.h, .5), index(MK_INT32, (size_t)s.t * s.k, 1)
 {
     for (int t = 0; t < s.t; t++)
         for (int k = 0; k < s.k; k++) /* an expert twice or never, and choices that are dropped */
-            index[(size_t)t * s.k + k] = s.one_expert ? 1 % s.e : t % 7 == 6 && !k ? s.e : (t * (k + 1) + k) % std::max(1, s.e - (s.e > 2));
+            ((int32_t *)index.bytes.data())[t * s.k + k] = s.one_expert ? 1 % s.e : t % 7 == 6 && !k ? s.e : (t * (k + 1) + k) % std::max(1, s.e - (s.e > 2));
+    index.put();
+}
+
+void inputs::describe(const shape &s, int n_half)
+{
     p = {};
     p.size = sizeof p;
-    p.target = MK_TARGET_CPU;
+    p.target = on_device ? MK_TARGET_CUDA : MK_TARGET_CPU;
     p.n_token = s.t, p.hidden = s.h, p.inter = s.i, p.n_expert = s.e, p.top_k = s.k;
     p.dtype = s.dtype, p.index_dtype = MK_INT32, p.score_dtype = MK_FP32, p.act = s.act, p.act_alpha = 1.702f, p.act_limit = 7.f;
-    p.x = x.bytes.data(), p.index = index.data(), p.score = score.bytes.data();
+    p.x = x.at(0), p.index = index.at(0), p.score = score.at(0);
     p.x_stride = s.h, p.index_stride = p.score_stride = s.k;
     p.gate = n_half == 2 ? half(gate_up, s.weights, 2, 0, s.i, s.h) : mk_matrix{};
     p.up = half(gate_up, s.weights, n_half, n_half - 1, s.i, s.h);
@@ -195,38 +261,50 @@ static int check(int rc, const char *what)
     return rc;
 }
 
-/* Forward and backward by the reference, or by the emulated kernels. */
-static void compute(run &r, inputs &in, bool emulated)
+/* Bytes that nobody has written. */
+struct blank {
+    void *p;
+
+    blank(size_t n) : p(on_device ? dev_alloc(n) : aligned_alloc(256, (n + 511) / 256 * 256)) {}
+    ~blank() { on_device ? dev_free(p) : free(p); }
+};
+
+static mk_backward describe_backward(run &r, inputs &in)
 {
     const shape &s = r.s;
-    mk_problem p = in.p;
-    struct mk_plan plan;
-
-    p.target = emulated ? MK_TARGET_CUDA : MK_TARGET_CPU;
-    check(mk_plan(&plan, &p), "plan");
-    r.saved.assign(plan.saved.bytes, (char)0xff);
-    r.work_f.assign(plan.forward.bytes, (char)0xff);
-    r.work_b.assign(plan.backward.bytes, (char)0xff);
-    mk_forward f = {};
-    f.size = sizeof f, f.out = r.out.bytes.data(), f.out_stride = s.h, f.problem = &p;
-    f.saved = r.saved.data(), f.saved_bytes = r.saved.size(), f.workspace = r.work_f.data(), f.workspace_bytes = r.work_f.size();
-    mk_lora_grad low = lora_gradients(r, s);
     mk_backward b = {};
-    b.size = sizeof b, b.dx = r.dx.bytes.data(), b.dx_stride = s.h, b.dscore = r.dscore.bytes.data(), b.dscore_stride = s.k;
+
+    b.size = sizeof b, b.flags = flags, b.dx = r.dx.at(0), b.dx_stride = s.h, b.dscore = r.dscore.at(0), b.dscore_stride = s.k;
     if (s.trained) {
         b.dgate = r.n_half == 2 ? half(r.dgate_up, s.weights, 2, 0, s.i, s.h) : mk_matrix{};
         b.dup = half(r.dgate_up, s.weights, r.n_half, r.n_half - 1, s.i, s.h);
         b.ddown = whole(r.ddown, s.weights, s.h, s.i);
     }
-    b.dweight_dtype = s.dtype, b.accumulate = s.accumulate, b.dout = in.dout.bytes.data(), b.dout_stride = s.h;
-    b.saved = r.saved.data(), b.workspace = r.work_b.data(), b.workspace_bytes = r.work_b.size(), b.problem = &p;
-    b.dlora = s.lora == NONE ? NULL : &low;
-    if (emulated) {
-        check(mk_portable_fits_forward(&f), "fits forward"), check(mk_portable_fits_backward(&b), "fits backward");
-        check(mk_portable_forward(&f, &plan, NULL), "forward"), check(mk_portable_backward(&b, &plan, NULL), "backward");
-    } else {
-        check(mk_ref_forward(&f), "forward"), check(mk_ref_backward(&b), "backward");
-    }
+    b.dweight_dtype = s.dtype, b.accumulate = s.accumulate, b.dout = in.dout.at(0), b.dout_stride = s.h, b.problem = &in.p;
+    return b;
+}
+
+/* Forward and backward by the reference, or by the kernels. */
+static void compute(run &r, inputs &in, bool device)
+{
+    const shape &s = r.s;
+    struct mk_plan plan;
+
+    on_device = device;
+    in.describe(s, r.n_half);
+    check(mk_plan(&plan, &in.p), "plan");
+    blank saved(plan.saved.bytes), work_f(plan.forward.bytes), work_b(plan.backward.bytes);
+    mk_forward f = {};
+    f.size = sizeof f, f.flags = flags, f.out = r.out.at(0), f.out_stride = s.h, f.problem = &in.p;
+    f.saved = saved.p, f.saved_bytes = plan.saved.bytes, f.workspace = work_f.p, f.workspace_bytes = plan.forward.bytes;
+    mk_lora_grad low = lora_gradients(r, s);
+    mk_backward b = describe_backward(r, in);
+    b.saved = saved.p, b.workspace = work_b.p, b.workspace_bytes = plan.backward.bytes, b.dlora = s.lora == NONE ? NULL : &low;
+    check(device ? forward(&f, &plan) : mk_ref_forward(&f), "forward");
+    check(device ? backward(&b, &plan) : mk_ref_backward(&b), "backward");
+    for (array *a : r.results())
+        if (device)
+            a->get();
 }
 
 /* Relative RMS error; elements that neither wrote are NaN in both. */
@@ -235,7 +313,7 @@ static bool close(const char *what, array &got, array &want)
     double error = 0, norm = 0;
 
     for (size_t i = 0; i < got.n; i++) {
-        double g = got.get(i), w = want.get(i);
+        double g = got.value(i), w = want.value(i);
         if (std::isnan(w) && std::isnan(g))
             continue;
         error += (g - w) * (g - w);
@@ -255,10 +333,11 @@ static bool agree(const shape &s)
 
     compute(want, in, false);
     compute(got, in, true);
-    bool ok = close("out", got.out, want.out) & close("dx", got.dx, want.dx) & close("dscore", got.dscore, want.dscore) &
-              close("dgate_up", got.dgate_up, want.dgate_up) & close("ddown", got.ddown, want.ddown) & close("dgate_a", got.dgate_a, want.dgate_a) &
-              close("dup_a", got.dup_a, want.dup_a) & close("dup_b", got.dup_b, want.dup_b) & close("ddown_a", got.ddown_a, want.ddown_a) &
-              close("ddown_b", got.ddown_b, want.ddown_b);
+    static const char *const name[] = { "out", "dx", "dscore", "dgate_up", "ddown", "dgate_a", "dup_a", "dup_b", "ddown_a", "ddown_b" };
+    std::vector<array *> mine = got.results(), other = want.results();
+    bool ok = true;
+    for (size_t i = 0; i < mine.size(); i++)
+        ok &= close(name[i], *mine[i], *other[i]);
     printf("%s %s\n", ok ? "ok  " : "FAIL", s.name);
     fflush(stdout);
     return ok;
@@ -286,10 +365,16 @@ static const shape shapes[] = {
 
 int main(int argc, char **argv)
 {
+    const char *word = "";
     int bad = 0;
 
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--portable"))
+            flags = MK_FLAG_PORTABLE;
+        else
+            word = argv[i];
     for (const shape &s : shapes)
-        if (argc < 2 || strstr(s.name, argv[1]))
+        if (strstr(s.name, word))
             bad += !agree(s);
     return bad != 0;
 }
