@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -106,6 +107,16 @@ static void listen_for_tools(void)
         inj_ctl_ask(&swap);
 }
 
+/* CUDA and CUPTI take themselves down among the exit handlers, the last made first, and a call of ours
+ * at that time or later crashes the process. This one is made when both are up, so it runs before. */
+static void end_before_cuda(void)
+{
+    if (!inj_alive()) /* a forked child */
+        return;
+    inj_agent_stop();
+    atomic_store(&inj.life, INJ_DEAD);
+}
+
 static bool start(void)
 {
     struct mp_shm *shm = inj_shm();
@@ -126,6 +137,8 @@ static bool start(void)
         atomic_store(&shm->state, MP_GUEST_OFF);
         return false;
     }
+    if (watched)
+        atexit(end_before_cuda);
     if (inj_trace_on() && inj_trace_open(inj.opts.trace, cupti.version, &err))
         inj_log(2, "%s", err.msg);
     if (watched || inj.opts.no_cuda)
@@ -288,8 +301,11 @@ void inj_agent_wake(void)
 
 void inj_agent_stop(void)
 {
+    static _Atomic bool asked;
     struct timespec limit;
 
+    if (atomic_exchange(&asked, true))
+        return;
     signal_agent(&stop);
     clock_gettime(CLOCK_REALTIME, &limit);
     limit.tv_nsec += 200000000;

@@ -3,6 +3,7 @@
 #include "tests/mock/mock.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ static struct mock_cupti m = {.version = 130001};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint8_t *buffer; /* being filled */
 static size_t cap, used;
+static _Atomic bool down; /* the process ends: whoever calls now would crash in the real one */
 
 struct mock_cupti *mock_cupti(void);
 void mock_cupti_call(uint32_t cbid, const void *params, const char *symbol, uint32_t corr);
@@ -47,6 +49,28 @@ EXPORT struct mock_cupti *mock_cupti(void)
     return &m;
 }
 
+/* As the real one, it takes itself down among the process's exit handlers, long before libraries end. */
+static void take_down(void)
+{
+    atomic_store(&down, true);
+}
+
+static void at_end(void)
+{
+    atexit(take_down);
+}
+
+static void enter(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    if (atomic_load(&down)) {
+        fprintf(stderr, "CUPTI was called after its end\n");
+        abort();
+    }
+    pthread_once(&once, at_end);
+}
+
 /* ---- subscriber ------------------------------------------------------------------------------- */
 
 EXPORT int cuptiGetVersion(uint32_t *version)
@@ -57,6 +81,7 @@ EXPORT int cuptiGetVersion(uint32_t *version)
 
 EXPORT int cuptiSubscribe(void **subscriber, cupti_callback_fn fn, void *user)
 {
+    enter();
     if (m.subscribe_result)
         return m.subscribe_result;
     if (mock_cupti()->holder[0] || m.subscriber)
@@ -86,6 +111,7 @@ EXPORT int cuptiSubscribe_v2(void **subscriber, cupti_callback_fn fn, void *user
 
 EXPORT int cuptiUnsubscribe(void *subscriber)
 {
+    enter();
     if (!subscriber || subscriber != m.subscriber)
         return INVALID;
     m.subscriber = NULL;
@@ -96,6 +122,7 @@ EXPORT int cuptiUnsubscribe(void *subscriber)
 
 EXPORT int cuptiEnableCallback(uint32_t enable, void *subscriber, int domain, uint32_t cbid)
 {
+    enter();
     if (subscriber != m.subscriber || domain != DOMAIN_DRIVER || cbid >= CB_MAX)
         return INVALID;
     m.callback_on[cbid] = enable;
@@ -124,6 +151,7 @@ EXPORT void mock_cupti_call(uint32_t cbid, const void *params, const char *symbo
 
 EXPORT int cuptiActivityRegisterCallbacks(cupti_request_fn request, cupti_complete_fn complete)
 {
+    enter();
     if (m.register_result)
         return m.register_result;
     m.request = request; /* whoever was there before is replaced, unasked */
@@ -134,6 +162,7 @@ EXPORT int cuptiActivityRegisterCallbacks(cupti_request_fn request, cupti_comple
 
 EXPORT int cuptiActivityEnable(int kind)
 {
+    enter();
     if (m.enable_result)
         return m.enable_result;
     if (kind < 1 || kind > 63)
@@ -144,6 +173,7 @@ EXPORT int cuptiActivityEnable(int kind)
 
 EXPORT int cuptiActivityDisable(int kind)
 {
+    enter();
     if (kind < 1 || kind > 63)
         return BAD_KIND;
     m.kinds &= ~(1ull << kind);
@@ -166,6 +196,7 @@ static void hand_over(void)
 EXPORT int cuptiActivityFlushAll(uint32_t flags)
 {
     (void)flags;
+    enter();
     usleep((unsigned)m.hang_ms * 1000);
     pthread_mutex_lock(&lock);
     m.n_flush++;
