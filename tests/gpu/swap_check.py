@@ -1,14 +1,20 @@
-"""Swapping on a GPU, through the control socket as a tool does it: parity, step time and peak memory by arm, host time
-of one swapped call, on and off 100 times. One line a fact, `ok` or `FAIL` where there is a bar; exit code 1 on a FAIL.
+"""Swapping on a GPU, through the control socket as a tool does it. One row a fact: what, figures, bar, `ok` or `FAIL`;
+exit code 1 on a FAIL.
 
-MOEPROF_GUEST=build/libmoeprof.so python tests/gpu/swap_check.py [--layers 4] [--tokens 4096] [--arms grouped_mm,moeprof,eager]
-    [--lora] [--checkpoint] [--steps 8]
-Needs torch, transformers 5.x, and libmoeprof_kernels.so beside the guest. About a minute on an H100.
+MOEPROF_GUEST=build/libmoeprof.so python tests/gpu/swap_check.py PART [options]
+    speed    step time, MFU and peak memory by arm, and each layer's experts alone   --layers 8 --tokens 4096 --lora --checkpoint
+    host     host time of a swapped call, forward and backward, untraced and traced
+    onoff    on and off 100 times: memory, and bits after off
+    losses   50 steps by moeprof and by eager, and eager again and again: is the difference one of a rerun?
+    mixtral  8 wide experts, 32768 tokens: the loop's best case
+Needs torch, transformers 5.x (4.57 too for speed), and libmoeprof_kernels.so beside the guest. Each under a minute on an H100.
 """
 import argparse
 import ctypes
+import gc
 import os
 import pathlib
+import statistics
 import sys
 import tempfile
 import time
@@ -20,30 +26,45 @@ import transformers
 
 import swap_client as wire
 
+TRACE, PEAK_FLOPS = 7, 989.4e12  # enum mp_wire_kind; dense bf16 of an H100 SXM
+V5 = int(transformers.__version__.split(".")[0]) >= 5
+QWEN = dict(hidden_size=2048, num_attention_heads=32, num_key_value_heads=4, head_dim=128, intermediate_size=6144,
+            moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8)
+SMALL = dict(QWEN, hidden_size=1024, num_attention_heads=16, num_experts=32)
 failures = []
 
 
-def fact(name, text, ok=None):
-    print("%-34s %s%s" % (name, text, "" if ok is None else "  ok" if ok else "  FAIL"), flush=True)
+def fact(name, text, bar="", ok=None):
+    print("%-36s | %-86s | %-28s | %s" % (name, text, bar, "" if ok is None else "ok" if ok else "FAIL"), flush=True)
     if ok is False:
         failures.append(name)
 
 
-def model_of(args):
-    config = transformers.Qwen3MoeConfig(
-        vocab_size=32768, hidden_size=2048, num_hidden_layers=args.layers, num_attention_heads=32, num_key_value_heads=4,
-        head_dim=128, intermediate_size=6144, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
-        norm_topk_prob=True, use_cache=False)
+# ---------------------------------------------------------------------------------------------------------
+# A job
+
+def mixtral(args):
+    return transformers.MixtralConfig(
+        vocab_size=4096, hidden_size=4096, num_hidden_layers=args.layers, num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+        intermediate_size=14336, num_local_experts=8, num_experts_per_tok=2, sliding_window=None, use_cache=False)
+
+
+def qwen(args, shape):
+    return transformers.Qwen3MoeConfig(vocab_size=args.vocab, num_hidden_layers=args.layers, norm_topk_prob=True, use_cache=False,
+                                       decoder_sparse_step=1, **shape)
+
+
+def model_of(args, config):
     torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
-        model = transformers.Qwen3MoeForCausalLM(config).train()
-        torch.set_default_dtype(torch.float32)
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").train()
+    torch.set_default_dtype(torch.float32)
     if args.lora:
         import peft
-        model = peft.get_peft_model(model, peft.LoraConfig(
-            r=16, target_modules=["q_proj", "v_proj"],
-            target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]))
+        experts = dict(target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]) if V5 else {}
+        linears = ["q_proj", "v_proj"] + ([] if V5 else ["gate_proj", "up_proj", "down_proj"])
+        model = peft.get_peft_model(model, peft.LoraConfig(r=args.rank, target_modules=linears, **experts)).train()
     if args.checkpoint:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
@@ -51,154 +72,321 @@ def model_of(args):
 
 
 class Job:
-    def __init__(self, args):
-        self.model, self.tokens = model_of(args), args.tokens
-        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=1e-5, fused=True)
+    def __init__(self, args, config, lr=1e-5):
+        self.model, self.tokens, self.vocab = model_of(args, config), args.tokens, config.vocab_size
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=lr, fused=True)
         self.generator = torch.Generator().manual_seed(7)
 
-    def step(self):
-        ids = torch.randint(3, 32768, (max(1, self.tokens // 2048), min(self.tokens, 2048)), generator=self.generator).cuda()
+    def batch(self):
+        length = min(self.tokens, 2048)
+        return torch.randint(3, self.vocab, (max(1, self.tokens // length), length), generator=self.generator).cuda()
+
+    def step(self, ids=None):
+        ids = self.batch() if ids is None else ids
         loss = self.model(input_ids=ids, labels=ids).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss
+        return loss.detach()
 
     def timed(self, n):
+        """Seconds of each of n steps by CUDA events, and the peak of memory."""
         self.step()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        begin = time.perf_counter()
-        for _ in range(n):
-            loss = self.step()
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(n + 1)]
+        marks[0].record()
+        for mark in marks[1:]:
+            self.step()
+            mark.record()
         torch.cuda.synchronize()
-        return (time.perf_counter() - begin) / n * 1e3, torch.cuda.max_memory_allocated() / 2 ** 30, loss.item()
+        return [a.elapsed_time(b) / 1e3 for a, b in zip(marks, marks[1:])], torch.cuda.max_memory_allocated() / 2 ** 30
+
+    def end(self):
+        self.model = self.optimizer = None
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
-def experts_of(model, layer=0):
-    return [m for m in model.modules() if type(m).__name__ == "Qwen3MoeExperts"][layer]
+def model_flop(config, args):
+    """Of a step: matmuls of what is used, causal attention; frozen weights have no gradient of their own."""
+    c, t = config, args.tokens
+    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    heads = 2 * c.hidden_size * head * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
+    attention = 4 * c.num_attention_heads * head * min(t, 2048) / 2
+    wide = getattr(c, "moe_intermediate_size", None) or c.intermediate_size
+    n_expert = getattr(c, "num_experts", None) or c.num_local_experts
+    experts = 2 * 3 * c.hidden_size * wide * c.num_experts_per_tok
+    linear = c.num_hidden_layers * (heads + 2 * c.hidden_size * n_expert + experts) + 2 * c.hidden_size * c.vocab_size
+    return t * ((2 if args.lora else 3) * linear + 3 * c.num_hidden_layers * attention)
+
+
+def attached(job, args):
+    folder = tempfile.mkdtemp()
+    ctypes.PyDLL(os.environ["MOEPROF_GUEST"]).moeprof_attach(
+        ("dir=%s,session=gpu%s" % (folder, ",cuda=none" if args.no_cupti else "")).encode())
+    time.sleep(0.5)
+    for _ in range(3):
+        job.step()
+    client = wire.Client(folder)
+    for m in wire.ask(client, job.step, wire.STATUS):
+        if m.kind == wire.LAYER and (m.layer == 0 or not m.flags & wire.YES):
+            fact("layer %d" % m.layer, m.text, "can be swapped", bool(m.flags & wire.YES))
+    return client
+
+
+def trace(client, job, how, args):
+    """What GPU records the guest takes; "" or what it answers."""
+    if args.no_cupti:
+        return "no CUPTI"
+    done = wire.ask(client, job.step, TRACE, name=how)[-1]
+    return done.text
 
 
 def swap(job, client, arm):
     begin = time.perf_counter()
     rows = wire.ask(client, job.step, wire.SWAP, name=arm, steps=3)
-    seconds = time.perf_counter() - begin
+    seconds, done = time.perf_counter() - begin, rows[-1]
     parity = [m for m in rows if m.kind == wire.PARITY]
-    done = rows[-1]
     worst = max(parity, key=lambda m: m.value[2] if m.value[2] == m.value[2] else 1e9, default=None)
     if worst is not None:
-        fact("parity of %s" % arm, "%d layers, worst layer %d %s: %.2e, own arm %.2e, ratio %.2f, %d tokens, %.1f s with its steps"
-             % (len(parity), worst.layer, worst.name, *worst.value, seconds), done.code == 0)
+        fact("parity of %s" % arm, "worst layer %d %s: %.2e, own arm %.2e, ratio %.2f, %d tokens; %.1f s with its steps"
+             % (worst.layer, worst.name, *worst.value, seconds), "2 x own arm", done.code == 0)
     if done.code:
-        fact("swap to %s" % arm, "refused: %s" % done.text, False)
+        fact("swap to %s" % arm, "refused: %s" % done.text, "", False)
     return done.code == 0
 
 
-def host_time(job):
-    experts = experts_of(job.model)
-    x = torch.randn(64, 2048, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    index = torch.stack([torch.randperm(128, device="cuda")[:8] for _ in range(64)])
-    score = torch.full((64, 8), 0.125, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    wanted = [x, score] + [p for p in experts.parameters() if p.requires_grad]
+def sites(model):
+    """Modules that are swapped, and those that would be."""
+    return [m for m in model.modules() if hasattr(m.__dict__.get("forward"), "moeprof_arm")]
 
-    def per_call(function, n=100, rounds=5):
-        best = 1e9
-        for _ in range(rounds):  # short rounds: the host must not run into a full launch queue
+
+# ---------------------------------------------------------------------------------------------------------
+# Parts
+
+def calls(job, n=1):
+    """(module, arguments) of each layer's experts, as the job calls them."""
+    found, handles = [], []
+    for module in job.model.modules():
+        if type(module).__name__ == "Qwen3MoeExperts":
+            handles.append(module.register_forward_pre_hook(
+                lambda m, args: found.append((m, [a.detach().clone().requires_grad_(a.is_floating_point()) for a in args]))))
+    job.step()
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def experts_seconds(job, n=5):
+    """Median GPU seconds of each layer's experts, forward and backward, on the job's own activations."""
+    times = []
+    for module, (x, index, score) in calls(job):
+        wanted = [x, score] + [p for p in module.parameters() if p.requires_grad]
+        dout, each = torch.randn_like(x), []
+        for _ in range(n + 1):
+            marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            marks[0].record()
+            torch.autograd.grad(module(x, index, score), wanted, dout)
+            marks[1].record()
+            torch.cuda.synchronize()
+            each.append(marks[0].elapsed_time(marks[1]) / 1e3)
+        times.append(statistics.median(each[1:]))
+    return times
+
+
+def speed(args, config=None):
+    config = config or qwen(args, QWEN)
+    job = Job(args, config)
+    client = attached(job, args)
+    trace(client, job, "off", args)
+    seconds, peaks, layers = {}, {}, {}
+    for arm in args.arms.split(","):
+        if not swap(job, client, arm):
+            continue
+        each, peaks[arm] = job.timed(args.steps if arm not in ("eager", "loop") else max(3, args.steps // 3))
+        seconds[arm] = statistics.median(each)
+        flop = model_flop(config, args)
+        fact("step with %s" % arm, "median %.1f ms (%.1f to %.1f, n=%d), %.0f tokens/s, MFU %.1f %%, peak %.2f GiB" % (
+            seconds[arm] * 1e3, min(each) * 1e3, max(each) * 1e3, len(each), args.tokens / seconds[arm],
+            flop / seconds[arm] / PEAK_FLOPS * 100, peaks[arm]))
+        if V5 and not args.lora and not args.checkpoint and arm in ("grouped_mm", "moeprof") and "num_experts" in vars(config):
+            layers[arm] = experts_seconds(job)
+    bars(args, seconds, peaks, layers)
+    job.end()
+
+
+def bars(args, seconds, peaks, layers):
+    ours = seconds.get("moeprof")
+    own = {"eager": 8.0 if args.tokens == 4096 else None, "grouped_mm": 1.35 if args.tokens == 16384 else None, "original": None}
+    if args.lora or not V5:
+        own = {"original": 1.5 if args.lora else 4.0}
+    if args.part == "mixtral":
+        own = {}
+    for arm, value in seconds.items():
+        if arm == "moeprof" or not ours:
+            continue
+        bar = own.get(arm)
+        fact("whole step, %s -> moeprof" % arm, "%.2f x%s" % (value / ours, "" if value / ours > 1.02 else ": no gain here"),
+             ">= %.2f x" % bar if bar else "", value / ours >= bar if bar else None)
+    theirs = "original" if args.lora or not V5 else "grouped_mm"
+    if theirs in peaks and "moeprof" in peaks:
+        judged = args.part == "speed"
+        fact("peak memory, %s -> moeprof" % theirs, "%.3f -> %.3f GiB" % (peaks[theirs], peaks["moeprof"]), "lower" if judged else "",
+             peaks["moeprof"] < peaks[theirs] if judged else None)
+    if len(layers) == 2:
+        ratios = [a / b for a, b in zip(layers["grouped_mm"], layers["moeprof"])]
+        fact("experts of each layer, grouped_mm -> moeprof", "%.2f to %.2f x (moeprof %.2f ms forward and backward)" % (
+            min(ratios), max(ratios), statistics.median(layers["moeprof"]) * 1e3),
+            ">= 2 x each at 16384" if args.tokens >= 16384 else "", min(ratios) >= 2 if args.tokens >= 16384 else None)
+
+
+def host(args):
+    """Layers in a chain, as a step calls them: what one backward costs to begin is spread over them."""
+    job = Job(args, qwen(args, QWEN))
+    client = attached(job, args)
+    if not swap(job, client, "moeprof"):
+        return
+    for how in ("off",) if args.no_cupti else ("off", "on"):
+        trace(client, job, how, args)
+        modules = sites(job.model)
+        x = torch.randn(args.tokens, 2048, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        index = torch.stack([torch.randperm(128, device="cuda")[:8] for _ in range(args.tokens)])
+        score = torch.full((args.tokens, 8), 0.125, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        wanted = [x, score] + [p for m in modules for p in m.parameters() if p.requires_grad]
+        forward, backward, bare = [], [], []
+        for _ in range(25):
+            out = x
             torch.cuda.synchronize()
             begin = time.perf_counter()
-            for _ in range(n):
-                function()
-            best = min(best, (time.perf_counter() - begin) / n * 1e6)
-        torch.cuda.synchronize()
-        return best
+            for module in modules:
+                out = module.forward(out, index, score)
+            middle = time.perf_counter()
+            torch.cuda.synchronize()
+            dout = torch.ones_like(out)
+            torch.cuda.synchronize()
+            again = time.perf_counter()
+            torch.autograd.grad(out, wanted, dout)
+            backward.append((time.perf_counter() - again) / len(modules) * 1e6)
+            forward.append((middle - begin) / len(modules) * 1e6)
+            with torch.no_grad():
+                torch.cuda.synchronize()
+                begin = time.perf_counter()
+                modules[0].forward(x, index, score)
+                bare.append((time.perf_counter() - begin) * 1e6)
+        name = "traced" if how == "on" else "untraced"
+        for what, values, bar in (("forward", forward, 60), ("backward", backward, 120)):
+            values = sorted(values[5:])
+            fact("host time of one %s, %s" % (what, name), "median %.0f us (%.0f to %.0f, n=%d chains of %d calls, %d tokens)" % (
+                statistics.median(values), values[0], values[-1], len(values), len(modules), args.tokens),
+                "<= %d us" % bar if how == "off" else "", statistics.median(values) <= bar if how == "off" else None)
+        fact("host time without gradients, %s" % name, "median %.0f us" % statistics.median(bare[5:]))
+    trace(client, job, "auto", args)
+    job.end()
 
-    forward = per_call(lambda: experts.forward(x, index, score), n=50)
-    out = experts.forward(x, index, score)
-    dout = torch.ones_like(out)
-    backward = per_call(lambda: torch.autograd.grad(out, wanted[:2], dout, retain_graph=True), n=50)
-    full = per_call(lambda: torch.autograd.grad(out, wanted, dout, retain_graph=True), n=5)
-    with torch.no_grad():
-        inference = per_call(lambda: experts.forward(x, index, score), n=50)
-    fact("host time of one call", "forward %.0f us (bar 60), no_grad %.0f us" % (forward, inference), forward <= 60)
-    fact("host time of one backward", "%.0f us without weight gradients, %.0f us with (GPU-bound: not host time) (bar 120)"
-         % (backward, full), backward <= 120)
 
-
-def there_and_back(job, client):
-    """100 times on and off: the same memory, and the same bits after off."""
-    experts, before = experts_of(job.model), None
+def onoff(args):
+    args.layers, args.tokens = 2, 256
+    job = Job(args, qwen(args, QWEN), lr=0.0)
+    job.optimizer.param_groups[0]["weight_decay"] = 0.0
+    client = attached(job, args)
+    swap(job, client, "moeprof")
+    swap(job, client, "original")
+    experts = [m for m in job.model.modules() if type(m).__name__ == "Qwen3MoeExperts"][0]
     x = torch.randn(512, 2048, device="cuda", dtype=torch.bfloat16)
     index = torch.randint(0, 128, (512, 8), device="cuda")
     score = torch.full((512, 8), 0.125, device="cuda", dtype=torch.bfloat16)
-    job.optimizer.param_groups[0]["lr"] = 0.0
-    tokens, job.tokens = job.tokens, 256
     with torch.no_grad():
-        before = experts.forward(x, index, score).clone()
+        before, differs = experts.forward(x, index, score).clone(), 0
     for i in range(200):
         wire.ask(client, job.step, wire.SWAP, name=("moeprof", "original")[i % 2], steps=1)
-        if i == 19:
+        client.rows.clear()
+        client.notices.clear()
+        if i % 2:
+            with torch.no_grad():
+                differs += not torch.equal(before, experts.forward(x, index, score))
+        if i == 39:
             torch.cuda.synchronize()
             first = torch.cuda.memory_allocated(), rss()
     torch.cuda.synchronize()
-    last = torch.cuda.memory_allocated(), rss()
-    with torch.no_grad():
-        same = torch.equal(before, experts.forward(x, index, score))
-    job.tokens = tokens
-    fact("on and off 100 times", "GPU memory %+d bytes, RSS %+.1f MB" % (last[0] - first[0], (last[1] - first[1]) / 1e6),
-         last[0] <= first[0] + (1 << 20) and last[1] <= first[1] + (32 << 20))
-    fact("after off", "bit-identical" if same else "differs", same and "forward" not in experts.__dict__)
+    grown = torch.cuda.memory_allocated() - first[0], rss() - first[1]
+    fact("on and off 100 times", "GPU memory %+d bytes, RSS %+.1f MB after the first 20" % (grown[0], grown[1] / 1e6),
+         "no leak (1 MB, 32 MB)", grown[0] <= 1 << 20 and grown[1] <= 32 << 20)
+    fact("after each off", "%d of 100 differ" % differs, "bit-identical", not differs and "forward" not in experts.__dict__)
+    job.end()
 
 
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def losses(args):
+    """The same weights and batches in every run. Two runs are as far apart as their losses ever are."""
+    args.layers, args.tokens, args.vocab = 4, 2048, 4096
+    curves = {}
+    client = None
+    for run in ["eager", "eager 2", "eager 3", "eager 4", "moeprof", "moeprof 2"]:
+        job = Job(args, qwen(args, SMALL), lr=3e-4)
+        job.model.config._experts_implementation = "eager"
+        batches = [job.batch() for _ in range(5)]
+        if client is None:
+            state = {k: v.cpu().clone() for k, v in job.model.state_dict().items()}
+            client = attached(job, args)
+            trace(client, job, "off", args)
+        else:
+            for _ in range(10):  # until the guest has followed to the new model
+                job.step()
+        if run.startswith("moeprof") and not swap(job, client, "moeprof"):
+            return
+        job.model.load_state_dict(state)
+        job.optimizer.state.clear()
+        curves[run] = [job.step(batches[i % 5]) for i in range(50)]
+        curves[run] = [loss.item() for loss in curves[run]]
+        if run.startswith("moeprof"):
+            fact("swapped until the end", "%d layers" % len(sites(job.model)), "4 layers", len(sites(job.model)) == 4)
+        job.end()
+    apart = lambda a, b: max(abs(x - y) for x, y in zip(curves[a], curves[b]))
+    eager = [name for name in curves if name.startswith("eager")]
+    spread = [apart(a, b) for i, a in enumerate(eager) for b in eager[:i]]
+    for name in ("moeprof", "moeprof 2"):
+        ours = [apart(name, b) for b in eager]
+        fact("50 steps of %s" % name, "loss %.4f -> %.4f (eager %.4f); from eager's runs %.1e to %.1e, eager's among themselves %.1e to %.1e"
+             % (curves[name][0], curves[name][-1], curves["eager"][-1], min(ours), max(ours), min(spread), max(spread)),
+             "inside eager's own spread", statistics.median(ours) <= max(spread))
+
+
+def wide_experts(args):
+    args.tokens = args.tokens if args.tokens > 4096 else 32768
+    args.layers = min(args.layers, 1)
+    speed(args, mixtral(args))
+
+
+PARTS = {"speed": speed, "host": host, "onoff": onoff, "losses": losses, "mixtral": wide_experts}
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("part", choices=sorted(PARTS))
+    parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--arms", default="grouped_mm,moeprof,eager")
+    parser.add_argument("--vocab", type=int, default=32768)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--arms", help="in this order; default: those of the bars")
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--checkpoint", action="store_true")
     parser.add_argument("--no-cupti", action="store_true")
     args = parser.parse_args()
-    folder = tempfile.mkdtemp()
+    if not args.arms:
+        args.arms = "original,moeprof" if args.lora or not V5 else "eager,grouped_mm,moeprof" if args.tokens < 16384 else "grouped_mm,moeprof"
+        if args.part == "mixtral":
+            args.arms = "eager,grouped_mm,moeprof"
     torch.cuda.init()
-    ctypes.PyDLL(os.environ["MOEPROF_GUEST"]).moeprof_attach(
-        ("dir=%s,session=gpu%s" % (folder, ",cuda=none" if args.no_cupti else "")).encode())
-    time.sleep(0.5)
-    job = Job(args)
     fact("GPU", "%s, torch %s, transformers %s" % (torch.cuda.get_device_name(), torch.__version__, transformers.__version__))
-    fact("job", "%d layers, %d tokens%s%s, own experts: %s" % (args.layers, args.tokens, ", LoRA" if args.lora else "",
-                                                               ", checkpointing" if args.checkpoint else "",
-                                                               job.model.config._experts_implementation))
-    for _ in range(3):
-        job.step()
-    client = wire.Client(folder)
-    rows = wire.ask(client, job.step, wire.STATUS)
-    for m in rows:
-        if m.kind == wire.LAYER and not m.flags & wire.YES:
-            fact("layer %d" % m.layer, m.text, False)
-    times = {}
-    for arm in args.arms.split(","):
-        n = args.steps if arm != "eager" else 3
-        if swap(job, client, arm):
-            times[arm], peak, loss = job.timed(n)
-            fact("step with %s" % arm, "%.1f ms, %.0f tokens/s, peak %.2f GiB, loss %.3f"
-                 % (times[arm], args.tokens / times[arm] * 1e3, peak, loss))
-    for arm in times:
-        if arm != "moeprof" and "moeprof" in times:
-            fact("%s over moeprof" % arm, "%.2f x" % (times[arm] / times["moeprof"]))
-    if swap(job, client, "moeprof") and not args.lora:
-        host_time(job)
-    swap(job, client, "original")
-    if not args.lora:
-        there_and_back(job, client)
-    for m in client.notices:
-        if m.kind == wire.REVERTED:
-            fact("reverted", m.text, False)
-    print("%d failures" % len(failures))
+    begin = time.time()
+    PARTS[args.part](args)
+    fact("%s took" % args.part, "%.0f s; %d failures" % (time.time() - begin, len(failures)))
     return 1 if failures else 0
 
 
