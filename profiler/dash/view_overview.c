@@ -200,7 +200,9 @@ static void draw_step(const struct dash_job *job, struct dash_rect r, struct das
 
     if (!s->known || s->window_ns == 0) {
         dash_rule(c, r, "Step");
-        dash_put(c, r, 1, 1, DASH_DIM, "no complete step yet");
+        dash_put(c, r, 1, 1, DASH_DIM,
+                 job->n_step ? "no step whose operations on a GPU were watched yet"
+                             : "no complete step yet");
         return;
     }
     if (job->newest_step > s->step)

@@ -194,7 +194,8 @@ static void draw(const struct dash_model *m, const struct dash_job *job,
         dash_rule(c, r, "Timeline");
         dash_put_wrap(c, r, 1, DASH_DIM,
                       job->replay ? "This profile holds no single operations."
-                                  : "No complete step yet.");
+                                  : job->n_step ? "No step whose operations on a GPU were watched yet."
+                                    : "No complete step yet.");
         return;
     }
     draw_strip(m, job, r, c);
