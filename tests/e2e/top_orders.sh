@@ -89,6 +89,18 @@ keys q
 see '^ready>'
 kill "$JOB"
 
+# The job dies while a question about it stands.
+peer
+keys "clear; $TOP top $JOB" Enter
+see "PID $JOB .*recording"
+keys a
+see 'y yes'
+kill -9 "$JOB"
+see 'the job closed the connection'
+see 'killed'
+keys q
+see '^ready>'
+
 # A before/after, from its beginning to its end by a key; its row of the tabs is there only where it is.
 "$TOP" ab --blocks 40 -o "$WORK/watched.moeprof" -- bash -c "echo \$\$ >$WORK/pid; exec $PEER pace=4000" >"$WORK/ab.out" 2>&1 &
 AB=$!
