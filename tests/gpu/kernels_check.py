@@ -63,7 +63,7 @@ def cases(quick):
 
 
 def lora_cases(quick):
-    """Whichever path takes adapters."""
+    """Adapters, on any path."""
     usual = dict(H=256, I=192, E=8, K=2)
     for r in (4, 8, 16, 32, 64, 128) if not quick else (16,):
         yield f'adapters, rank {r}', dict(T=300, **usual, lora=dict(up=r, down=r)), dict(frozen=True)
@@ -85,22 +85,23 @@ def lora_cases(quick):
     yield 'adapters apart, rank 128', dict(T=300, **usual, lora=dict(up=128, down=128, apart=True)), dict(frozen=True)
     yield 'adapters on gate and up alone', dict(T=300, **usual, lora=dict(up=16, down=0)), dict(frozen=True)
     yield 'adapters on down alone', dict(T=300, **usual, lora=dict(up=0, down=16)), dict(frozen=True)
+
+
+def portable_cases():
+    """What the Hopper path leaves to the portable one."""
+    usual = dict(H=256, I=192, E=8, K=2)
+    yield 'gpt-oss layout, clamped, biases', dict(T=300, H=256, I=192, E=8, K=2, act=mk.CLAMPED_GLU, bias=True), dict(layout='gptoss')
+    yield 'transposed', dict(T=300, H=256, I=192, E=8, K=2), dict(layout='transposed')
+    yield 'relu2, no gate', dict(T=300, H=256, I=192, E=8, K=2, act=mk.RELU2), {}
+    yield 'fp16', dict(T=300, H=256, I=192, E=8, K=2, dtype=fp16, score=fp16), {}
     yield 'adapters, gpt-oss layout, biases', dict(T=300, **usual, act=mk.CLAMPED_GLU, bias=True, lora=dict(up=16, down=16)), dict(frozen=True, layout='gptoss')
     yield 'adapters, transposed', dict(T=300, **usual, lora=dict(up=16, down=16)), dict(frozen=True, layout='transposed')
     yield 'adapters, relu2', dict(T=300, **usual, act=mk.RELU2, lora=dict(up=16, down=16)), dict(frozen=True)
     yield 'adapters, fp16', dict(T=300, **usual, dtype=fp16, score=fp16, lora=dict(up=16, down=16)), dict(frozen=True)
 
 
-def portable_cases():
-    """What the Hopper path leaves to the portable one."""
-    yield 'gpt-oss layout, clamped, biases', dict(T=300, H=256, I=192, E=8, K=2, act=mk.CLAMPED_GLU, bias=True), dict(layout='gptoss')
-    yield 'transposed', dict(T=300, H=256, I=192, E=8, K=2), dict(layout='transposed')
-    yield 'relu2, no gate', dict(T=300, H=256, I=192, E=8, K=2, act=mk.RELU2), {}
-    yield 'fp16', dict(T=300, H=256, I=192, E=8, K=2, dtype=fp16, score=fp16), {}
-
-
 def chosen(o):
-    todo = [(n, a, k, o.path) for n, a, k in cases(o.quick)] + [(n, a, k, None) for n, a, k in lora_cases(o.quick)]
+    todo = [(n, a, k, o.path) for n, a, k in [*cases(o.quick), *lora_cases(o.quick)]]
     if o.path != 'hopper': todo += [(n, a, k, None) for n, a, k in portable_cases()]
     small = dev == 'cuda' or (lambda a: a['T'] * a['K'] * a['H'] * a['I'] <= 3e7)  # the CPU reference takes about a second for that
     return [t for t in todo if o.only in t[0] and (small is True or small(t[1]))]
