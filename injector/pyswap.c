@@ -223,11 +223,11 @@ static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
     return py.long_from(inj_plan_forward(p, &c, pointer(args[2 + CALL_ARGS])));
 }
 
-/* backward(plan, call.., dout, dx, dscore, weights as for forward, their gradients) -> code; 0: not wanted */
+/* backward(plan, call.., dout, dx, dscore, dx_row, weights as for forward, their gradients) -> code; 0: not wanted */
 static PyObject *backward(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    const struct inj_plan *p = plan_for(args, n, 1 + CALL_ARGS + 3, 2);
-    PyObject *const *rest = args + 1 + CALL_ARGS, *const *weights = rest + 3;
+    const struct inj_plan *p = plan_for(args, n, 1 + CALL_ARGS + 4, 2);
+    PyObject *const *rest = args + 1 + CALL_ARGS, *const *weights = rest + 4;
     struct inj_gradients out;
     struct inj_call c;
 
@@ -238,6 +238,7 @@ static PyObject *backward(PyObject *self, PyObject *const *args, ssize_t n)
     read_call(&c, args + 1);
     out.dx = pointer(rest[1]);
     out.dscore = pointer(rest[2]);
+    out.dx_row = pointer(rest[3]);
     read_weights(&c.w, weights);
     if (p->has_lora)
         read_adapters(&c.lora, weights + WEIGHT_ARGS);

@@ -125,6 +125,7 @@ int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c, con
         .dx = out->dx,
         .dx_stride = plan->problem.hidden,
         .dscore = out->dscore,
+        .dx_row = out->dx_row,
         .dscore_stride = plan->problem.top_k,
         .dgate = plan->dgate,
         .dup = plan->dup,

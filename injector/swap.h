@@ -42,6 +42,7 @@ struct inj_call {
 
 struct inj_gradients {
     void *dx, *dscore;
+    void *dx_row; /* scratch for dx, or NULL: in the workspace */
     struct inj_weights w;
     struct inj_lora lora;
 };

@@ -26,7 +26,7 @@ class KernelError(RuntimeError):
 
 class Plan:
     """What of a call follows from shapes, types and strides: a C struct, and the sizes of buffers."""
-    __slots__ = ("handle", "saved_bytes", "bare_bytes", "forward_bytes", "backward_bytes", "dweight", "up_offsets",
+    __slots__ = ("handle", "saved_bytes", "bare_bytes", "forward_bytes", "backward_bytes", "dx_row_bytes", "dweight", "up_offsets",
                  "dup_offsets", "keep")
 
     def __init__(self, unit, x, index, score, used, weights):
@@ -46,10 +46,16 @@ class Plan:
         if isinstance(sizes, int):
             raise KernelError(sizes)
         self.saved_bytes, self.bare_bytes, self.forward_bytes, self.backward_bytes = sizes
+        self.dx_row_bytes = -(-x.numel() * index.shape[1] * x.element_size() // 256) * 256 if x.is_cuda else 0
 
 
 def scratch(n, device):
     return torch.empty(n + 256, dtype=torch.uint8, device=device)
+
+
+def spare(gradient, n):
+    """Address of a gradient's memory as scratch of n bytes, until it is written; 0 where it is none."""
+    return gradient.data_ptr() if n and gradient is not None and gradient.numel() * gradient.element_size() >= n else 0
 
 
 def readable(t, step):
@@ -147,11 +153,13 @@ class KernelCall:
         dx = x.new_empty(*x.shape) if needed[0] else None
         dscore = score.new_empty(*score.shape) if needed[1] else None
         written, handed = self.weights.gradients(weights, needed[2:], plan.dweight)
-        work = scratch(plan.backward_bytes, device)
+        dx_row = spare(written[0], plan.dx_row_bytes)
+        work_bytes = plan.backward_bytes - plan.dx_row_bytes if dx_row else plan.backward_bytes
+        work = scratch(work_bytes, device)
         with on_device(device):
             code = guest.backward(plan.handle, x.data_ptr(), index.data_ptr(), score.data_ptr(), saved.data_ptr(),
-                                  plan.saved_bytes, work.data_ptr(), plan.backward_bytes, stream_of(device), dout.data_ptr(),
-                                  dx.data_ptr() if dx is not None else 0, dscore.data_ptr() if dscore is not None else 0,
+                                  plan.saved_bytes, work.data_ptr(), work_bytes, stream_of(device), dout.data_ptr(),
+                                  dx.data_ptr() if dx is not None else 0, dscore.data_ptr() if dscore is not None else 0, dx_row,
                                   *self.weights.pointers(used, plan.up_offsets),
                                   *self.weights.pointers(written, plan.dup_offsets))
         if code:

@@ -116,7 +116,7 @@ static int check_backward(const struct mk_backward *a, const struct mk_plan *pla
         return MK_EBUFFER;
     if (a->problem->n_token && (!a->workspace || !a->dout))
         return MK_EBUFFER;
-    if ((uintptr_t)a->saved % 256 || (uintptr_t)a->workspace % 256)
+    if ((uintptr_t)a->saved % 256 || (uintptr_t)a->workspace % 256 || (uintptr_t)a->dx_row % 256)
         return MK_EALIGN;
     int rc = mk_check_gradients(a);
     return rc ? rc : mk_check_pointers(a->problem);
@@ -135,6 +135,7 @@ static int api_backward(const struct mk_backward *given, mk_stream stream)
     a.problem = &problem;
     if (problem.target == MK_TARGET_CPU)
         return mk_ref_backward(&a);
+    mk_plan_apart(&plan, &a);
     if ((rc = check_backward(&a, &plan)))
         return rc;
     const struct mk_impl *impl = find(&rc, NULL, &a, a.flags);

@@ -190,6 +190,10 @@ struct mk_backward {
     const void *saved;           /* what forward wrote for the same problem */
     const struct mk_problem *problem;
     const struct mk_lora_grad *dlora; /* on the host; NULL: none wanted */
+    /* CUDA: (T*K, H) of dtype, 256-byte aligned, or NULL: in the workspace, which may otherwise be smaller by these bytes,
+     * rounded up to 256. Only MK_STEP_DX writes and reads it, so that it may be the memory of a weight gradient that is
+     * not accumulated: those are written later. This is what sets a training's peak when gradients are nearly all there. */
+    void *dx_row;
 };
 
 typedef struct CUstream_st *mk_stream; /* a cudaStream_t; ignored on the CPU */

@@ -103,12 +103,12 @@ static void plan_workspace(struct mk_plan *plan, const struct mk_problem *p)
     at = 0;
     plan->backward.scaled_act = put(&at, n_row * i, elt);
     plan->backward.dpre = put(&at, n_row * i * (size_t)plan->n_half, elt);
-    plan->backward.dx_row = put(&at, n_row * h, elt);
     plan->backward.dscore_part = put(&at, n_row * (size_t)plan->n_dscore_part, 4);
     plan_lora(&plan->backward.lora, &at, plan, p);
     plan->backward.dlow_up = put(&at, n_row * (size_t)plan->low_up, elt);
     plan->backward.dlow_down = put(&at, n_row * (size_t)plan->low_down, elt);
     plan->backward.scaled_low = put(&at, n_row * (size_t)plan->low_down, elt);
+    plan->backward.dx_row = put(&at, n_row * h, elt);
     plan->backward.bytes = at;
 }
 
@@ -136,6 +136,14 @@ int mk_plan(struct mk_plan *out, const struct mk_problem *p)
     plan_saved(&out->saved_inference, out, p, 0);
     plan_workspace(out, p);
     return MK_OK;
+}
+
+void mk_plan_apart(struct mk_plan *plan, const struct mk_backward *b)
+{
+    if (!b->dx_row)
+        return;
+    plan->backward.bytes = plan->backward.dx_row;
+    plan->backward.dx_row = (size_t)((uintptr_t)b->dx_row - (uintptr_t)b->workspace);
 }
 
 /* An A where there is a rank; a B may be absent. */

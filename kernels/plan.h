@@ -57,13 +57,13 @@ struct mk_forward_layout {
 struct mk_backward_layout {
     size_t scaled_act;  /* (R, I) dtype: score * act, the operand of the down gradient */
     size_t dpre;        /* (R, 2, I) dtype */
-    size_t dx_row;      /* (R, H) dtype */
     size_t dscore_part; /* (R, n_dscore_part) float */
     struct mk_lora_layout lora;
     size_t dlow_up;     /* (R, low_up) dtype: scale * B^T times the gradient of gate and up */
     size_t dlow_down;   /* (R, low_down) dtype: scale * B^T dout */
     size_t scaled_low;  /* (R, low_down) dtype: score * low_down of the saved buffer */
-    size_t bytes;
+    size_t dx_row;      /* (R, H) dtype; the last, which the caller may have elsewhere: then modulo 2^64 */
+    size_t bytes;       /* without dx_row where the caller has it elsewhere */
 };
 
 struct mk_plan {
@@ -82,6 +82,9 @@ size_t mk_dtype_bytes(uint32_t dtype);
 
 /* Checks the problem's shape and types and fills the plan. Looks at no pointer. */
 int mk_plan(struct mk_plan *out, const struct mk_problem *p);
+
+/* Where the caller has dx_row elsewhere: its place from the workspace on, and the workspace without it. */
+void mk_plan_apart(struct mk_plan *plan, const struct mk_backward *b);
 
 /* Checks that needed pointers of the problem are there. */
 int mk_check_pointers(const struct mk_problem *p);

@@ -67,8 +67,11 @@ static int forward(const mk_forward *f, const struct mk_plan *plan)
 
 static int backward(const mk_backward *b, const struct mk_plan *plan)
 {
+    struct mk_plan mine = *plan;
     int rc = mk_portable_fits_backward(b);
-    return rc ? rc : mk_portable_backward(b, plan, NULL);
+
+    mk_plan_apart(&mine, b);
+    return rc ? rc : mk_portable_backward(b, &mine, NULL);
 }
 #endif
 
@@ -284,6 +287,15 @@ static mk_backward describe_backward(run &r, inputs &in)
     return b;
 }
 
+/* A gradient that is written whole and later, as dx's scratch. */
+static void *spare_memory(run &r, const struct mk_plan &plan)
+{
+    const shape &s = r.s;
+    size_t n = (size_t)plan.n_row * s.h;
+
+    return s.trained && !s.accumulate && s.weights != STRIDED && r.dgate_up.n >= n ? r.dgate_up.at(0) : NULL;
+}
+
 /* Forward and backward by the reference, or by the kernels. */
 static void compute(run &r, inputs &in, bool device)
 {
@@ -293,13 +305,17 @@ static void compute(run &r, inputs &in, bool device)
     on_device = device;
     in.describe(s, r.n_half);
     check(mk_plan(&plan, &in.p), "plan");
-    blank saved(plan.saved.bytes), work_f(plan.forward.bytes), work_b(plan.backward.bytes);
+    size_t work_bytes = plan.backward.bytes;
+    void *dx_row = device ? spare_memory(r, plan) : NULL;
+    if (dx_row)
+        work_bytes = plan.backward.dx_row;
+    blank saved(plan.saved.bytes), work_f(plan.forward.bytes), work_b(work_bytes);
     mk_forward f = {};
     f.size = sizeof f, f.flags = flags, f.out = r.out.at(0), f.out_stride = s.h, f.problem = &in.p;
     f.saved = saved.p, f.saved_bytes = plan.saved.bytes, f.workspace = work_f.p, f.workspace_bytes = plan.forward.bytes;
     mk_lora_grad low = lora_gradients(r, s);
     mk_backward b = describe_backward(r, in);
-    b.saved = saved.p, b.workspace = work_b.p, b.workspace_bytes = plan.backward.bytes, b.dlora = s.lora == NONE ? NULL : &low;
+    b.saved = saved.p, b.workspace = work_b.p, b.workspace_bytes = work_bytes, b.dx_row = dx_row, b.dlora = s.lora == NONE ? NULL : &low;
     check(device ? forward(&f, &plan) : mk_ref_forward(&f), "forward");
     check(device ? backward(&b, &plan) : mk_ref_backward(&b), "backward");
     for (array *a : r.results())
