@@ -61,6 +61,7 @@ struct rp_ab_record {
     uint32_t n_planned;                /* blocks an arm */
     bool is_untraced;                  /* the counted steps ran without tracing */
     struct rp_ab_gpu gpu;
+    char known[400];      /* arms that the job has, measured or not: "eager, .." */
     char own[RP_AB_NAME]; /* what the job itself runs: what `original` stands for */
     char end[160];        /* why it ended early; "" when it did not */
     struct rp_arm arm[RP_AB_ARMS];

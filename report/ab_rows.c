@@ -28,6 +28,8 @@ static const struct rp_figure figure_table[] = {
     {.key = "step_seconds", .name = "step, median", .unit = RP_UNIT_SECONDS, .better = -1},
     {.key = "step_seconds_q1", .name = "step, lower quartile", .unit = RP_UNIT_SECONDS},
     {.key = "step_seconds_q3", .name = "step, upper quartile", .unit = RP_UNIT_SECONDS},
+    {.key = "step_seconds_min", .name = "step, shortest", .unit = RP_UNIT_SECONDS},
+    {.key = "step_seconds_max", .name = "step, longest", .unit = RP_UNIT_SECONDS},
     {.key = "steps", .name = "steps counted", .unit = RP_UNIT_COUNT},
     {.key = "blocks", .name = "blocks", .unit = RP_UNIT_COUNT},
     {.key = "allocated_peak_bytes",
@@ -83,6 +85,8 @@ static void figures_arm(struct rp_figure *f, const struct rp_ab_arm *a, unsigned
     (f++)->v[i] = measured(a->step.median, steps);
     (f++)->v[i] = measured(a->step.q1, steps);
     (f++)->v[i] = measured(a->step.q3, steps);
+    (f++)->v[i] = measured(a->step.min, steps);
+    (f++)->v[i] = measured(a->step.max, steps);
     (f++)->v[i] = measured((double)a->n_step, true);
     (f++)->v[i] = measured(a->n_block, true);
     (f++)->v[i] = a->memory[RP_ALLOCATED_PEAK];
@@ -328,6 +332,11 @@ void rp_ab_method_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm
                                  c->wilcoxon.p, c->hodges_lehmann, c->ratio_of_sums, RP_RESAMPLES);
     if (c->is_known && used < n)
         used += (size_t)floor_text(out + used, n - used, c);
+    if (ab->arm[0].steady.lag1.basis != MP_UNKNOWN &&
+        ab->arm[arm].steady.lag1.basis != MP_UNKNOWN && used < n)
+        used += (size_t)snprintf(out + used, n - used,
+                                 "; lag-1 autocorrelation of step times %.2f and %.2f",
+                                 ab->arm[0].steady.lag1.v, ab->arm[arm].steady.lag1.v);
     if (c->detectable.basis != MP_UNKNOWN && used < n)
         snprintf(out + used, n - used,
                  "; a difference of %.2f %% would have been seen in 4 of 5 runs",

@@ -1,6 +1,7 @@
 /* What a before/after was measured on: the GPU's limits and settings, the training's size. Sentences for
  * people, and what of it the reader must know. */
 #include <stdio.h>
+#include <string.h>
 
 #include "report/ab_part.h"
 
@@ -62,10 +63,28 @@ void rp_ab_training_text(char *out, size_t n, const struct rp_report *r)
              rp_fmt_count(useful, a_step(r->tokens.useful, r->timed.count)), accum);
 }
 
+/* A loop as the base proves little where the job has a faster implementation of its own. */
+static void straw_note(struct rp_ab *ab)
+{
+    static const char stronger[] = "grouped_mm";
+    const struct rp_ab_record *r = &ab->record;
+    const char *base = strcmp(r->arm[0].name, "original") == 0 ? r->own : r->arm[0].name;
+    bool loops = strcmp(base, "eager") == 0 || strcmp(base, "loop") == 0;
+
+    for (unsigned i = 0; i < r->n_arm; i++)
+        if (strcmp(r->arm[i].name, stronger) == 0)
+            return;
+    if (loops && strstr(r->known, stronger))
+        rp_ab_note(ab,
+                   "the base is a loop over experts; %s, which this job has too, was not measured",
+                   stronger);
+}
+
 void rp_ab_setup_notes(struct rp_ab *ab)
 {
     const struct rp_ab_gpu *g = &ab->record.gpu;
 
+    straw_note(ab);
     if (g->processes > 1)
         rp_ab_note(ab,
                    "%lld processes computed on this GPU when the blocks began: times may be theirs",

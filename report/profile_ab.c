@@ -59,6 +59,8 @@ static int put_facts(struct rp_profile *p, const struct rp_ab_record *r, struct 
     if (!rc)
         rc = rp_put_meta(p, "ab_end", r->end, err);
     if (!rc)
+        rc = rp_put_meta(p, "ab_known", r->known, err);
+    if (!rc)
         rc = put_gpu(p, r->gpu, err);
     for (size_t i = 0; !rc && i < countof(number); i++)
         rc = rp_put_meta_int(p, number[i].key, number[i].value, err);
@@ -175,6 +177,7 @@ static void get_facts(struct rp_ab_record *r, struct rp_profile *p)
     r->is_untraced = rp_get_meta_int(p, "ab_untraced", 0) != 0;
     rp_get_meta(p, "ab_own", r->own, sizeof r->own);
     rp_get_meta(p, "ab_end", r->end, sizeof r->end);
+    rp_get_meta(p, "ab_known", r->known, sizeof r->known);
     get_gpu(&r->gpu, p);
 }
 

@@ -115,7 +115,7 @@ static void on_listed(struct ab_drive *d)
 {
     for (unsigned i = 0; i < d->record.n_arm; i++)
         if (!d->is_listed[i])
-            ab_arm_missing(&d->record, i, d->known);
+            ab_arm_missing(&d->record, i, d->record.known);
     check_next(d);
 }
 
@@ -355,10 +355,11 @@ static void on_swap_notice(struct ab_drive *d, const struct mp_msg *msg)
 
 static void arm_row(struct ab_drive *d, unsigned rank, const struct mp_msg *msg)
 {
-    size_t used = strlen(d->known);
+    size_t used = strlen(d->record.known);
 
-    if (rank == 0 && used < sizeof d->known)
-        snprintf(d->known + used, sizeof d->known - used, "%s%s", used ? ", " : "", msg->name);
+    if (rank == 0 && msg->flags & MP_WIRE_YES)
+        snprintf(d->record.known + used, sizeof d->record.known - used, "%s%s", used ? ", " : "",
+                 msg->name);
     for (unsigned i = 0; i < d->record.n_arm; i++)
         d->is_listed[i] |= ab_arm_row(&d->record, i, msg);
 }

@@ -36,7 +36,6 @@ struct ab_drive {
     uint32_t untraced_from;     /* since when tracing is off */
     uint32_t reset_at;          /* when the memory peaks began anew */
     bool is_listed[RP_AB_ARMS]; /* STATUS named it */
-    char known[MP_WIRE_TEXT_CAP]; /* all that STATUS named, for who misspelt one */
     bool is_told;               /* the profile holds the record as it is */
     char path[512];             /* the profile of rank 0 */
     int pid;

@@ -38,7 +38,7 @@ python3 -c '
 import json
 r = json.load(open("run.out"))
 assert [a["status"] for a in r["arms"]] == ["measured"] * 5 + ["refused"] * 2, r["arms"]
-assert "no package scattermoe" in r["arms"][5]["why"] and "grouped_mm, sonicmoe, padded_bmm" in r["arms"][6]["why"], r["arms"]
+assert "no package scattermoe" in r["arms"][5]["why"] and "grouped_mm, sonicmoe, padded_bmm, equal_bmm, reduce-overhead" in r["arms"][6]["why"], r["arms"]
 assert r["parity"]["status"] == "passed" and len(r["parity"]["rows"]) == 8 and r["parity"]["worst_ratio"] < 2, r["parity"]
 assert r["method"]["is_untraced"] and len(r["blocks"]) == 16 and not any(b["is_cut"] for b in r["blocks"]), r["blocks"]
 assert all(a["step_seconds"] > 0 for a in r["arms"][:5]) and r["speedup"]["verdict"] == "inconclusive"

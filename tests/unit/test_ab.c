@@ -41,6 +41,7 @@ static void record_make(struct rp_ab_record *r, unsigned n_block, bool same)
                                        .ecc = 1,
                                        .mig = 0,
                                        .processes = -1},
+                               .known = "original, moeprof, eager, grouped_mm",
                                .own = "eager",
                                .arm = {{.name = "original"}, {.name = "moeprof"}},
                                .n_arm = 2};
