@@ -3,6 +3,8 @@
 #ifndef KERNELS_CUDA_CALL_H
 #define KERNELS_CUDA_CALL_H
 
+#include <cuda_runtime.h>
+
 #include "kernels/cuda_paths.h"
 
 struct mk_path {
@@ -32,6 +34,23 @@ static inline bool mk_rows_aligned(const void *p, int64_t stride)
 static inline void *mk_work(const mk_backward *b, size_t at)
 {
     return (char *)b->workspace + at;
+}
+
+/* Lets a kernel have its shared memory, once a device (a bit of *done): the driver takes a microsecond for it. Any thread
+ * may find the bit unset and do it again. */
+static inline int mk_allow_smem(const void *kernel, int bytes, uint64_t *done)
+{
+    int device;
+
+    if (cudaGetDevice(&device))
+        return MK_ECUDA;
+    uint64_t bit = device < 64 ? (uint64_t)1 << device : 0;
+    if (__atomic_load_n(done, __ATOMIC_RELAXED) & bit)
+        return MK_OK;
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
+        return MK_ECUDA;
+    __atomic_fetch_or(done, bit, __ATOMIC_RELAXED);
+    return MK_OK;
 }
 
 /* A gradient's matrix with the tile's rows (hidden) first. */

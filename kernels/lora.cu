@@ -1,4 +1,5 @@
 /* lora.cu: which products adapters need at which point of a call. Host code; the kernels are in lora_gemm.cuh. */
+#include "kernels/cuda_call.h"
 #include "kernels/lora.h"
 #include "kernels/lora_gemm.cuh"
 
@@ -6,11 +7,12 @@
 
 template <typename T, int N> static int start_rows(const low_rows_args *a, int64_t max_tile, mk_stream stream)
 {
-    int bytes = LOW_STAGE * (LOW_A_BYTES + N * LOW_K * 2);
+    static uint64_t done;
+    int bytes = LOW_STAGE * (LOW_A_BYTES + N * LOW_K * 2), rc = mk_allow_smem((const void *)lora_rows_v1<T, N>, bytes, &done);
     dim3 grid((unsigned)(max_tile * (MK_TILE_M / LOW_M)), (a->low + N - 1) / N);
 
-    if (cudaFuncSetAttribute(lora_rows_v1<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
-        return MK_ECUDA;
+    if (rc)
+        return rc;
     lora_rows_v1<T, N><<<grid, 256, bytes, stream>>>(*a);
     MK_LAUNCHED();
     return MK_OK;
@@ -18,11 +20,12 @@ template <typename T, int N> static int start_rows(const low_rows_args *a, int64
 
 template <typename T, int N> static int start_grad(const low_grad_args *a, int64_t n_m_tile, mk_stream stream)
 {
-    int bytes = LOW_STAGE * (LOW_A_BYTES + LOW_NARROW_BYTES);
+    static uint64_t done;
+    int bytes = LOW_STAGE * (LOW_A_BYTES + LOW_NARROW_BYTES), rc = mk_allow_smem((const void *)lora_grad_v1<T, N>, bytes, &done);
     dim3 grid((unsigned)(n_m_tile * a->n_expert), (a->low + N - 1) / N);
 
-    if (cudaFuncSetAttribute(lora_grad_v1<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
-        return MK_ECUDA;
+    if (rc)
+        return rc;
     lora_grad_v1<T, N><<<grid, 256, bytes, stream>>>(*a);
     MK_LAUNCHED();
     return MK_OK;
@@ -96,11 +99,6 @@ int mk_lora_low_down(const mk_forward *f, const struct mk_plan *plan, const mk_s
 
 /* ---- backward ---- */
 
-static char *work(const mk_backward *b, size_t at)
-{
-    return (char *)b->workspace + at;
-}
-
 int mk_lora_dlow_down(const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
 {
     const mk_problem *p = b->problem;
@@ -111,11 +109,11 @@ int mk_lora_dlow_down(const mk_backward *b, const struct mk_plan *plan, mk_strea
     a.rows_stride = b->dout_stride;
     a.gathered = 1;
     a.k = p->hidden;
-    a.w = work(b, plan->backward.lora.down_b);
+    a.w = mk_work(b, plan->backward.lora.down_b);
     a.low = plan->low_down;
-    a.out = work(b, plan->backward.dlow_down);
+    a.out = mk_work(b, plan->backward.dlow_down);
     a.saved = (const char *)b->saved + plan->saved.low_down;
-    a.scaled = work(b, plan->backward.scaled_low);
+    a.scaled = mk_work(b, plan->backward.scaled_low);
     return run_rows(p, plan, &a, stream);
 }
 
@@ -125,11 +123,11 @@ int mk_lora_dlow_up(const mk_backward *b, const struct mk_plan *plan, mk_stream 
     low_rows_args a = {};
 
     a.route = mk_route_at(b->saved, &plan->saved);
-    a.rows = work(b, plan->backward.dpre);
+    a.rows = mk_work(b, plan->backward.dpre);
     a.rows_stride = a.k = plan->n_half * p->inter;
-    a.w = work(b, plan->backward.lora.up_b);
+    a.w = mk_work(b, plan->backward.lora.up_b);
     a.low = plan->low_up;
-    a.out = work(b, plan->backward.dlow_up);
+    a.out = mk_work(b, plan->backward.dlow_up);
     return run_rows(p, plan, &a, stream);
 }
 
@@ -158,10 +156,10 @@ static int up_gradients(const mk_backward *b, const struct mk_plan *plan, mk_str
     da.wide_stride = p->x_stride;
     da.n_wide = p->hidden;
     da.gathered = 1;
-    da.narrow = work(b, plan->backward.dlow_up);
+    da.narrow = mk_work(b, plan->backward.dlow_up);
     da.out[0] = l->apart ? b->dlora->gate_a : b->dlora->up_a;
     da.out[1] = l->apart ? b->dlora->up_a : mk_matrix{};
-    db.wide = work(b, plan->backward.dpre);
+    db.wide = mk_work(b, plan->backward.dpre);
     db.wide_stride = db.n_wide = plan->n_half * p->inter;
     db.narrow = (const char *)b->saved + plan->saved.low_up;
     db.per_half = p->inter;
@@ -178,15 +176,15 @@ static int down_gradients(const mk_backward *b, const struct mk_plan *plan, mk_s
     const mk_lora *l = p->lora;
     low_grad_args da = grad_args(b, plan, plan->low_down, l->down_rank), db = da;
 
-    da.wide = work(b, plan->backward.scaled_act);
+    da.wide = mk_work(b, plan->backward.scaled_act);
     da.wide_stride = da.n_wide = p->inter;
-    da.narrow = work(b, plan->backward.dlow_down);
+    da.narrow = mk_work(b, plan->backward.dlow_down);
     da.out[0] = b->dlora->down_a;
     db.wide = b->dout;
     db.wide_stride = b->dout_stride;
     db.n_wide = db.per_half = p->hidden;
     db.gathered = 1;
-    db.narrow = work(b, plan->backward.scaled_low);
+    db.narrow = mk_work(b, plan->backward.scaled_low);
     db.out[0] = b->dlora->down_b;
     db.scale = l->down_scale;
     int rc = run_grad(p, &da, stream);

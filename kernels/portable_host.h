@@ -2,6 +2,7 @@
 #ifndef KERNELS_PORTABLE_HOST_H
 #define KERNELS_PORTABLE_HOST_H
 
+#include "kernels/cuda_call.h"
 #include "kernels/portable_gemm.cuh"
 
 int por_launch_up(por_args *a, uint32_t dtype, int64_t max_tile, mk_stream stream);
@@ -21,8 +22,10 @@ template <int OP, typename T, bool B_MN, bool GATED> static inline int por_start
         return MK_OK;
     if (n_block > INT32_MAX)
         return MK_ESHAPE;
-    if (cudaFuncSetAttribute(portable_gemm_v1<OP, T, B_MN, GATED>, cudaFuncAttributeMaxDynamicSharedMemorySize, POR_SMEM))
-        return MK_ECUDA;
+    static uint64_t done;
+    int rc = mk_allow_smem((const void *)portable_gemm_v1<OP, T, B_MN, GATED>, POR_SMEM, &done);
+    if (rc)
+        return rc;
     portable_gemm_v1<OP, T, B_MN, GATED><<<(unsigned)n_block, 256, POR_SMEM, stream>>>(*a);
     MK_LAUNCHED();
     return MK_OK;

@@ -73,5 +73,6 @@ static inline float emu_normcdff(float v) { return .5f * erfcf(v * -0.70710678f)
 #define normcdff emu_normcdff
 #define cudaFuncSetAttribute(...) 0
 #define cudaGetLastError() cudaSuccess
+#define cudaGetDevice(device) (*(device) = 0)
 
 #endif
