@@ -26,13 +26,14 @@ struct dash_ab_arm {
 
 struct dash_ab_block {
     unsigned arm;
-    double rate; /* work a second, over the mean of all blocks; NAN: none yet */
+    double rate; /* work a second, over the mean of all blocks; NAN: not known yet, or cut */
     bool is_cut;
 };
 
 struct dash_ab {
     bool is_known;   /* the profile holds a before/after */
     bool is_running; /* it goes on */
+    bool is_settled; /* nothing more will come of it */
     char end[160];   /* why it ended early; "" */
     char parity[400];
     unsigned n_arm, n_left; /* left: measured by turns */
@@ -40,10 +41,11 @@ struct dash_ab {
     struct dash_ab_arm arm[RP_AB_ARMS];
     struct dash_ab_block block[DASH_AB_BLOCKS]; /* (n_block), oldest first */
     size_t n_block;
-    uint64_t seen; /* what the figures were made of: they are made anew when it changes */
+    uint64_t seen;    /* what the figures were made of: they are made anew when it changes, .. */
+    uint64_t next_ns; /* .. and not before this */
 };
 
-/* Brings *ab up to date with what p holds. False: no before/after, or none that can be read; *ab is then
+/* Brings *ab up to date with what p holds: the record at each call, figures as often as they are cheap. False: no before/after, or none that can be read; *ab is then
  * empty. now_ns: CLOCK_REALTIME; a profile that nobody has written to for a while is not running. */
 bool dash_ab_read(struct dash_ab *ab, struct rp_profile *p, const struct dash_eval *eval,
                   uint64_t now_ns);

@@ -179,7 +179,7 @@ static void take_profile(struct dash_live *live, struct source *s)
 
     if (rp_link_get(path, sizeof path, live->dir, s->pid))
         memcpy(s->job->profile, path, sizeof path);
-    else if (!s->job->ab.is_running)
+    else if (!s->job->ab.is_known || s->job->ab.is_settled)
         return;
     if (rp_profile_open(&p, s->job->profile, NULL) != MP_OK)
         return;

@@ -160,7 +160,11 @@ static void draw_arm_blocks(const struct dash_ab *ab, unsigned arm, double lo, d
             dash_plot_line(c, (struct dash_rect){r.x + x, r.y, per_block > 2 ? 2 : 1, r.h},
                            arm ? DASH_CHART : DASH_DIM, bar, per_block > 2 ? 2 : 1, lo, hi);
         else
-            dash_put_ch(c, r, x, r.h - 1, DASH_WARN, last && ab->is_running ? '>' : 'x', 1);
+            dash_put_ch(c, r, x, r.h - 1, DASH_WARN,
+                        last && ab->is_running ? '>'
+                        : b->is_cut            ? 'x'
+                                               : '.',
+                        1);
     }
 }
 
