@@ -105,6 +105,20 @@ def listed():
     assert "stacked weights" in on(client, job, "padded_bmm", wire.ENOTSUP)[-1].text
 
 
+def capturing():
+    """While the job captures a CUDA graph nothing is swapped, and the answer says so."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    real = torch.cuda.is_available, torch.cuda.is_current_stream_capturing
+    torch.cuda.is_available = torch.cuda.is_current_stream_capturing = (
+        lambda: sys._getframe(1).f_code.co_filename.startswith("<moeprof swap"))  # to the guest alone
+    rows = on(client, job, "moeprof", wire.EBUSY)
+    torch.cuda.is_available, torch.cuda.is_current_stream_capturing = real
+    assert "graph is being captured" in rows[-1].text and not sites(job.model), rows
+    on(client, job, "moeprof")
+    assert sites(job.model)
+
+
 def meter():
     """The loss of the steps between two requests, whatever the arm; no memory without a GPU."""
     job = Job(models.make("qwen3_moe"), accum=2)

@@ -5,8 +5,8 @@ import models
 from test_swap import HERE, pytestmark, run_in  # noqa: F401
 
 FIVE = ["family qwen3_moe", "family gpt_oss", "family qwen2_moe", "family deepseek_v3", "sentinels", "compiled", "refused",
-        "breaks", "meter"]
-FOUR = ["listed", "meter"]
+        "breaks", "meter", "capturing"]
+FOUR = ["listed", "meter", "capturing"]
 
 
 @pytest.mark.parametrize("scenario", FIVE if models.V5 else FOUR)

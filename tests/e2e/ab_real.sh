@@ -55,3 +55,18 @@ r = json.load(open("run.out"))
 assert [a["status"] for a in r["arms"]] == ["measured", "reverted", "measured"], r["arms"]
 assert "no memory for this" in r["arms"][1]["why"] and r["method"]["ended_early"] is None, r["method"]
 assert r["arms"][2]["speedup"]["pairs"] == 2' || fail "a failing arm: not as expected"
+
+# Somebody else swaps while the blocks run: what was measured until then is told, and why it ended.
+moeprof ab --arms original,eager --blocks 200 --end-job --json -o c.moeprof -- "$PY5" train.py >c.out 2>c.err &
+watch=$!
+for _ in $(seq 300); do
+    [ "$(sql c.moeprof "SELECT count(*) FROM block_ab" 2>/dev/null || echo 0)" -ge 2 ] && break
+    sleep 0.1
+done
+pid=$(sed -n 's/.*recording process \([0-9]*\).*/\1/p' c.err)
+expect 0 moeprof swap "$pid" on
+wait $watch || [ $? -eq 3 ] || fail "exit code of a before/after that another tool ended"
+python3 -c '
+import json
+r = json.load(open("c.out"))
+assert "another tool swapped in" in r["method"]["ended_early"], r["method"]' || fail "the other tool is not told"
