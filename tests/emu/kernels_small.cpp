@@ -379,6 +379,58 @@ static const shape shapes[] = {
     { "adapters, no tokens", 0, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
 };
 
+/* ---- what is refused, before anything is launched ---- */
+
+struct broken {
+    const char *name;
+    int code;
+    void (*breaks)(mk_problem *p, mk_forward *f, mk_backward *b);
+};
+
+static void *shifted(const void *p)
+{
+    return (char *)p + 2;
+}
+
+static const broken brokens[] = {
+    { "misaligned x", MK_EALIGN, [](mk_problem *p, mk_forward *, mk_backward *) { p->x = shifted(p->x); } },
+    { "rows of x not 16 bytes apart", MK_EALIGN, [](mk_problem *p, mk_forward *, mk_backward *) { p->x_stride += 4; } },
+    { "misaligned gate", MK_EALIGN, [](mk_problem *p, mk_forward *, mk_backward *) { p->gate.base = shifted(p->gate.base); } },
+    { "misaligned down", MK_EALIGN, [](mk_problem *p, mk_forward *, mk_backward *) { p->down.base = shifted(p->down.base); } },
+    { "rows of up not 16 bytes apart", MK_EALIGN, [](mk_problem *p, mk_forward *, mk_backward *) { p->gate.stride_row = p->up.stride_row += 4; } },
+    { "experts of down not 16 bytes apart", MK_EALIGN, [](mk_problem *p, mk_forward *, mk_backward *) { p->down.stride_expert += 4; } },
+    { "fp32", MK_EDTYPE, [](mk_problem *p, mk_forward *, mk_backward *) { p->dtype = MK_FP32; } },
+    { "score in fp64", MK_EDTYPE, [](mk_problem *p, mk_forward *, mk_backward *) { p->score_dtype = MK_FP64; } },
+    { "gate unlike up", MK_ELAYOUT, [](mk_problem *p, mk_forward *, mk_backward *) { p->gate.stride_row *= 2; } },
+    { "misaligned out", MK_EALIGN, [](mk_problem *, mk_forward *f, mk_backward *) { f->out = shifted(f->out); } },
+    { "rows of out not 16 bytes apart", MK_EALIGN, [](mk_problem *, mk_forward *f, mk_backward *) { f->out_stride += 4; } },
+    { "misaligned dout", MK_EALIGN, [](mk_problem *, mk_forward *, mk_backward *b) { b->dout = shifted(b->dout); } },
+    { "misaligned dx", MK_EALIGN, [](mk_problem *, mk_forward *, mk_backward *b) { b->dx = shifted(b->dx); } },
+    { "gate frozen, up not", MK_EBUFFER, [](mk_problem *, mk_forward *, mk_backward *b) { b->dgate.base = NULL; } },
+};
+
+/* A break of the problem is found by both, one of the call's own arguments by that call. */
+static bool refuses(const broken &c)
+{
+    const shape &s = shapes[0];
+    run r(s);
+    inputs in(s, r.n_half);
+
+    on_device = true;
+    in.describe(s, r.n_half);
+    mk_forward f = {};
+    f.size = sizeof f, f.out = r.out.at(0), f.out_stride = s.h, f.problem = &in.p;
+    mk_backward b = describe_backward(r, in), b_before = b;
+    mk_forward f_before = f;
+    mk_problem p_before = in.p;
+    c.breaks(&in.p, &f, &b);
+    int rc = memcmp(&p_before, &in.p, sizeof in.p) || memcmp(&f_before, &f, sizeof f) ? mk_portable_fits_forward(&f) : c.code;
+    int rc_back = memcmp(&p_before, &in.p, sizeof in.p) || memcmp(&b_before, &b, sizeof b) ? mk_portable_fits_backward(&b) : c.code;
+    bool ok = rc == c.code && rc_back == c.code;
+    printf("%s refused: %s\n", ok ? "ok  " : "FAIL", c.name);
+    return ok;
+}
+
 int main(int argc, char **argv)
 {
     const char *word = "";
@@ -392,5 +444,8 @@ int main(int argc, char **argv)
     for (const shape &s : shapes)
         if (strstr(s.name, word))
             bad += !agree(s);
+    for (const broken &c : brokens)
+        if (!*word)
+            bad += !refuses(c);
     return bad != 0;
 }
