@@ -5,6 +5,7 @@
 #include "injector/guest.h"
 #include "injector/sample.h"
 #include "swap_arms_py.h"
+#include "swap_blocks_py.h"
 #include "swap_call_py.h"
 #include "swap_control_py.h"
 #include "swap_layers_py.h"
@@ -151,7 +152,7 @@ static PyObject *status(PyObject *self, PyObject *const *args, ssize_t n)
 static PyObject *swap_source(PyObject *self, PyObject *const *args, ssize_t n)
 {
     static const char *const part[] = {swap_py,        swap_call_py, swap_layers_py, swap_lora_py,   swap_lora_list_py,
-                                       swap_parity_py, swap_arms_py, swap_meter_py,  swap_control_py};
+                                       swap_blocks_py, swap_parity_py, swap_arms_py, swap_meter_py,  swap_control_py};
     size_t i = n ? (size_t)py.ulong_as(args[0]) : 0;
 
     (void)self;

@@ -101,7 +101,8 @@ class Stacked:
     parametrization and FSDP put other tensors there while the module runs."""
     names = ("gate_up_proj", "down_proj", "gate_up_proj_bias", "down_proj_bias")
 
-    def __init__(self, experts):
+    def __init__(self, experts, transposed=None):
+        """transposed: of a class that does not declare it but is made that way."""
         mine = own(experts)
         self.module = weakref.ref(experts)
         self.gated = bool(getattr(experts, "has_gate", True))
@@ -115,10 +116,9 @@ class Stacked:
             if name not in mine:
                 raise Refused("it declares a bias and has no %s" % name)
             check_tensor(name, mine[name])
-        self._layout(experts, mine)
+        self._layout(experts, mine, getattr(experts, "is_transposed", transposed))
 
-    def _layout(self, experts, mine):
-        declared = getattr(experts, "is_transposed", None)
+    def _layout(self, experts, mine, declared):
         if declared is None and self.biased and hasattr(experts, "alpha") and hasattr(experts, "limit"):
             declared, self.concatenated = True, False  # gpt-oss before it declared itself
         else:

@@ -1,4 +1,4 @@
-"""Swapping, part 7: requests from tools, taken between steps (CONTROL.md).
+"""Swapping, part 8: requests from tools, taken between steps (CONTROL.md).
 
 hook.py calls boundary() after the end of each step, before the next training forward; watch() with what the model
 returned. Whatever goes wrong here puts the job's own arm back and is said; nothing reaches the job.

@@ -67,7 +67,8 @@ class Unit:
     block that routes by itself, the logits.
     """
     attr, site_class, leaf_name = "forward", StackedSite, "dscore"
-    reason = None
+    reason = own_arm = None
+    scales_input = False  # the router's weight multiplies what an expert is given, not what it gives
 
     def __init__(self, moe, site, weights, activation):
         self.layer, self.n, self.weights = moe.layer, moe.n, weights
@@ -140,6 +141,9 @@ class Unit:
     def run(self, experts, x, index, leaf):
         return experts(x, index, leaf)
 
+    def settle(self, capture):
+        """What only a call of the job shows."""
+
     def scores(self, index, leaf):
         """The weights of the chosen experts, in fp64, as a function of the leaf."""
         return leaf.double()
@@ -176,7 +180,7 @@ class DenseUnit(Unit):
 
 
 class ListUnit(Unit):
-    attr, site_class = "moe", ListSite
+    attr, site_class, own_arm = "moe", ListSite, "loop"
 
     def __init__(self, moe, site, weights, activation):
         Unit.__init__(self, moe, site, weights, activation)
@@ -233,17 +237,21 @@ class BlockUnit(ListUnit):
             out = out.index_add(0, rows, (block.experts[e](x[rows]) * score[rows, slot, None]).to(x.dtype))
         return out
 
+    def leaf_of(self, x, output):
+        """The router's logits in what the block returned."""
+        return output[1]
+
+    def stand_ins(self, block, leaf):
+        return [(block.gate, lambda _: leaf)] + ([(block.shared_expert, torch.zeros_like)] if self.shared else [])
+
     def own_run(self, x, index, leaf):
         """The job's own block with the captured logits as its gate's answer, without its shared expert."""
-        block = self.site()
-        stand_ins = [(block.gate, lambda _: leaf)]
-        if self.shared:
-            stand_ins.append((block.shared_expert, torch.zeros_like))
+        stand_ins = self.stand_ins(self.site(), leaf)
         before = [module.__dict__.get("forward", ABSENT) for module, _ in stand_ins]
         for module, function in stand_ins:
             module.__dict__["forward"] = function
         try:
-            return self.own()(x[None])[0][0]
+            return self.own()(x[None])[0].reshape(x.shape)
         finally:
             for (module, _), old in zip(stand_ins, before):
                 module.__dict__.pop("forward") if old is ABSENT else module.__dict__.__setitem__("forward", old)
@@ -282,7 +290,7 @@ def unit_of(moe, compiled):
     for module in (site, moe.outer):
         if hasattr(module, "_old_forward") or hasattr(module, "_hf_hook"):
             raise Refused("accelerate's hooks wrap its forward (offloading, or a device map)")
-    return list_unit(moe) if moe.members else stacked_unit(moe)
+    return whole_block(moe) or (list_unit(moe) if moe.members else stacked_unit(moe))
 
 
 def stacked_unit(moe):
@@ -325,13 +333,13 @@ def list_unit(moe):
     names = next((names for names in LINEARS if all(name in first._modules for name in names)), None)
     if names is None:
         raise Refused("its experts are not made of gate, up and down matrices")
-    function = getattr(first, "act_fn", None)
-    if function is None:
-        raise Refused("its experts do not say what their activation is")
-    kind = plain_activation(function), 0.0, 0.0
+    kind = listed_activation(first, names), 0.0, 0.0
     if any(unwrap(member) is not member for member in moe.members):
         raise Refused("its experts are wrapped one by one")
     weights = listed_weights([[member._modules[name] for member in moe.members] for name in names])
+    special = next((made for fits, made in LIST_BLOCKS if fits(block)), None)
+    if special is not None:
+        return special(moe, block, weights, kind)
     if callable(getattr(block, "moe", None)) and len(inspect.signature(type(block).moe).parameters) == 4:
         return ListUnit(moe, block, weights, kind)
     if not is_softmax_block(block):
@@ -345,6 +353,26 @@ def listed_weights(linears):
     if any(hasattr(linear, "lora_A") for group in linears for linear in group):
         return AdaptedList(linears)
     return Listed(linears)
+
+
+@torch.no_grad()
+def listed_activation(expert, names):
+    """Of an expert that says it in act_fn, else by what its forward computes from matrices made up for it."""
+    if getattr(expert, "act_fn", None) is not None:
+        return plain_activation(expert.act_fn)
+    t = torch.linspace(-5, 5, 64)
+    answers = dict(zip(names, (lambda _: t.clone(), lambda _: torch.ones_like(t), lambda a: a)))
+    before = [expert._modules[name].__dict__.get("forward", ABSENT) for name in names]
+    try:
+        for name in names:
+            expert._modules[name].__dict__["forward"] = answers[name]
+        return plain_activation(lambda _: expert.forward(t))
+    except Refused:
+        raise Refused("its experts' activation is none that the kernels have") from None
+    finally:
+        for name, old in zip(names, before):
+            mine = expert._modules[name].__dict__
+            mine.pop("forward") if old is ABSENT else mine.__setitem__("forward", old)
 
 
 def is_softmax_block(block):
@@ -420,8 +448,8 @@ def own_name(units):
         experts = unit.core() if isinstance(unit, Unit) else None
         if experts is None:
             continue
-        if isinstance(unit, ListUnit):
-            return "loop"
+        if unit.own_arm:
+            return unit.own_arm
         registry, _ = dispatch_of(experts)
         declared = getattr(getattr(experts, "config", None), "_experts_implementation", None)
         return declared if registry is not None and declared else "own"

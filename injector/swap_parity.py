@@ -1,4 +1,4 @@
-"""Swapping, part 6: parity. Both arms on the job's own activations and incoming gradients, against fp64.
+"""Swapping, part 7: parity. Both arms on the job's own activations and incoming gradients, against fp64.
 
 One step is listened to: of each layer the first call that a gradient comes back to. A sample of its tokens is kept,
 evenly spaced: experts treat tokens one by one, so a sample is a smaller batch of the same job.
@@ -50,7 +50,7 @@ class Capture:
         unit, given = self.unit, list(args) + list(kwargs.values())
         out = output[0] if isinstance(output, tuple) else output
         if isinstance(unit, BlockUnit):
-            x, index, leaf = given[0], None, output[1]
+            x, index, leaf = given[0], None, unit.leaf_of(given[0], output)
         else:
             x, index, leaf = given[0], given[1], given[2]
             if isinstance(unit, DenseUnit):
@@ -151,6 +151,7 @@ def compare(unit, experts, capture):
     """The Result of one layer. Under the GIL on the training thread, outside of forward."""
     if capture.x is None:
         raise Refused("it was not called with gradients on in %d steps" % STEPS_TO_WAIT)
+    unit.settle(capture)
     index = capture.index if capture.index is not None else unit.route(capture.leaf)[1]
     kind = capture.x.device.type
     with torch.enable_grad(), autocast(kind, capture.cast):
@@ -223,6 +224,15 @@ def row_sums(reference, own_one, new_one):
 
 def reference_expert(unit, x, matrices, score, dout):
     """One expert in fp64: its share of the output and, with dout, of every gradient."""
+    if not unit.scales_input:
+        return scaled_after(unit, x, matrices, score, dout)
+    pieces = scaled_after(unit, x * score, matrices, torch.ones_like(score), dout)
+    if dout is not None:
+        pieces.update(dx=pieces["dx"] * score, dscore=(pieces["dx"] * x).sum(1))
+    return pieces
+
+
+def scaled_after(unit, x, matrices, score, dout):
     gate, up, down, gate_bias, up_bias, down_bias = (m.double() if m is not None else None for m in matrices)
     g = None if gate is None else x @ gate.t() + (0 if gate_bias is None else gate_bias)
     u = x @ up.t() + (0 if up_bias is None else up_bias)

@@ -631,6 +631,40 @@ def spot_check():
     assert "spot check" in reverted(client, job, steps=6)
 
 
+def by_hand(rule):
+    """A block that nobody declared anything of: how it weighs is seen at a call, held against by parity."""
+    import test_blocks_by_hand as blocks
+    rule = rule.replace("_", " ")
+
+    def made():
+        torch.manual_seed(0)
+        return models.HandWritten(lambda: blocks.Block(rule))
+
+    class Loop(Job):
+        def step(self):
+            ids = torch.randint(3, 96, (2, 12), generator=self.generator)
+            loss = self.model(ids, ids)
+            loss.backward()
+            self.losses.append(loss.item())
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+    reference = Loop(made()).steps(12)
+    job = Loop(made())
+    client = attached(job)
+    state = [m for m in ask(client, job.step, wire.STATUS, steps=1) if m.kind == wire.LAYER]
+    if rule == "exotic":
+        rows = on(client, job, code=wire.EPARITY)
+        assert "layer 0" in rows[-1].text and not sites(job.model)
+        return
+    assert len(state) == 2 and all(m.flags & wire.YES for m in state), state
+    rows = on(client, job)
+    assert all(m.value[0] < 1e-5 for m in rows if m.kind == wire.PARITY)
+    job.steps(12 - len(job.losses))
+    assert len(sites(job.model)) == 2 and close(job.losses, reference, 2e-4), (job.losses, reference)
+    off(client, job)
+    assert not sites(job.model)
+
+
 def unswappable(name):
     """Layers that stay are named with the reason; the others are swapped when asked for."""
     job = Job(models.make(name))

@@ -45,10 +45,12 @@ answer 'r["arm"] == "original"'
 end_job
 
 # Layers that cannot be swapped are named, with the reason.
-job llama4
+python=$PY457
+job phimoe
 expect 1 moeprof swap "$pid" on
 said "cannot be swapped: "
 end_job
+python=$PY5
 
 # A job that ends no step in time: the request is taken back. One that is stopped says nothing at all.
 job qwen3_moe stall
