@@ -224,7 +224,8 @@ EXTRA_ARMS = {
 def extra_refusal(extra, unit):
     """Why this layer cannot have it, told without importing anything; "" when it may."""
     plain = isinstance(unit.weights, Stacked) and type(unit) in (Unit, DenseUnit) and unit.outer() is unit.site()
-    if extra.package and importlib.util.find_spec(extra.package) is None:
+    found = importlib.util.find_spec(extra.package) if extra.package else True
+    if found is None or getattr(found, "origin", found) is None:  # a folder of that name is no package
         return "the job's Python has no package %s; install it %s" % (extra.package, extra.how)
     if extra.gpu_only and unit.weights.tensors()[0].device.type != "cuda":
         return "its kernels run on a GPU only"
