@@ -6,81 +6,30 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NVML_NAME_BYTES 96
-
-struct nvml_memory { /* nvmlMemory_t */
-    unsigned long long total, free, used;
-};
-
-struct nvml {
-    void *lib;
-    int (*init)(void);
-    int (*shutdown)(void);
-    int (*driver)(char *, unsigned);
-    int (*count)(unsigned *);
-    int (*handle)(unsigned, void **);
-    int (*name)(void *, char *, unsigned);
-    int (*memory)(void *, struct nvml_memory *);
-};
-
-static int nvml_open(struct nvml *n, struct mp_err *err)
-{
-    const struct {
-        void **fn;
-        const char *symbol;
-    } want[] = {
-        {(void **)&n->init, "nvmlInit_v2"},
-        {(void **)&n->shutdown, "nvmlShutdown"},
-        {(void **)&n->driver, "nvmlSystemGetDriverVersion"},
-        {(void **)&n->count, "nvmlDeviceGetCount_v2"},
-        {(void **)&n->handle, "nvmlDeviceGetHandleByIndex_v2"},
-        {(void **)&n->name, "nvmlDeviceGetName"},
-        {(void **)&n->memory, "nvmlDeviceGetMemoryInfo"},
-    };
-
-    n->lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!n->lib)
-        return mp_fail(err, MP_ENOTSUP,
-                       "no NVIDIA driver here (libnvidia-ml.so.1): jobs cannot be recorded, "
-                       "reports can be read");
-    for (size_t i = 0; i < countof(want); i++)
-        if (!(*want[i].fn = dlsym(n->lib, want[i].symbol))) {
-            dlclose(n->lib);
-            return mp_fail(err, MP_ENOTSUP, "the NVIDIA driver lacks '%s': update it",
-                           want[i].symbol);
-        }
-    return MP_OK;
-}
+#include "profiler/cli/nvml.h"
 
 int cli_gpus_read(struct cli_gpus *out, struct mp_err *err)
 {
-    struct nvml n;
-    struct nvml_memory mem;
+    struct cli_nvml n;
+    struct cli_nvml_memory mem;
     void *device;
-    int rc = nvml_open(&n, err);
+    int rc = cli_nvml_open(&n, err);
 
     *out = (struct cli_gpus){0};
     if (rc)
         return rc;
-    if ((rc = n.init()) != 0) {
-        dlclose(n.lib);
-        return mp_fail(err, MP_ENOTSUP,
-                       "NVML does not start (code %d): is the kernel module of the driver loaded?",
-                       rc);
-    }
     n.driver(out->driver, sizeof out->driver);
     if (n.count(&out->n) != 0)
         out->n = 0;
     out->n = out->n < CLI_GPU_MAX ? out->n : CLI_GPU_MAX;
     for (unsigned i = 0; i < out->n; i++) {
-        if (n.handle(i, &device) != 0)
+        if (n.by_index(i, &device) != 0)
             continue;
-        n.name(device, out->gpu[i].name, NVML_NAME_BYTES);
+        n.name(device, out->gpu[i].name, sizeof out->gpu[i].name);
         if (n.memory(device, &mem) == 0)
             out->gpu[i].mem_bytes = mem.total;
     }
-    n.shutdown();
-    dlclose(n.lib);
+    cli_nvml_close(&n);
     return MP_OK;
 }
 
