@@ -22,8 +22,10 @@ $(B)/emu/kernels_small: $(emu_obj) $(KERNELS_CPU_OBJ)
 .PHONY: emu
 ifneq ($(and $(wildcard $(CUDA)/include/cuda_bf16.h),$(shell command -v $(CXX))),)
 emu: $(B)/emu/kernels_small
-	$(Q)timeout 300 $< > $(B)/emu.log 2>&1 || { cat $(B)/emu.log; echo "failed: $<"; exit 1; }; echo "  emu   $$(grep -c '^ok' $(B)/emu.log) cases passed"
+	$(Q)ASAN_OPTIONS=detect_stack_use_after_return=0 timeout 300 $< > $(B)/emu.log 2>&1 || { cat $(B)/emu.log; echo "failed: $<"; exit 1; }; echo "  emu   $$(grep -c '^ok' $(B)/emu.log) cases passed"
+ifeq ($(findstring thread,$(SANFLAGS)),)# the thread sanitizer does not follow fibers
 unit: emu
+endif
 else
 emu:
 	@echo "  emu   skipped: no CUDA headers or no C++ compiler"

@@ -48,8 +48,13 @@ static void *dev_alloc(size_t n)
 }
 
 static void dev_free(void *p) { free(p); }
-static void dev_put(void *to, const void *from, size_t n) { memcpy(to, from, n); }
-static void dev_get(void *to, const void *from, size_t n) { memcpy(to, from, n); }
+static void dev_get(void *to, const void *from, size_t n)
+{
+    if (n)
+        memcpy(to, from, n);
+}
+
+static void dev_put(void *to, const void *from, size_t n) { dev_get(to, from, n); }
 
 /* Routing is not under test here. */
 extern "C" int mk_route_v1(const mk_problem *p, const struct mk_plan *, const mk_saved_layout *at, void *saved, int32_t *, mk_stream)
