@@ -69,6 +69,12 @@ void inj_activity_complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t b
     atomic_fetch_or_explicit(&full_mask, 1ull << i, memory_order_release);
 }
 
+void inj_activity_reset(void)
+{
+    atomic_store(&full_mask, 0);
+    atomic_store(&free_mask, UINT64_MAX);
+}
+
 static int oldest(uint64_t mask)
 {
     int best = -1;
@@ -107,6 +113,11 @@ uint64_t inj_activity_delivered(void)
 uint64_t inj_activity_starved(void)
 {
     return atomic_load(&n_starved);
+}
+
+void inj_activity_drop(void)
+{
+    atomic_fetch_add(&n_dropped, 1);
 }
 
 uint64_t inj_activity_dropped(void)

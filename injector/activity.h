@@ -23,6 +23,9 @@ void inj_activity_complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t b
 /* Agent: calls fn with each record of each full buffer, then gives the buffer back. */
 void inj_activity_drain(void (*fn)(void *arg, const uint8_t *record), void *arg);
 
+/* Agent: CUPTI was left, and with it every buffer that it or we held. */
+void inj_activity_reset(void);
+
 bool inj_activity_owns(const uint8_t *buffer);
 
 /* Buffers that CUPTI has handed over, ever. */
@@ -30,7 +33,8 @@ uint64_t inj_activity_delivered(void);
 
 /* Buffers that were wanted while none was free; each costs the records CUPTI could not store. */
 uint64_t inj_activity_starved(void);
-/* Records that CUPTI reported as dropped. */
+/* Records that CUPTI reported as dropped, and those that were of no use. */
 uint64_t inj_activity_dropped(void);
+void inj_activity_drop(void); /* one of no use */
 
 #endif

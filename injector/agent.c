@@ -8,6 +8,7 @@
 #include "injector/gauges.h"
 #include "injector/join.h"
 #include "injector/launch.h"
+#include "injector/other.h"
 #include "injector/pybridge.h"
 #include "injector/sample.h"
 #include "injector/trace.h"
@@ -22,6 +23,7 @@
 
 #define ROUND_NS 200000000u       /* 5 rounds a second: a record on screen within 250 ms of its delivery */
 #define TRACE_NS 20000000u        /* while everything is written down: four notes a launch */
+#define DRAIN_NS 60000000u        /* at the end of a burst, while CUPTI is armed for nothing else */
 #define FLUSH_NS 1000000000u      /* asked for only when nothing was delivered by itself for so long */
 #define ASLEEP_NS 100000000u      /* until torch is in the process: looks 10 times a second... */
 #define ASLEEP_MAX_NS 5000000000u /* ...then ever more rarely */
@@ -153,9 +155,9 @@ static void follow_other_profiler(struct mp_shm *shm)
     static uint32_t since;
     bool was_aside = atomic_load(&shm->state) == MP_GUEST_ASIDE;
 
-    switch (inj_tracer_poll()) {
+    switch (inj_other_poll()) {
     case 1:
-        since = inj_tracer_aside_since();
+        since = inj_other_since();
         atomic_store(&shm->state, MP_GUEST_ASIDE);
         inj_log(0, "torch.profiler records from step %u on: moeprof steps aside until it is done", since);
         break;
@@ -216,7 +218,7 @@ static void flush_if_quiet(bool last)
         delivered = inj_activity_delivered();
         since = now;
     }
-    if (!last && now - since < FLUSH_NS)
+    if (!last && !inj_sample_draining() && now - since < FLUSH_NS)
         return;
     launches = inj_launch_count();
     inj_tracer_flush();
@@ -234,7 +236,7 @@ static void one_round(struct mp_shm *shm, bool last)
     if (inj_trace_on())
         inj_trace_round();
     if (watched)
-        inj_activity_drain(inj_join_activity, shm);
+        inj_tracer_drain(inj_join_activity, shm);
     inj_join_steps(shm, inj_now_ns(), last);
     if (watched)
         inj_sample_round(inj_join_quiet());
@@ -246,6 +248,11 @@ static void one_round(struct mp_shm *shm, bool last)
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------ */
+
+static uint64_t round_ns(void)
+{
+    return inj_trace_on() ? TRACE_NS : inj_sample_draining() ? DRAIN_NS : ROUND_NS;
+}
 
 static void *run(void *arg)
 {
@@ -265,7 +272,7 @@ static void *run(void *arg)
             on = start();
         if (on)
             one_round(inj_shm(), false);
-        inj_ctl_wait(on ? (inj_trace_on() ? TRACE_NS : ROUND_NS) : hooked ? ASLEEP_MAX_NS : sleep_ns);
+        inj_ctl_wait(on ? round_ns() : hooked ? ASLEEP_MAX_NS : sleep_ns);
     }
     inj_ctl_close();
     if (on && inj_alive()) {

@@ -4,8 +4,8 @@
 
 #include "count_kernel_ptx.h"
 #include "injector/cuda_api.h"
+#include "injector/other.h"
 #include "injector/thread.h"
-#include "injector/tracer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -129,8 +129,8 @@ static int gpu_begin(void *stream)
     int capturing = 0;
 
     own(true);
-    if (inj_tracer_aside() || !gpu_setup()) /* another profiler would see our kernels */
-        return inj_tracer_aside() ? MP_EBUSY : MP_ENOTSUP;
+    if (inj_other_aside() || !gpu_setup()) /* another profiler would see our kernels */
+        return inj_other_aside() ? MP_EBUSY : MP_ENOTSUP;
     if (cuda.stream_capturing(stream, &capturing) || capturing)
         return MP_ENOTSUP;
     if (!c.device_used && cuda.memset_async(c.device, 0, bytes_of() / 4, stream))

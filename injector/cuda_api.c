@@ -19,6 +19,7 @@ static const struct {
     ROW("cuCtxGetCurrent", ctx_get_current, true),
     ROW("cuCtxSetCurrent", ctx_set_current, true),
     ROW("cuCtxGetDevice", ctx_get_device, true),
+    ROW("cuCtxSynchronize", ctx_synchronize, true),
     ROW("cuDeviceGetName", device_name, true),
     ROW("cuDeviceGetAttribute", device_attribute, true),
     ROW("cuDeviceTotalMem_v2", device_total_mem, true),

@@ -17,6 +17,7 @@ struct inj_cuda {
     int (*device_total_mem)(size_t *bytes, int device);
     int (*device_uuid)(void *uuid16, int device);
     int (*driver_version)(int *version);
+    int (*ctx_synchronize)(void);
 
     int (*module_load_data)(void **module, const void *image);
     int (*module_get_function)(void **func, void *module, const char *name);

@@ -26,7 +26,9 @@ static const struct {
     ROW("cuptiActivityFlushAll", flush_all, true),
     ROW("cuptiActivityGetNextRecord", get_next_record, true),
     ROW("cuptiActivityGetNumDroppedRecords", dropped, true),
-    ROW("cuptiActivitySetAttribute", set_attribute, false),
+    ROW("cuptiActivitySetAttribute", set_attribute, true),
+    ROW("cuptiActivityRegisterTimestampCallback", register_clock, true),
+    ROW("cuptiFinalize", finalize, true),
     ROW("cuptiGetResultString", result_string, false),
 #undef ROW
 };

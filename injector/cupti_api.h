@@ -1,5 +1,6 @@
 /* The foil between the guest and libcupti: function pointers found in what the process has mapped.
- * Only the agent thread calls CUPTI, get_next_record and dropped excepted. */
+ * Only the agent thread calls CUPTI, but for get_next_record and dropped, for torch.profiler (other.h),
+ * and for leaving CUPTI (tracer.h). */
 #ifndef INJ_CUPTI_API_H
 #define INJ_CUPTI_API_H
 
@@ -11,6 +12,7 @@ typedef void (*cupti_complete_fn)(void *ctx, uint32_t stream, uint8_t *buffer, s
                                   size_t valid_bytes);
 typedef void (*cupti_callback_fn)(void *user, int domain, uint32_t cbid,
                                   const struct cupti_callback *info);
+typedef uint64_t (*cupti_clock_fn)(void); /* CPU side of activity stamps, nanoseconds */
 
 struct inj_cupti {
     int (*get_version)(uint32_t *version);
@@ -25,6 +27,8 @@ struct inj_cupti {
     int (*get_next_record)(uint8_t *buffer, size_t valid_bytes, uint8_t **record);
     int (*dropped)(void *ctx, uint32_t stream, size_t *n);
     int (*set_attribute)(int attribute, size_t *bytes, void *value);
+    int (*register_clock)(cupti_clock_fn clock);
+    int (*finalize)(void);
     int (*result_string)(int result, const char **text);
     uint32_t version;
     char path[512];

@@ -13,6 +13,7 @@
 
 #define STEP_LOG2 6          /* steps that may be open at once */
 #define STEP_CAP (1u << STEP_LOG2)
+#define CLOCK_OFF_NS 3600000000000u
 #define GRACE_NS 2000000000u /* a launch without a record by then never gets one */
 
 struct pending { /* a step that is not closed; slot = step mod STEP_CAP */
@@ -34,16 +35,22 @@ static uint32_t newest;       /* newest step seen; [next_close, newest] is less 
 static bool any_step, any_closed;
 static uint32_t ended_below;  /* steps below it are over */
 static uint32_t round_no;     /* passes over all outboxes */
+static uint64_t newest_ns;    /* when the newest launch was made; 0 none yet */
 static uint32_t last_step;    /* of the last record that had a launch */
 static uint64_t dropped_seen, lost_seen;
 
-/* kernel name pointer → index; CUPTI keeps one pointer a kernel */
+/* Kernel names: CUPTI keeps one pointer a kernel until it is left, then the text is looked at again. */
 #define NAME_LOG2 14
-static struct name_slot {
-    const char *ptr;
+struct name {
+    uint64_t hash; /* 0 free */
     uint32_t index;
     uint8_t kclass;
-} names[1u << NAME_LOG2];
+};
+static struct name by_hash[1u << NAME_LOG2];
+static struct {
+    const char *ptr;
+    const struct name *name;
+} by_ptr[1u << NAME_LOG2];
 
 /* CUDA stream id → small index */
 static uint32_t streams[255];
@@ -134,6 +141,7 @@ static void take_launch(struct mp_shm *shm, const struct inj_note *n)
     struct pending *p;
 
     mp_corr_put(corr, &l);
+    newest_ns = n->time_ns;
     if (n->counts && !(n->flags & MP_FLAG_OWN) && (p = step_of(shm, n->step)))
         p->launches++;
 }
@@ -195,24 +203,53 @@ void inj_join_launches(struct mp_shm *shm)
     }
 }
 
-static const struct name_slot *name_of(struct mp_shm *shm, const char *ptr)
+static uint64_t hash(const char *text) /* FNV-1a, never 0 */
 {
-    static struct name_slot beyond = {.index = MP_NAME_CAP - 1}; /* of names too many */
+    uint64_t h = 14695981039346656037u;
+
+    for (; *text; text++)
+        h = (h ^ (unsigned char)*text) * 1099511628211u;
+    return h | 1;
+}
+
+static const struct name *name_by_text(struct mp_shm *shm, const char *text)
+{
+    static struct name beyond = {.index = MP_NAME_CAP - 1}; /* of names too many */
+    uint64_t h = hash(text);
+    uint32_t at = (uint32_t)(h >> (64 - NAME_LOG2));
+
+    for (unsigned probe = 0; probe < 64; probe++, at = (at + 1) & ((1u << NAME_LOG2) - 1)) {
+        struct name *n = &by_hash[at];
+
+        if (!n->hash)
+            *n = (struct name){h, mp_shm_name_add(shm, text), (uint8_t)mp_kname_class(text)};
+        if (n->hash == h)
+            return n;
+    }
+    beyond.kclass = (uint8_t)mp_kname_class(text);
+    return &beyond;
+}
+
+static const struct name *name_of(struct mp_shm *shm, const char *ptr)
+{
     uint32_t at;
 
     ptr = ptr ? ptr : "?";
     at = (uint32_t)(((uintptr_t)ptr >> 3) * 2654435761u) >> (32 - NAME_LOG2);
     for (unsigned probe = 0; probe < 64; probe++, at = (at + 1) & ((1u << NAME_LOG2) - 1)) {
-        if (!names[at].ptr) {
-            names[at].index = mp_shm_name_add(shm, ptr);
-            names[at].kclass = (uint8_t)mp_kname_class(ptr);
-            names[at].ptr = ptr;
+        if (!by_ptr[at].ptr) {
+            by_ptr[at].name = name_by_text(shm, ptr);
+            by_ptr[at].ptr = ptr;
         }
-        if (names[at].ptr == ptr)
-            return &names[at];
+        if (by_ptr[at].ptr == ptr)
+            return by_ptr[at].name;
     }
-    beyond.kclass = (uint8_t)mp_kname_class(ptr);
-    return &beyond;
+    return name_by_text(shm, ptr);
+}
+
+void inj_join_forget_names(void)
+{
+    memset(by_ptr, 0, sizeof by_ptr);
 }
 
 static uint8_t stream_of(uint32_t stream)
@@ -268,6 +305,12 @@ static void set_copy_phase(struct mp_event *e)
         e->phase = MP_PHASE_COPY;
 }
 
+/* A stamp of another clock: seen when another profiler had set its own. It would tear its step's window. */
+static bool off_the_clock(const struct inj_activity *a)
+{
+    return newest_ns && (a->start_ns > newest_ns + CLOCK_OFF_NS || a->start_ns + CLOCK_OFF_NS < newest_ns);
+}
+
 void inj_join_activity(void *arg, const uint8_t *record)
 {
     struct mp_shm *shm = arg;
@@ -280,6 +323,10 @@ void inj_join_activity(void *arg, const uint8_t *record)
 
     if (!inj_decode(&a, record))
         return;
+    if (off_the_clock(&a)) {
+        inj_activity_drop();
+        return;
+    }
     e->kind = a.kind;
     e->flags = a.flags;
     e->layer = e->expert = -1;
@@ -292,7 +339,7 @@ void inj_join_activity(void *arg, const uint8_t *record)
     e->stream = stream_of(a.stream);
     e->name = (uint32_t)((a.bytes + 1023) / 1024);
     if (a.kind == MP_KERNEL) {
-        const struct name_slot *name = name_of(shm, a.name);
+        const struct name *name = name_of(shm, a.name);
 
         e->name = name->index;
         kclass = name->kclass;

@@ -55,6 +55,7 @@ const uint16_t inj_launch_cbid[] = {
 static _Atomic(struct mp_ranges *) ranges;
 static struct mp_ranges *ranges_old; /* owner: the thread that sets, under the GIL */
 static _Atomic uint64_t n_launch;
+static _Atomic bool graphs;
 
 void inj_launch_set_ranges(struct mp_ranges *new_ranges)
 {
@@ -73,6 +74,11 @@ uint64_t inj_launch_count(void)
     return atomic_load_explicit(&n_launch, memory_order_relaxed);
 }
 
+bool inj_launch_graphs(void)
+{
+    return atomic_load_explicit(&graphs, memory_order_relaxed);
+}
+
 /* ---- what is known of a kernel, by its handle --------------------------------------------- */
 
 #define FUNC_LOG2 12 /* 4096 kernels; 96 distinct ones seen in an eager MoE step */
@@ -82,7 +88,7 @@ uint64_t inj_launch_count(void)
 
 struct func {
     _Atomic(void *) handle; /* NULL free; set last, release */
-    const char *name;       /* never read through: its module may be gone */
+    _Atomic(const char *) name; /* never read through: its module may be gone */
     uint64_t name_hash;
     uint8_t kclass;
     uint8_t n_param;
@@ -123,6 +129,17 @@ static bool takes_weights(enum mp_kclass kclass)
     return kclass == MP_KC_GEMM || kclass == MP_KC_GROUPED || kclass == MP_KC_UNKNOWN;
 }
 
+/* Another address of the same name is kept: names are CUPTI's, which may have been left and met again. */
+static bool is_named(struct func *f, const char *name)
+{
+    if (atomic_load_explicit(&f->name, memory_order_relaxed) == name)
+        return true;
+    if (f->name_hash != hash(name))
+        return false;
+    atomic_store_explicit(&f->name, name, memory_order_relaxed);
+    return true;
+}
+
 /* The row of a handle; NULL when the table is full or another thread is adding. A handle that was
  * unloaded and given to another kernel is told by its name. */
 static const struct func *func_get(void *handle, const char *name)
@@ -135,13 +152,13 @@ static const struct func *func_get(void *handle, const char *name)
         void *have = atomic_load_explicit(&f->handle, memory_order_acquire);
 
         if (have == handle)
-            return f->name == name || f->name_hash == hash(name) ? f : NULL;
+            return is_named(f, name) ? f : NULL;
         if (have)
             continue;
         if (!atomic_compare_exchange_strong(&func_lock, &expected, 1))
             return NULL;
         if (!atomic_load(&f->handle)) {
-            f->name = name;
+            atomic_store_explicit(&f->name, name, memory_order_relaxed);
             f->name_hash = hash(name);
             f->kclass = (uint8_t)mp_kname_class(name);
             if (takes_weights(f->kclass))
@@ -404,6 +421,8 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid, con
         n.kclass = f ? f->kclass : (uint8_t)mp_kname_class(info->symbol_name);
     } else {
         n.kclass = kind == COPY ? MP_KC_COPY : MP_KC_UNKNOWN;
+        if (kind == GRAPH)
+            atomic_store_explicit(&graphs, true, memory_order_relaxed);
     }
     if (inj_trace_on())
         trace(t, cbid, info, f, &a);

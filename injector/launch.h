@@ -18,4 +18,7 @@ void inj_launch_set_ranges(struct mp_ranges *ranges);
 /* Kernel launches seen. */
 uint64_t inj_launch_count(void);
 
+/* CUDA graphs were launched, ever. */
+bool inj_launch_graphs(void);
+
 #endif

@@ -11,6 +11,7 @@
 #include "injector/scope.h"
 #include "injector/pyswap.h"
 #include "injector/torch_abi.h"
+#include "injector/tracer.h"
 #include "profiler/core/phase.h"
 
 #include <stdlib.h>
@@ -188,7 +189,7 @@ MARK(micro_end, inj_count_flush(), inj_micro_end())
 MARK(optimizer_begin, inj_optimizer_begin())
 MARK(optimizer_end, inj_optimizer_end())
 MARK(step_end, inj_count_flush(), inj_count_step(atomic_load(&inj.step), inj_py_stream(cuda_device)),
-     inj_step_end(n > 0 && py.is_true(args[0]) == 1))
+     inj_step_end(n > 0 && py.is_true(args[0]) == 1), inj_tracer_leave(inj_py_stream(cuda_device)))
 
 static PyObject *micro(PyObject *self, PyObject *const *args, ssize_t n)
 {

@@ -1,21 +1,29 @@
 /* See sample.h. */
 #include "injector/sample.h"
 
+#include "injector/ctl.h"
+#include "injector/join.h"
 #include "injector/tracer.h"
 
 #include <string.h>
 
 #define TAIL_NS 1000000000u /* launched before tracing went on, run after: at most this much later */
+#define LONG_NS 500000000u  /* a burst of long steps is cut short at the next boundary */
+#define ARMED_SHARE 16      /* of the time CUPTI is armed in 1/16: it costs 1 to 6 % of that */
+#define MOVE_SHARE 500      /* coming back to CUPTI and leaving it take 0.2 % of the time */
 
 _Atomic bool inj_tracing;
 
-static int first = 10, on = 4, off = 28; /* 1 of 8 steps */
+static int first = 10, on = 4, off;
+static bool paced = true; /* off by time; else by `off` steps, as the job was told */
 static _Atomic int mode;
 static _Atomic int asked = -1; /* by a tool, in place of mode; -1: nothing */
 static _Atomic bool want; /* tracing is to go on at a boundary */
 static _Atomic bool armed;
 static int left;          /* steps until the next change; owner: training thread */
 static _Atomic uint64_t on_ns, off_ns; /* when tracing last went on, off; 0 never */
+static _Atomic uint64_t armed_ns, disarmed_ns; /* when CUPTI was last armed, disarmed */
+static bool offered, lost;  /* agent: CUPTI may be left; it could not be had again */
 
 void inj_sample_init(int first_steps, int on_steps, int off_steps)
 {
@@ -24,6 +32,7 @@ void inj_sample_init(int first_steps, int on_steps, int off_steps)
     first = first_steps;
     on = on_steps > 0 ? on_steps : 1;
     off = off_steps > 0 ? off_steps : 0;
+    paced = false;
 }
 
 void inj_sample_mode(enum inj_sample_mode m)
@@ -59,9 +68,31 @@ void inj_sample_start(void)
 {
     left = first + 1; /* the running step is not whole */
     atomic_store(&armed, true);
+    atomic_store(&armed_ns, inj_now_ns());
     atomic_store(&want, true);
     atomic_store(&on_ns, inj_now_ns());
     atomic_store(&inj_tracing, true);
+}
+
+/* Has CUPTI been off for long enough after the last burst, measured by what that one cost? */
+static bool rested(void)
+{
+    uint64_t burst_ns = atomic_load(&disarmed_ns) - atomic_load(&armed_ns);
+    uint64_t rest_ns = burst_ns * (ARMED_SHARE - 1), move_ns = inj_tracer_move_ns() * MOVE_SHARE;
+
+    return !atomic_load(&armed) && inj_now_ns() - atomic_load(&off_ns) > (rest_ns > move_ns ? rest_ns : move_ns);
+}
+
+static bool long_burst(void)
+{
+    return paced && atomic_load(&disarmed_ns) && inj_now_ns() - atomic_load(&on_ns) > LONG_NS;
+}
+
+static bool wanted_by_time(bool tracing)
+{
+    if (tracing)
+        return --left > 0 && !long_burst();
+    return atomic_load(&want) || rested();
 }
 
 /* What the next steps should be. */
@@ -75,6 +106,8 @@ static bool wanted(bool tracing)
         left = 0;
         return false;
     default:
+        if (paced)
+            return wanted_by_time(tracing);
         if (--left > 0)
             return atomic_load(&want);
         if (tracing && off > 0) {
@@ -89,7 +122,8 @@ bool inj_sample_boundary(void)
 {
     bool was = atomic_load(&inj_tracing), now = wanted(was);
 
-    atomic_store(&want, now);
+    if (atomic_exchange(&want, now) != now)
+        inj_ctl_kick(); /* the agent arms or drains at once */
     if (was && !now) {
         atomic_store(&inj_tracing, false);
         atomic_store(&off_ns, inj_now_ns());
@@ -101,15 +135,46 @@ bool inj_sample_boundary(void)
     return was;
 }
 
+static void arm(void)
+{
+    struct mp_err err = {0};
+
+    if (inj_tracer_has_left())
+        inj_join_forget_names();
+    lost = inj_tracer_arm(true, &err) != MP_OK;
+    if (lost) {
+        inj_feature_off(MP_FEATURE_CUPTI, "%s", err.msg);
+        return;
+    }
+    offered = false;
+    atomic_store(&armed_ns, inj_now_ns());
+    atomic_store(&armed, true);
+}
+
+static void disarm(void)
+{
+    inj_tracer_arm(false, NULL);
+    atomic_store(&armed, false);
+    atomic_store(&disarmed_ns, inj_now_ns());
+}
+
 void inj_sample_round(bool quiet)
 {
-    if (atomic_load(&want) && !atomic_load(&armed)) {
-        inj_tracer_arm(true);
-        atomic_store(&armed, true);
-    } else if (!atomic_load(&want) && !inj_sample_tracing() && atomic_load(&armed) && quiet) {
-        inj_tracer_arm(false);
-        atomic_store(&armed, false);
+    bool wants = atomic_load(&want);
+
+    if (wants && !atomic_load(&armed) && !lost) {
+        arm();
+    } else if (inj_sample_draining() && quiet) {
+        disarm();
+    } else if (!wants && !atomic_load(&armed) && !offered) { /* a round later: what that delivered was read */
+        inj_tracer_offer();
+        offered = true;
     }
+}
+
+bool inj_sample_draining(void)
+{
+    return !atomic_load(&want) && !inj_sample_tracing() && atomic_load(&armed);
 }
 
 bool inj_sample_covers(uint64_t start_ns)

@@ -7,97 +7,22 @@
 #include "injector/elf.h"
 #include "injector/guest.h"
 #include "injector/launch.h"
+#include "injector/other.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
 
-#define RESUME_AFTER_NS 500000000u /* after the other's last flush: it may flush several times */
+#define LEAVE_SINCE_VERSION 26 /* 12.8 */
+
+pthread_mutex_t inj_tracer_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static const int activity_kind[] = {ACT_CONCURRENT_KERNEL, ACT_MEMCPY, ACT_MEMCPY_P2P, ACT_MEMSET};
 
+/* Written under the lock. */
 static void *subscriber;
-static bool armed = true; /* under lock */
-/* Held around our own CUPTI calls and around the hand-over; never in a launch. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* The other profiler, seen through the redirected calls. */
-static struct {
-    _Atomic(cupti_request_fn) request;
-    _Atomic(cupti_complete_fn) complete;
-    _Atomic uint64_t kinds;      /* bit per activity kind below 64 that it enabled */
-    _Atomic bool aside;          /* it records; ours is paused */
-    _Atomic uint32_t since;      /* step in which that began */
-    _Atomic uint64_t flushed_ns; /* its last flush after it disabled everything */
-} other;
-
-/* ---- our pair of buffer callbacks: always the registered one ------------------------------------ */
-
-static void request(uint8_t **buffer, size_t *bytes, size_t *max_records)
-{
-    cupti_request_fn theirs = atomic_load(&other.request);
-
-    if (atomic_load(&other.aside) && theirs)
-        theirs(buffer, bytes, max_records);
-    else
-        inj_activity_request(buffer, bytes, max_records);
-}
-
-static size_t record_bytes(const uint8_t *record, const uint8_t *next, const uint8_t *end)
-{
-    return (size_t)((next ? next : end) - record);
-}
-
-/* A buffer of ours that holds the other's records: they are copied into a buffer of its own, which it
- * insists on, and handed over. */
-static void forward(void *ctx, uint32_t stream, uint8_t *ours, size_t valid_bytes)
-{
-    cupti_request_fn req = atomic_load(&other.request);
-    cupti_complete_fn done = atomic_load(&other.complete);
-    uint8_t *to = NULL, *record = NULL, *next = NULL;
-    size_t cap = 0, used = 0, n = 0, max = 0;
-
-    if (!req || !done || cupti.get_next_record(ours, valid_bytes, &record) != CUPTI_OK)
-        return;
-    while (record) {
-        next = record;
-        if (cupti.get_next_record(ours, valid_bytes, &next) != CUPTI_OK)
-            next = NULL;
-        n = record_bytes(record, next, ours + valid_bytes);
-        if (to && used + n > cap) {
-            done(ctx, stream, to, cap, used);
-            to = NULL;
-        }
-        if (!to) {
-            req(&to, &cap, &max);
-            used = 0;
-            if (!to || n > cap)
-                return;
-        }
-        memcpy(to + used, record, n);
-        used += n;
-        record = next;
-    }
-    if (to)
-        done(ctx, stream, to, cap, used);
-}
-
-static void complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t bytes, size_t valid_bytes)
-{
-    cupti_complete_fn theirs = atomic_load(&other.complete);
-
-    if (!inj_activity_owns(buffer)) {
-        if (theirs)
-            theirs(ctx, stream, buffer, bytes, valid_bytes);
-        return;
-    }
-    if (atomic_load(&other.aside)) {
-        forward(ctx, stream, buffer, valid_bytes);
-        valid_bytes = 0;
-    }
-    inj_activity_complete(ctx, stream, buffer, bytes, valid_bytes);
-}
+static bool armed;
+static _Atomic bool offered, left;
+static _Atomic uint64_t come_ns, go_ns;
 
 /* ---- on and off ------------------------------------------------------------------------------------ */
 
@@ -119,6 +44,30 @@ static int enable_kinds(struct mp_err *err)
     return MP_OK;
 }
 
+static void callbacks(uint32_t on)
+{
+    for (size_t i = 0; inj_launch_cbid[i]; i++)
+        cupti.enable_callback(on, subscriber, DOMAIN_DRIVER, inj_launch_cbid[i]);
+}
+
+static int switch_on(struct mp_err *err)
+{
+    int rc = enable_kinds(err);
+
+    if (rc == MP_OK)
+        callbacks(1); /* last: a launch that is counted has a record */
+    return rc;
+}
+
+static void switch_off(uint32_t flush)
+{
+    callbacks(0);
+    kinds(cupti.disable);
+    cupti.flush_all(flush);
+}
+
+/* ---- coming ---------------------------------------------------------------------------------------- */
+
 /* Who holds CUPTI: 13.0 tells the name of the other subscriber. */
 static void holder(char *name, size_t bytes)
 {
@@ -135,12 +84,6 @@ static void holder(char *name, size_t bytes)
         subscriber = sub; /* it let go in between */
 }
 
-static void callbacks(uint32_t on)
-{
-    for (size_t i = 0; inj_launch_cbid[i]; i++)
-        cupti.enable_callback(on, subscriber, DOMAIN_DRIVER, inj_launch_cbid[i]);
-}
-
 static int subscribe(struct mp_err *err)
 {
     char name[64];
@@ -152,139 +95,32 @@ static int subscribe(struct mp_err *err)
         if (!subscriber)
             return mp_fail(err, MP_EBUSY, "CUPTI is held by '%s': no times of the GPU; end it to have them", name);
     } else if (rc != CUPTI_OK) {
+        subscriber = NULL;
         return mp_fail(err, MP_ENOTSUP, "CUPTI refuses a subscriber: %s (%d)", inj_cupti_text(rc), rc);
     }
     return MP_OK;
 }
 
-/* ---- what libtorch calls instead of CUPTI ------------------------------------------------------------ */
-
-static int kineto_subscribe(void **sub, cupti_callback_fn fn, void *user)
+/* The subscriber first: who holds CUPTI keeps its buffer callbacks and kinds as they are. */
+static int come(struct mp_err *err)
 {
-    (void)fn;
-    (void)user;
-    *sub = &other; /* a name only: Kineto uses callbacks for nothing that we must serve */
-    return CUPTI_OK;
-}
+    uint64_t began_ns = inj_now_ns();
+    int rc = subscribe(err);
 
-static int kineto_unsubscribe(void *sub)
-{
-    (void)sub;
-    return CUPTI_OK;
-}
-
-static int kineto_enable_callback(uint32_t on, void *sub, int domain, uint32_t cbid)
-{
-    (void)on;
-    (void)sub;
-    (void)domain;
-    (void)cbid;
-    return CUPTI_OK;
-}
-
-static int kineto_enable_domain(uint32_t on, void *sub, int domain)
-{
-    (void)on;
-    (void)sub;
-    (void)domain;
-    return CUPTI_OK;
-}
-
-static int kineto_finalize(void)
-{
-    return CUPTI_OK; /* would end our recording, and blocks */
-}
-
-/* The other profiler begins: what we have so far is delivered to us, then the kinds are off until it
- * turns its own on. */
-static void step_aside(void)
-{
-    if (atomic_load(&other.aside))
-        return;
-    kinds(cupti.disable);
-    cupti.flush_all(FLUSH_FORCED);
-    atomic_store(&other.since, atomic_load(&inj.step));
-    atomic_store(&other.aside, true);
-}
-
-static int kineto_register(cupti_request_fn req, cupti_complete_fn done)
-{
-    pthread_mutex_lock(&lock);
-    atomic_store(&other.request, req);
-    atomic_store(&other.complete, done);
-    pthread_mutex_unlock(&lock);
-    return CUPTI_OK;
-}
-
-static int kineto_enable(int kind)
-{
-    int rc;
-
-    pthread_mutex_lock(&lock);
-    step_aside();
-    if (kind >= 0 && kind < 64)
-        atomic_fetch_or(&other.kinds, 1ull << kind);
-    rc = cupti.enable(kind);
-    pthread_mutex_unlock(&lock);
-    return rc;
-}
-
-static int kineto_disable(int kind)
-{
-    int rc;
-
-    if (kind < 0 || kind > 63 || !(atomic_load(&other.kinds) >> kind & 1))
-        return CUPTI_OK; /* not on by its doing: it may be on by ours */
-    pthread_mutex_lock(&lock);
-    atomic_fetch_and(&other.kinds, ~(1ull << kind));
-    rc = cupti.disable(kind);
-    atomic_store(&other.flushed_ns, inj_now_ns());
-    pthread_mutex_unlock(&lock);
-    return rc;
-}
-
-static int kineto_flush(uint32_t flags)
-{
-    int rc;
-
-    pthread_mutex_lock(&lock);
-    rc = cupti.flush_all(flags);
-    atomic_store(&other.flushed_ns, inj_now_ns());
-    pthread_mutex_unlock(&lock);
-    return rc;
-}
-
-static void redirect_torch(void)
-{
-    static const struct inj_patch patch[] = {
-        {"cuptiSubscribe", (void *)kineto_subscribe},
-        {"cuptiUnsubscribe", (void *)kineto_unsubscribe},
-        {"cuptiEnableCallback", (void *)kineto_enable_callback},
-        {"cuptiEnableDomain", (void *)kineto_enable_domain},
-        {"cuptiActivityRegisterCallbacks", (void *)kineto_register},
-        {"cuptiActivityEnable", (void *)kineto_enable},
-        {"cuptiActivityDisable", (void *)kineto_disable},
-        {"cuptiActivityFlushAll", (void *)kineto_flush},
-        {"cuptiFinalize", (void *)kineto_finalize},
-    };
-
-    inj_elf_patch("libtorch_cpu.so", patch, countof(patch));
-}
-
-/* ---- public -------------------------------------------------------------------------------------------- */
-
-static int record(struct mp_err *err)
-{
-    int rc = cupti.register_callbacks(request, complete);
-
-    if (rc != CUPTI_OK)
-        return mp_fail(err, MP_ENOTSUP, "CUPTI refuses buffer callbacks: %s (%d)", inj_cupti_text(rc), rc);
-    rc = enable_kinds(err);
     if (rc)
         return rc;
-    redirect_torch();
-    callbacks(1); /* last: a launch that is counted has a record */
-    return MP_OK;
+    rc = cupti.register_callbacks(inj_other_request, inj_other_complete);
+    if (rc != CUPTI_OK)
+        rc = mp_fail(err, MP_ENOTSUP, "CUPTI refuses buffer callbacks: %s (%d)", inj_cupti_text(rc), rc);
+    else
+        rc = switch_on(err);
+    if (rc) {
+        kinds(cupti.disable);
+        cupti.unsubscribe(subscriber);
+        subscriber = NULL;
+    }
+    atomic_store(&come_ns, inj_now_ns() - began_ns);
+    return rc;
 }
 
 int inj_tracer_start(struct mp_err *err)
@@ -299,83 +135,128 @@ int inj_tracer_start(struct mp_err *err)
         return mp_fail(err, MP_ENOTSUP, "the CUDA driver in this process lacks calls that recording needs");
     if (inj_activity_init())
         return mp_fail(err, MP_ENOMEM, "no memory for activity buffers");
-    rc = subscribe(err); /* first: who holds CUPTI keeps its buffer callbacks and kinds as they are */
-    if (rc)
-        return rc;
-    rc = record(err);
-    if (rc) {
-        kinds(cupti.disable);
-        cupti.unsubscribe(subscriber);
-        subscriber = NULL;
-    }
+    pthread_mutex_lock(&inj_tracer_lock);
+    rc = come(err);
+    armed = rc == MP_OK;
+    pthread_mutex_unlock(&inj_tracer_lock);
+    if (rc == MP_OK)
+        inj_other_redirect();
     return rc;
 }
 
-void inj_tracer_arm(bool on)
+/* Under the lock. */
+static int come_back(struct mp_err *err)
 {
-    pthread_mutex_lock(&lock);
+    int rc;
+
+    if (!atomic_load(&left))
+        return switch_on(err);
+    inj_activity_reset();
+    rc = come(err);
+    if (rc == MP_OK)
+        atomic_store(&left, false);
+    return rc;
+}
+
+int inj_tracer_arm(bool on, struct mp_err *err)
+{
+    int rc = MP_OK;
+
+    pthread_mutex_lock(&inj_tracer_lock);
     armed = on;
-    if (on) {
-        if (!atomic_load(&other.aside))
-            enable_kinds(NULL);
-        callbacks(1);
-    } else {
-        callbacks(0);
-        if (!atomic_load(&other.aside)) {
-            kinds(cupti.disable);
-            cupti.flush_all(FLUSH_FORCED);
-        }
+    atomic_store(&offered, false);
+    if (!inj_other_aside()) {
+        if (on)
+            rc = come_back(err);
+        else
+            switch_off(0);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&inj_tracer_lock);
+    return rc;
+}
+
+/* ---- leaving --------------------------------------------------------------------------------------- */
+
+void inj_tracer_offer(void)
+{
+    bool may;
+
+    pthread_mutex_lock(&inj_tracer_lock);
+    may = !armed && subscriber && !inj_other_was_here() && !inj_launch_graphs() && cupti.version >= LEAVE_SINCE_VERSION;
+    atomic_store(&offered, may);
+    pthread_mutex_unlock(&inj_tracer_lock);
+}
+
+static void go(void)
+{
+    uint64_t began_ns = inj_now_ns();
+
+    cuda.ctx_synchronize();
+    cupti.flush_all(FLUSH_FORCED);
+    cupti.unsubscribe(subscriber);
+    cupti.finalize();
+    subscriber = NULL;
+    atomic_store(&left, true);
+    atomic_store(&go_ns, inj_now_ns() - began_ns);
+}
+
+void inj_tracer_leave(void *stream)
+{
+    int capturing = 0;
+
+    if (!atomic_load_explicit(&offered, memory_order_relaxed) || cuda.stream_capturing(stream, &capturing) ||
+        capturing || pthread_mutex_trylock(&inj_tracer_lock))
+        return;
+    if (atomic_load(&offered) && !inj_other_was_here()) {
+        go();
+        atomic_store(&offered, false);
+    }
+    pthread_mutex_unlock(&inj_tracer_lock);
+}
+
+bool inj_tracer_has_left(void)
+{
+    return atomic_load(&left);
+}
+
+uint64_t inj_tracer_move_ns(void)
+{
+    return atomic_load(&come_ns) + atomic_load(&go_ns);
+}
+
+/* ---- delivery -------------------------------------------------------------------------------------- */
+
+void inj_tracer_drain(void (*fn)(void *arg, const uint8_t *record), void *arg)
+{
+    if (!atomic_load(&offered) && !atomic_load(&left))
+        inj_activity_drain(fn, arg);
 }
 
 void inj_tracer_flush(void)
 {
-    pthread_mutex_lock(&lock);
-    if (!atomic_load(&other.aside))
+    pthread_mutex_lock(&inj_tracer_lock);
+    if (inj_alive() && !inj_other_aside() && subscriber)
         cupti.flush_all(0);
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&inj_tracer_lock);
 }
 
-bool inj_tracer_aside(void)
+/* ---- for another profiler --------------------------------------------------------------------------- */
+
+void inj_tracer_pause(void)
 {
-    return atomic_load(&other.aside);
+    atomic_store(&offered, false);
+    if (!subscriber)
+        return;
+    callbacks(0);
+    kinds(cupti.disable);
+    cuda.ctx_synchronize(); /* what is forced out below is complete, and nothing comes late */
+    cupti.flush_all(FLUSH_FORCED);
 }
 
-uint32_t inj_tracer_aside_since(void)
+void inj_tracer_resume(void)
 {
-    return atomic_load(&other.since);
-}
+    struct mp_err err = {0};
 
-int inj_tracer_poll(void)
-{
-    static bool was_aside;
-    bool aside = atomic_load(&other.aside);
-    int change = 0;
-
-    if (aside && !was_aside) {
-        was_aside = true;
-        return 1;
-    }
-    if (!aside || atomic_load(&other.kinds) ||
-        inj_now_ns() - atomic_load(&other.flushed_ns) < RESUME_AFTER_NS)
-        return 0;
-    pthread_mutex_lock(&lock);
-    if (!atomic_load(&other.kinds)) {
-        atomic_store(&other.aside, false);
-        if (armed)
-            enable_kinds(NULL);
-        was_aside = false;
-        change = 2;
-    }
-    pthread_mutex_unlock(&lock);
-    return change;
-}
-
-void inj_tracer_stop(void)
-{
-    pthread_mutex_lock(&lock);
-    if (!atomic_load(&other.aside))
-        cupti.flush_all(0);
-    pthread_mutex_unlock(&lock);
+    if (armed && come_back(&err))
+        inj_log(2, "%s", err.msg);
 }

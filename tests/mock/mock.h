@@ -26,7 +26,7 @@ struct mock_torch { /* of the calling thread */
 
 /* As Kineto sees its own records. */
 struct mock_kineto_seen {
-    unsigned kernels, others, unknown_buffers, refused;
+    unsigned kernels, others, unknown_buffers, refused, out_of_window;
 };
 
 /* ---- libcupti.so.13 ------------------------------------------------------------------------- */
@@ -43,7 +43,9 @@ struct mock_cupti {
     cupti_request_fn request;
     cupti_complete_fn complete;
     size_t dropped;          /* since last asked */
-    unsigned n_register, n_flush;
+    unsigned n_register, n_flush, n_finalize;
+    cupti_clock_fn clock;    /* registered by somebody; NULL its own */
+    unsigned torn;           /* so many records to come are stamped by the wrong clock */
     int hang_ms;             /* a flush takes so long */
     bool keeps_on_flush;     /* a buffer whose records are not all complete stays */
     size_t record_bytes[64]; /* of a kind; 0: as the version says */

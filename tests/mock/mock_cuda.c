@@ -69,6 +69,10 @@ CALL(cuCtxSetCurrent, void *ctx)
     (void)ctx;
     return 0;
 }
+CALL(cuCtxSynchronize, void)
+{
+    return 0;
+}
 CALL(cuCtxGetDevice, int *device)
 {
     *device = 0;

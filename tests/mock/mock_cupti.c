@@ -35,6 +35,7 @@ int cuptiActivityFlushAll(uint32_t flags);
 int cuptiActivityGetNextRecord(uint8_t *from, size_t valid_bytes, uint8_t **record);
 int cuptiActivityGetNumDroppedRecords(void *ctx, uint32_t stream, size_t *n);
 int cuptiActivitySetAttribute(int attribute, size_t *bytes, void *value);
+int cuptiActivityRegisterTimestampCallback(cupti_clock_fn clock);
 int cuptiGetResultString(int result, const char **text);
 int cuptiFinalize(void);
 
@@ -160,6 +161,17 @@ EXPORT int cuptiActivityRegisterCallbacks(cupti_request_fn request, cupti_comple
     return CUPTI_OK;
 }
 
+/* While kinds are on, records between two looks at the clock are stamped by a mixture of the old and the new. */
+EXPORT int cuptiActivityRegisterTimestampCallback(cupti_clock_fn clock)
+{
+    enter();
+    if (!clock)
+        return INVALID;
+    m.clock = clock;
+    m.torn = m.kinds ? 51 : 0;
+    return CUPTI_OK;
+}
+
 EXPORT int cuptiActivityEnable(int kind)
 {
     enter();
@@ -223,6 +235,10 @@ EXPORT void mock_cupti_record(const void *record, size_t bytes)
     }
     if (buffer && used + bytes <= cap) {
         memcpy(buffer + used, record, bytes);
+        if (m.torn) {
+            memset(buffer + used + KERNEL_START, 0xff, 8);
+            m.torn--;
+        }
         used += bytes;
     } else {
         m.dropped++;
@@ -251,6 +267,23 @@ static size_t bytes_of(uint32_t kind)
     }
 }
 
+/* Names are CUPTI's own and end with it; another's may then stand where they stood. */
+static char arena[1 << 14];
+static size_t arena_used;
+
+static const char *keep(const char *name)
+{
+    static size_t at;
+
+    for (at = 0; at < arena_used; at += strlen(arena + at) + 1)
+        if (strcmp(arena + at, name) == 0)
+            return arena + at;
+    if (arena_used + strlen(name) + 1 > sizeof arena)
+        return name;
+    arena_used += strlen(strcpy(arena + at, name)) + 1;
+    return arena + at;
+}
+
 EXPORT void mock_cupti_kernel(uint32_t corr, const char *name, uint64_t start_ns, uint64_t end_ns)
 {
     uint8_t r[224] = {ACT_CONCURRENT_KERNEL};
@@ -260,6 +293,9 @@ EXPORT void mock_cupti_kernel(uint32_t corr, const char *name, uint64_t start_ns
     memcpy(r + KERNEL_END, &end_ns, 8);
     memcpy(r + KERNEL_STREAM, &stream, 4);
     memcpy(r + KERNEL_CORR, &corr, 4);
+    pthread_mutex_lock(&lock);
+    name = keep(name);
+    pthread_mutex_unlock(&lock);
     memcpy(r + KERNEL_NAME, &name, sizeof name);
     mock_cupti_record(r, bytes_of(ACT_CONCURRENT_KERNEL));
 }
@@ -307,6 +343,18 @@ EXPORT int cuptiGetResultString(int result, const char **text)
 
 EXPORT int cuptiFinalize(void)
 {
+    enter();
+    pthread_mutex_lock(&lock);
+    m.n_finalize++;
     m.kinds = 0;
+    m.request = NULL;
+    m.complete = NULL;
+    m.clock = NULL;
+    buffer = NULL;
+    memset(arena, '?', arena_used);
+    arena_used = 0;
+    pthread_mutex_unlock(&lock);
+    if (m.subscriber)
+        cuptiUnsubscribe(m.subscriber);
     return CUPTI_OK;
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define BUFFERS 64
@@ -60,6 +61,8 @@ int cuptiActivityDisable(int kind);
 int cuptiActivityFlushAll(uint32_t flags);
 int cuptiActivityGetNextRecord(uint8_t *buffer, size_t valid_bytes, uint8_t **record);
 int cuptiUnsubscribe(void *subscriber);
+int cuptiActivityRegisterTimestampCallback(cupti_clock_fn clock);
+int cuptiActivitySetAttribute(int attribute, size_t *bytes, void *value);
 
 static const int kind[] = {ACT_CONCURRENT_KERNEL, ACT_MEMCPY};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -91,9 +94,27 @@ static void request(uint8_t **buffer, size_t *bytes, size_t *max_records)
     pthread_mutex_unlock(&lock);
 }
 
+static uint64_t ticks(void)
+{
+    return 12345;
+}
+
+/* Buffers for each thread or for all: it sets that before it begins and when it has its records. */
+static void per_thread(uint8_t on)
+{
+    size_t bytes = sizeof on;
+
+    cuptiActivitySetAttribute(10, &bytes, &on);
+}
+
 static void count(const uint8_t *record)
 {
-    if (*(const uint32_t *)(const void *)record == ACT_CONCURRENT_KERNEL)
+    uint64_t start_ns;
+
+    memcpy(&start_ns, record + KERNEL_START, 8);
+    if (start_ns == UINT64_MAX)
+        seen.out_of_window++;
+    else if (*(const uint32_t *)(const void *)record == ACT_CONCURRENT_KERNEL)
         seen.kernels++;
     else
         seen.others++;
@@ -128,7 +149,9 @@ EXPORT int mock_kineto_start(void)
     if (rc)
         return rc;
     seen = (struct mock_kineto_seen){0};
-    rc = cuptiActivityRegisterCallbacks(request, complete);
+    rc = cuptiActivityRegisterTimestampCallback(ticks);
+    per_thread(1);
+    rc = rc ? rc : cuptiActivityRegisterCallbacks(request, complete);
     for (size_t i = 0; !rc && i < countof(kind); i++)
         rc = cuptiActivityEnable(kind[i]);
     recording = !rc;
@@ -145,6 +168,7 @@ EXPORT struct mock_kineto_seen mock_kineto_stop(void)
     for (size_t i = 0; recording && i < countof(kind); i++)
         seen.refused += cuptiActivityDisable(kind[i]) != CUPTI_OK;
     cuptiActivityFlushAll(FLUSH_FORCED);
+    per_thread(0);
     cuptiUnsubscribe(subscriber);
     recording = false;
     return seen;

@@ -4,6 +4,8 @@
 #include "injector/tracer.h"
 
 #include <setjmp.h>
+#include <string.h>
+#include <unistd.h>
 #include <stdarg.h>
 
 #include <cmocka.h>
@@ -54,6 +56,26 @@ static void test_bursts(void **state)
     assert_string_equal(seen, "TTTT.....TT.....TT..");
 }
 
+/* By time: traced steps are few, and fewer when they cost more. */
+static void test_paced(void **state)
+{
+    char seen[401] = "";
+    int traced;
+
+    (void)state;
+    inj_sample_start();
+    for (int i = 0; i < 400; i++) {
+        usleep(1000);
+        steps(seen + i, 1);
+    }
+    assert_memory_equal(seen, "TTTTTTTTTTT......", 17);
+    assert_non_null(strstr(seen, ".TTTT."));
+    traced = 0;
+    for (int i = 11; i < 400; i++)
+        traced += seen[i] == 'T';
+    assert_in_range(traced, 4, 389 / 12);
+}
+
 static void test_modes(void **state)
 {
     char seen[64];
@@ -90,6 +112,7 @@ static void test_covers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_paced), /* first: the default */
         cmocka_unit_test(test_bursts),
         cmocka_unit_test(test_modes),
         cmocka_unit_test(test_covers),

@@ -8,6 +8,7 @@
 #include "injector/cupti_api.h"
 #include "injector/decode.h"
 #include "injector/launch.h"
+#include "injector/other.h"
 #include "tests/unit/guest_fixture.h"
 
 #include <sys/wait.h>
@@ -52,7 +53,7 @@ static unsigned ours(void)
 {
     n_seen = 0;
     inj_tracer_flush();
-    inj_activity_drain(see, NULL);
+    inj_tracer_drain(see, NULL);
     return n_seen;
 }
 
@@ -75,9 +76,9 @@ static bool launch_is_seen(void)
 
 static void wait_for_resume(void)
 {
-    for (int i = 0; i < 40 && inj_tracer_poll() != 2; i++)
+    for (int i = 0; i < 40 && inj_other_poll() != 2; i++)
         usleep(50000);
-    CHECK(!inj_tracer_aside());
+    CHECK(!inj_other_aside());
 }
 
 /* ---- on ------------------------------------------------------------------------------------------------ */
@@ -240,14 +241,15 @@ static void kineto_twice(void)
     for (int session = 0; session < 2; session++) {
         kernels(100);
         CHECK(mock.kineto_start() == 0);
-        CHECK(inj_tracer_aside());
-        CHECK(inj_tracer_poll() == 1);
+        CHECK(inj_other_aside());
+        CHECK(inj_other_poll() == 1);
         inj_count_layer(0, 4);
         CHECK(inj_count_route(0, index, 8, 1, true, NULL) == MP_EBUSY); /* it would see our kernels */
         kernels(1000);
         CHECK(ours() == 100);
         seen = mock.kineto_stop();
         CHECK(seen.kernels == 1000 && seen.others == 0 && seen.unknown_buffers == 0 && seen.refused == 0);
+        CHECK(seen.out_of_window == 0); /* its clock is set while nothing of ours is on */
         kernels(7); /* in between: nobody's, and so it is said */
         wait_for_resume();
         kernels(50);
@@ -268,7 +270,7 @@ static void kineto_disables_again(void)
     CHECK(mock.kineto_disable(ACT_CONCURRENT_KERNEL) == 0);
     kernels(20);
     CHECK(ours() == 20);
-    CHECK(!inj_tracer_aside());
+    CHECK(!inj_other_aside());
 }
 
 /* CUPTI may keep a buffer of ours when asked to flush, and put the other's records into it. */
@@ -291,6 +293,25 @@ static void buffer_in_flight(void)
     CHECK(ours() == 3);
 }
 
+/* It works on what the CPU did for as long as it likes before it fetches what the GPU did. */
+static void kineto_fetches_late(void)
+{
+    struct mp_err err;
+    uint64_t before_ns = inj_now_ns();
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    CHECK(mock.kineto_start() == 0);
+    CHECK(inj_other_poll() == 1);
+    kernels(300);
+    mock.kineto_disable(ACT_CONCURRENT_KERNEL);
+    mock.kineto_disable(ACT_MEMCPY);
+    usleep(700000);
+    CHECK(inj_other_poll() == 0 && inj_other_aside());
+    CHECK(mock.kineto_stop().kernels == 300);
+    wait_for_resume();
+    CHECK(mock.cupti()->clock && mock.cupti()->clock() > before_ns); /* stamps are in our clock again */
+}
+
 /* It begins when nothing of ours runs yet, and before our start: CUPTI is its own then. */
 static void kineto_first(void)
 {
@@ -310,7 +331,132 @@ static void test_beside_kineto(void **state)
     in_child(kineto_twice);
     in_child(kineto_disables_again);
     in_child(buffer_in_flight);
+    in_child(kineto_fetches_late);
     in_child(kineto_first);
+}
+
+/* ---- leaving and coming back --------------------------------------------------------------------------------- */
+
+static void leave_at_boundary(void)
+{
+    struct mp_err err;
+
+    CHECK(inj_tracer_arm(false, &err) == MP_OK);
+    ours();
+    inj_tracer_offer();
+    inj_tracer_leave(NULL);
+}
+
+static void come_back(void)
+{
+    struct mp_err err = {0};
+
+    CHECK(inj_tracer_arm(true, &err) == MP_OK);
+    CHECK(!inj_tracer_has_left());
+    kernels(3000);
+    CHECK(ours() == 3000);
+    CHECK(launch_is_seen());
+}
+
+/* Nothing is left behind, not even when CUPTI keeps a buffer of ours each time; then all is as before. */
+static void again_and_again(void)
+{
+    struct mp_err err;
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    for (unsigned i = 1; i <= 2 * INJ_BUFFER_MAX; i++) {
+        kernels(10);
+        mock.cupti()->keeps_on_flush = true;
+        leave_at_boundary();
+        mock.cupti()->keeps_on_flush = false;
+        CHECK(inj_tracer_has_left() && mock.cupti()->n_finalize == i);
+        CHECK(!mock.cupti()->subscriber && !mock.cupti()->kinds && !launch_is_seen());
+        CHECK(inj_tracer_move_ns() > 0);
+        come_back();
+    }
+    CHECK(inj_activity_starved() == 0);
+}
+
+/* An offer that was not taken holds nothing up; a stream under capture must not be waited for. */
+static void not_taken(void)
+{
+    struct mp_err err;
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    inj_tracer_leave(NULL);
+    mock.cuda()->capturing = 1;
+    leave_at_boundary();
+    mock.cuda()->capturing = 0;
+    CHECK(mock.cupti()->n_finalize == 0);
+    come_back();
+    inj_tracer_offer(); /* not while it records */
+    inj_tracer_leave(NULL);
+    CHECK(mock.cupti()->n_finalize == 0);
+}
+
+static void somebody_took_it(void)
+{
+    struct mp_err err = {0};
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    leave_at_boundary();
+    strcpy(mock.cupti()->holder, "Nsight Compute");
+    CHECK(inj_tracer_arm(true, &err) == MP_EBUSY && strstr(err.msg, "Nsight Compute"));
+    inj_tracer_flush();
+    CHECK(mock.cupti()->kinds == 0);
+}
+
+/* CUPTI 12.4 and graphs: finalizing has crashed there. */
+static void old_cupti(void)
+{
+    struct mp_err err;
+
+    mock.cupti()->version = 22;
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    leave_at_boundary();
+    CHECK(mock.cupti()->n_finalize == 0);
+    come_back();
+}
+
+static void graphs(void)
+{
+    struct mp_err err;
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    mock.call(CB_cuGraphLaunch, NULL, NULL, 1);
+    leave_at_boundary();
+    CHECK(mock.cupti()->n_finalize == 0);
+}
+
+/* Another profiler finds CUPTI as it would without us; its trace may hold names of CUPTI, which stays then. */
+static void kineto_between(void)
+{
+    struct mp_err err;
+    struct mock_kineto_seen seen;
+
+    CHECK(inj_tracer_start(&err) == MP_OK);
+    leave_at_boundary();
+    CHECK(mock.kineto_start() == 0);
+    kernels(400);
+    seen = mock.kineto_stop();
+    CHECK(seen.kernels == 400 && seen.unknown_buffers == 0 && seen.out_of_window == 0);
+    CHECK(inj_other_poll() == 1);
+    wait_for_resume();
+    come_back();
+    leave_at_boundary();
+    CHECK(mock.cupti()->n_finalize == 1);
+    come_back();
+}
+
+static void test_leaving(void **state)
+{
+    (void)state;
+    in_child(again_and_again);
+    in_child(not_taken);
+    in_child(somebody_took_it);
+    in_child(old_cupti);
+    in_child(graphs);
+    in_child(kineto_between);
 }
 
 /* ---- the driver ------------------------------------------------------------------------------------------------- */
@@ -347,6 +493,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_versions),      cmocka_unit_test(test_no_buffer_left), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_beside_kineto), cmocka_unit_test(test_exact_counts),
+        cmocka_unit_test(test_leaving),
     };
 
     return cmocka_run_group_tests(tests, up, guest_down);
