@@ -68,6 +68,12 @@ static void sentences(FILE *f, const struct rp_ab *ab)
     }
     rp_ab_parity_text(text, sizeof text, ab);
     paragraph(f, "sub", "Parity of numbers: ", text);
+    rp_ab_loss_text(text, sizeof text, ab, ab->main_arm);
+    if (*text)
+        paragraph(f, "sub", "Loss: ", text);
+    rp_ab_gpu_text(text, sizeof text, &ab->record.gpu);
+    if (*text)
+        paragraph(f, "sub", "GPU: ", text);
 }
 
 /* ---- blocks in time --------------------------------------------------------------------------------- */
