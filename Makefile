@@ -168,6 +168,7 @@ help:
 	'make check-gpu     the checks that need a GPU, as a table' \
 	'make unit          unit tests only                make check-layers  who may include whom' \
 	'make check-guest   what the guest exports, needs  make bench         the kernels, timed' \
+	'make emu           the portable kernels on a CPU' \
 	'make bench-host    host time of a swapped call    make asan|ubsan|tsan   unit tests under a sanitizer' \
 	'make pictures      those of the README, from the recorded H100 runs' \
 	'make fmt tidy      clang-format, clang-tidy       make install       PREFIX=$(PREFIX) DESTDIR=' \
