@@ -2,6 +2,8 @@
 #ifndef FAKE_PROFILE_H
 #define FAKE_PROFILE_H
 
+#include <unistd.h>
+
 #include "report/profile_file.h"
 #include "report/sums.h"
 #include "tests/mock/fake_job.h"
@@ -9,9 +11,13 @@
 struct fake_profile {
     int steps, layers, experts;
     bool grouped, checkpoint, no_spec;
-    const char *gpu; /* NULL: an H100 */
-    int tokens;      /* 0: 4096 */
-    /* Called before each step, to change the job; may be NULL. */
+    bool bare;         /* neither gauges nor raw records */
+    uint8_t drop_kind; /* records of this kind are left out; 0: none */
+    const char *gpu;   /* NULL: an H100 */
+    int tokens;        /* 0: 4096 */
+    /* Called after the facts are written, to add to them, and before each step, to change the job; may
+     * be NULL. */
+    void (*facts)(void *arg, struct rp_profile *p);
     void (*before_step)(void *arg, struct fake_job *j);
     void *arg;
 };
@@ -22,6 +28,7 @@ struct fake_feed {
     struct rp_sums *sums;
     union mp_record *record; /* (cap), for the chunk */
     size_t n, cap;
+    uint8_t drop_kind;
 };
 
 static void fake_feed_step(void *arg, const struct mp_step *step)
@@ -36,6 +43,8 @@ static void fake_feed_put(void *arg, const union mp_record *record)
 {
     struct fake_feed *f = arg;
 
+    if (f->drop_kind && record->head.kind == f->drop_kind)
+        return;
     if (f->n == f->cap) {
         f->cap = f->cap ? 2 * f->cap : 4096;
         f->record = realloc(f->record, f->cap * sizeof *f->record);
@@ -77,9 +86,9 @@ static void fake_gauge_put(struct rp_profile *p, const struct fake_job *j)
     assert_int_equal(rp_put_gauge(p, &g, NULL), MP_OK);
 }
 
-static void fake_profile_make(const char *path, const struct fake_profile *job)
+static inline void fake_profile_make(const char *path, const struct fake_profile *job)
 {
-    struct fake_feed f = {0};
+    struct fake_feed f = {.drop_kind = job->drop_kind};
     struct fake_job j;
     char *spec;
 
@@ -95,17 +104,20 @@ static void fake_profile_make(const char *path, const struct fake_profile *job)
     spec = fake_spec(&j);
     assert_int_equal(rp_profile_begin(f.p, NULL), MP_OK);
     fake_facts_put(f.p, job);
+    if (job->facts)
+        job->facts(job->arg, f.p);
     if (!job->no_spec)
         assert_int_equal(rp_put_spec(f.p, spec, strlen(spec), NULL), MP_OK);
     for (int i = 0; i < job->steps; i++) {
         if (job->before_step)
             job->before_step(job->arg, &j);
-        fake_gauge_put(f.p, &j);
+        if (!job->bare)
+            fake_gauge_put(f.p, &j);
         fake_step(&j);
     }
     mp_steps_finish(f.steps);
     assert_int_equal(rp_sums_write(f.sums, f.p, NULL), MP_OK);
-    for (size_t i = 0; i < f.n; i += 65536)
+    for (size_t i = 0; i < f.n && !job->bare; i += 65536)
         assert_int_equal(
             rp_put_chunk(f.p, f.record + i, f.n - i < 65536 ? f.n - i : 65536, 0, NULL), MP_OK);
     assert_int_equal(rp_profile_commit(f.p, NULL), MP_OK);
@@ -114,6 +126,25 @@ static void fake_profile_make(const char *path, const struct fake_profile *job)
     rp_sums_free(f.sums);
     free(f.record);
     free(spec);
+}
+
+/* A file for one test, made and removed around it. */
+static char fake_path[64];
+
+static inline int fake_path_make(void **state)
+{
+    int fd;
+
+    (void)state;
+    strcpy(fake_path, "/tmp/moeprof-test-XXXXXX");
+    fd = mkstemp(fake_path);
+    return fd < 0 ? -1 : close(fd);
+}
+
+static inline int fake_path_remove(void **state)
+{
+    (void)state;
+    return unlink(fake_path);
 }
 
 #endif

@@ -23,7 +23,7 @@ static char *golden_file_text(const char *name)
 
 static inline void golden_check(const char *name, const char *text)
 {
-    char file[128], *want;
+    char file[160], *want;
 
     snprintf(file, sizeof file, "tests/golden/%s", name);
     if (getenv("UPDATE_GOLDEN")) {

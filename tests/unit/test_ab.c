@@ -19,8 +19,6 @@
 #define DROP   2
 #define TRACED 3
 
-static char path[64];
-
 /* Blocks one after the other from step 5 on; the job below follows them. */
 static void record_make(struct rp_ab_record *r, unsigned n_block, bool same)
 {
@@ -102,9 +100,9 @@ static struct rp_report *profile_make(struct rp_ab_record *r, struct rp_profile 
     struct rp_report *report;
     struct mp_err err = {0};
 
-    fake_profile_make(path, &job);
-    if (rp_profile_append(p, path, &err) || rp_ab_put(*p, r, &err) || rp_profile_close(*p, &err) ||
-        rp_profile_open(p, path, &err) ||
+    fake_profile_make(fake_path, &job);
+    if (rp_profile_append(p, fake_path, &err) || rp_ab_put(*p, r, &err) ||
+        rp_profile_close(*p, &err) || rp_profile_open(p, fake_path, &err) ||
         rp_analyze(&report, *p, "ab.moeprof", &(struct rp_options){0}, &err))
         fail_msg("%s", err.msg);
     return report;
@@ -269,8 +267,8 @@ static void none(void **state)
     struct rp_ab *ab;
 
     (void)state;
-    fake_profile_make(path, &job);
-    assert_int_equal(rp_profile_open(&p, path, NULL), MP_OK);
+    fake_profile_make(fake_path, &job);
+    assert_int_equal(rp_profile_open(&p, fake_path, NULL), MP_OK);
     assert_int_equal(rp_analyze(&report, p, "a", &(struct rp_options){0}, NULL), MP_OK);
     assert_int_equal(rp_ab_analyze(&ab, report, p, NULL), MP_OK);
     assert_null(ab);
@@ -278,29 +276,13 @@ static void none(void **state)
     rp_profile_close(p, NULL);
 }
 
-static int setup(void **state)
-{
-    int fd;
-
-    (void)state;
-    strcpy(path, "/tmp/moeprof-ab-XXXXXX");
-    fd = mkstemp(path);
-    return fd < 0 ? -1 : close(fd);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    return unlink(path);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(record_round_trip, setup, teardown),
-        cmocka_unit_test_setup_teardown(figures_hold, setup, teardown),
-        cmocka_unit_test_setup_teardown(goldens, setup, teardown),
-        cmocka_unit_test_setup_teardown(none, setup, teardown),
+        cmocka_unit_test_setup_teardown(record_round_trip, fake_path_make, fake_path_remove),
+        cmocka_unit_test_setup_teardown(figures_hold, fake_path_make, fake_path_remove),
+        cmocka_unit_test_setup_teardown(goldens, fake_path_make, fake_path_remove),
+        cmocka_unit_test_setup_teardown(none, fake_path_make, fake_path_remove),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

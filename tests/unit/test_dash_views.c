@@ -5,42 +5,10 @@
 #include <math.h>
 #include <time.h>
 
-#define GOLDEN "tests/golden/top_"
+#include "tests/mock/golden.h"
 
 static const char *const screen_name[DASH_SCREEN_COUNT] = {"overview", "experts", "kernels",
                                                            "timeline", "log",     "ab",      "help"};
-
-static char *slurp(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char *text = calloc(1, 1 << 16);
-
-    assert_non_null(text);
-    if (f) {
-        text[fread(text, 1, (1 << 16) - 1, f)] = 0;
-        fclose(f);
-    }
-    return text;
-}
-
-static void compare(const char *path, const char *got)
-{
-    char *want;
-
-    if (getenv("UPDATE_GOLDEN")) {
-        FILE *f = fopen(path, "w");
-
-        assert_non_null(f);
-        fputs(got, f);
-        fclose(f);
-        return;
-    }
-    want = slurp(path);
-    if (strcmp(want, got) != 0)
-        print_error("%s differs; now it is:\n%s", path, got);
-    assert_string_equal(want, got);
-    free(want);
-}
 
 static char *draw(struct dash_model *m, int w, int h, bool ascii, bool styles)
 {
@@ -71,8 +39,8 @@ static void check_one(struct dash_model *m, const char *name, int w, int h)
     for (int k = 0; k < 3; k++) {
         char path[128], *got = draw(m, w, h, k == 1, k == 2);
 
-        snprintf(path, sizeof path, GOLDEN "%s_%dx%d%s.txt", name, w, h, kind[k]);
-        compare(path, got);
+        snprintf(path, sizeof path, "top_%s_%dx%d%s.txt", name, w, h, kind[k]);
+        golden_check(path, got);
         free(got);
     }
 }
@@ -140,7 +108,7 @@ static void a_question_stands_over_the_screen(void **state)
                                         "Run the experts of process 4711 (all 24 layers; now eager) through "
                                         "moeprof's kernels? First both get one step's own activations."};
     got = draw(m, 80, 24, true, false);
-    compare(GOLDEN "question_80x24.txt", got);
+    golden_check("top_question_80x24.txt", got);
     free(got);
     got = draw(m, 30, 8, true, false); /* the compact form asks too */
     assert_non_null(strstr(got, "y yes   n no"));
@@ -162,11 +130,11 @@ static void marks_what_is_apportioned(void **state)
     m->ui.screen = DASH_EXPERTS;
     m->ui.expert_metric = DASH_TIME;
     got = draw(m, 100, 20, false, false);
-    compare(GOLDEN "experts_grouped_100x20.txt", got);
+    golden_check("top_experts_grouped_100x20.txt", got);
     free(got);
     m->ui.screen = DASH_OVERVIEW;
     got = draw(m, 100, 30, false, false);
-    compare(GOLDEN "overview_two_jobs_100x30.txt", got);
+    golden_check("top_overview_two_jobs_100x30.txt", got);
     free(got);
     fx_free(m);
 }

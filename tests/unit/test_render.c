@@ -6,220 +6,108 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "report/format.h"
-#include "report/sums.h"
-#include "tests/mock/fake_job.h"
-
-#define GOLDEN "tests/golden/report_"
-
-struct feed {
-    struct rp_profile *p;
-    struct mp_steps *steps;
-    struct rp_sums *sums;
-    uint8_t drop_kind; /* records of this kind are left out */
-};
+#include "report/layout.h"
+#include "tests/mock/fake_profile.h"
+#include "tests/mock/golden.h"
 
 struct job {
     const char *name;
-    int steps, layers, experts;
-    bool grouped, checkpoint, no_spec, unknown_gpu, killed, bursts, no_gpu;
-    uint8_t drop_kind;
+    struct fake_profile profile;
+    bool killed, bursts, no_gpu;
     const char *feature_failed;
 };
 
-static char path[64];
-
-static void on_step(void *arg, const struct mp_step *step)
+static void facts(void *arg, struct rp_profile *p)
 {
-    struct feed *f = arg;
+    const struct job *job = arg;
 
-    assert_int_equal(rp_put_step(f->p, step, NULL), MP_OK);
-    assert_int_equal(rp_sums_step(f->sums, step), MP_OK);
-}
-
-static void put(void *arg, const union mp_record *record)
-{
-    struct feed *f = arg;
-
-    if (f->drop_kind && record->head.kind == f->drop_kind)
-        return;
-    assert_int_equal(rp_sums_record(f->sums, record), MP_OK);
-    assert_int_equal(mp_steps_feed(f->steps, record, 1), MP_OK);
-}
-
-static void facts_put(struct rp_profile *p, const struct job *job, const char *spec)
-{
-    const struct {
-        const char *key, *value;
-    } text[] = {{"gpu_name", job->unknown_gpu ? "NVIDIA X1 Prototype" : "NVIDIA H100 80GB HBM3"},
-                {"comm", "python train.py --model x"},
-                {"hostname", "node"},
-                {"feature.routing", job->feature_failed ? job->feature_failed : "on"},
-                {"end", job->killed ? "killed" : "exit"}};
-    const struct {
-        const char *key;
-        int64_t value;
-    } number[] = {{"gpu_cc", 90},     {"gpu_sm_count", 132},    {"rank", -1},
-                  {"world", 1},       {"created_ns", 1000},     {"updated_ns", 2000001000},
-                  {"ended_ns", 3000}, {"agent_cpu_ns", 9000000}};
-
-    for (size_t i = 0; i < countof(text); i++)
-        assert_int_equal(rp_put_meta(p, text[i].key, text[i].value, NULL), MP_OK);
-    for (size_t i = 0; i < countof(number); i++)
-        assert_int_equal(rp_put_meta_int(p, number[i].key, number[i].value, NULL), MP_OK);
+    assert_int_equal(rp_put_meta(p, "comm", "python train.py --model x", NULL), MP_OK);
+    assert_int_equal(
+        rp_put_meta(p, "feature.routing", job->feature_failed ? job->feature_failed : "on", NULL),
+        MP_OK);
+    if (job->killed)
+        assert_int_equal(rp_put_meta(p, "end", "killed", NULL), MP_OK);
+    assert_int_equal(rp_put_meta_int(p, "updated_ns", 2000001000, NULL), MP_OK);
+    assert_int_equal(rp_put_meta_int(p, "agent_cpu_ns", 9000000, NULL), MP_OK);
     for (uint32_t i = 0; i < FAKE_NAME_COUNT; i++)
         assert_int_equal(rp_put_name(p, i, fake_name[i], NULL), MP_OK);
-    if (!job->no_spec)
-        assert_int_equal(rp_put_spec(p, spec, strlen(spec), NULL), MP_OK);
 }
 
-static void profile_make(const struct job *job)
+static void before_step(void *arg, struct fake_job *j)
 {
-    struct feed f = {.drop_kind = job->drop_kind};
-    struct fake_job j;
-    char *spec;
+    const struct job *job = arg;
+    bool between = j->step >= 6 && j->step % 4 > 1; /* six, then two of four */
 
-    assert_int_equal(rp_profile_create(&f.p, path, NULL), MP_OK);
-    f.steps = mp_steps_new(on_step, &f);
-    f.sums = rp_sums_new();
-    fake_init(&j, put, &f);
-    j.n_layer = job->layers;
-    j.n_expert = job->experts;
-    j.grouped = job->grouped;
-    j.checkpoint = job->checkpoint;
-    spec = fake_spec(&j);
-    assert_int_equal(rp_profile_begin(f.p, NULL), MP_OK);
-    facts_put(f.p, job, spec);
-    for (int i = 0; i < job->steps; i++) {
-        j.untraced =
-            job->no_gpu || (job->bursts && i >= 6 && i % 4 > 1); /* six, then two of four */
-        fake_step(&j);
-    }
-    mp_steps_finish(f.steps);
-    assert_int_equal(rp_sums_write(f.sums, f.p, NULL), MP_OK);
-    assert_int_equal(rp_profile_commit(f.p, NULL), MP_OK);
-    assert_int_equal(rp_profile_close(f.p, NULL), MP_OK);
-    mp_steps_free(f.steps);
-    rp_sums_free(f.sums);
-    free(spec);
+    j->untraced = job->no_gpu || (job->bursts && between);
 }
 
-static struct rp_report *report_make(const struct job *job)
+static struct rp_report *report_make(struct job job)
 {
     struct rp_profile *p;
     struct rp_report *r;
     struct mp_err err = {0};
 
-    profile_make(job);
-    assert_int_equal(rp_profile_open(&p, path, &err), MP_OK);
+    job.profile.bare = true;
+    job.profile.facts = facts;
+    job.profile.before_step = before_step;
+    job.profile.arg = &job;
+    fake_profile_make(fake_path, &job.profile);
+    assert_int_equal(rp_profile_open(&p, fake_path, &err), MP_OK);
     if (rp_analyze(&r, p, "job.moeprof", &(struct rp_options){0}, &err))
         fail_msg("%s", err.msg);
     rp_profile_close(p, NULL);
-    strcpy(r->run.moeprof, "0"); /* not of the version that tests it */
     return r;
 }
 
 /* ---- goldens ------------------------------------------------------------------------------------ */
 
-static char *file_text(const char *name)
-{
-    FILE *f = fopen(name, "r");
-    char *text = calloc(1, 1 << 20);
-
-    assert_non_null(text);
-    if (f) {
-        text[fread(text, 1, (1 << 20) - 1, f)] = 0;
-        fclose(f);
-    }
-    return text;
-}
-
-static void golden_check(const char *name, const char *suffix, const char *text)
-{
-    char file[128], *want;
-
-    snprintf(file, sizeof file, GOLDEN "%s.%s", name, suffix);
-    if (getenv("UPDATE_GOLDEN")) {
-        FILE *f = fopen(file, "w");
-
-        assert_non_null(f);
-        fputs(text, f);
-        fclose(f);
-    }
-    want = file_text(file);
-    if (strcmp(want, text) != 0)
-        fail_msg("'%s' differs; UPDATE_GOLDEN=1 and git diff show how:\n%s", file, text);
-    free(want);
-}
-
-static void widths_check(const char *text)
-{
-    while (*text) {
-        char one[600];
-        size_t n = strcspn(text, "\n");
-
-        snprintf(one, sizeof one, "%.*s", (int)n, text);
-        if (rp_columns(one) > 100)
-            fail_msg("wider than 100 columns: %s", one);
-        text += n + (text[n] == '\n');
-    }
-}
-
 static void job_check(const struct job *job)
 {
-    struct rp_report *r = report_make(job);
-    char *text = NULL;
+    struct rp_report *r = report_make(*job);
+    char *text = NULL, file[64];
     size_t size;
     FILE *f = open_memstream(&text, &size);
 
     assert_int_equal(rp_render_text(f, r, NULL), MP_OK);
     fclose(f);
-    widths_check(text);
-    golden_check(job->name, "txt", text);
+    golden_lines(text, RP_WIDTH);
+    snprintf(file, sizeof file, "report_%s.txt", job->name);
+    golden_check(file, text);
     free(text);
 #if HAVE_JANSSON
     f = open_memstream(&text, &size);
     assert_int_equal(rp_render_json(f, &r, NULL, 1, NULL), MP_OK);
     fclose(f);
-    golden_check(job->name, "json", text);
+    snprintf(file, sizeof file, "report_%s.json", job->name);
+    golden_check(file, text);
     free(text);
 #endif
     rp_report_free(r);
 }
 
 static const struct job job_table[] = {
-    {.name = "eager", .steps = 8, .layers = 2, .experts = 16},
+    {.name = "eager", .profile = {.steps = 8, .layers = 2, .experts = 16}},
     {.name = "grouped",
-     .steps = 8,
-     .layers = 2,
-     .experts = 16,
-     .grouped = true,
-     .checkpoint = true},
+     .profile = {.steps = 8, .layers = 2, .experts = 16, .grouped = true, .checkpoint = true}},
     {.name = "no_routing",
-     .steps = 6,
-     .layers = 2,
-     .experts = 4,
-     .grouped = true,
-     .drop_kind = MP_ROUTING,
+     .profile = {.steps = 6, .layers = 2, .experts = 4, .grouped = true, .drop_kind = MP_ROUTING},
      .feature_failed = "failed: the router of 'Foo' hands out no indices"},
     {.name = "no_tokens",
-     .steps = 6,
-     .layers = 1,
-     .experts = 4,
-     .drop_kind = MP_MICRO,
-     .unknown_gpu = true},
-    {.name = "no_model", .steps = 6, .layers = 1, .experts = 4, .no_spec = true},
-    {.name = "one_step", .steps = 1, .layers = 1, .experts = 4, .killed = true},
-    {.name = "three_steps", .steps = 4, .layers = 1, .experts = 4},
-    {.name = "bursts", .steps = 20, .layers = 2, .experts = 8, .bursts = true},
-    {.name = "no_gpu", .steps = 8, .layers = 1, .experts = 4, .no_gpu = true},
-    {.name = "empty", .steps = 0, .layers = 1, .experts = 4},
+     .profile = {.steps = 6,
+                 .layers = 1,
+                 .experts = 4,
+                 .drop_kind = MP_MICRO,
+                 .gpu = "NVIDIA X1 Prototype"}},
+    {.name = "no_model", .profile = {.steps = 6, .layers = 1, .experts = 4, .no_spec = true}},
+    {.name = "one_step", .profile = {.steps = 1, .layers = 1, .experts = 4}, .killed = true},
+    {.name = "three_steps", .profile = {.steps = 4, .layers = 1, .experts = 4}},
+    {.name = "bursts", .profile = {.steps = 20, .layers = 2, .experts = 8}, .bursts = true},
+    {.name = "no_gpu", .profile = {.steps = 8, .layers = 1, .experts = 4}, .no_gpu = true},
+    {.name = "empty", .profile = {.steps = 0, .layers = 1, .experts = 4}},
 };
 
 static void goldens(void **state)
@@ -233,7 +121,8 @@ static void goldens(void **state)
 
 static void sums_hold(void **state)
 {
-    struct rp_report *r = report_make(&(struct job){.steps = 9, .layers = 3, .experts = 24});
+    struct rp_report *r =
+        report_make((struct job){.profile = {.steps = 9, .layers = 3, .experts = 24}});
     double sum = r->idle_s.v, shared = 0, around = 0, tokens = 0;
 
     (void)state;
@@ -262,8 +151,8 @@ static void sums_hold(void **state)
 /* Steps that were not traced have a duration and tokens, and none of the times by phase. */
 static void bursts(void **state)
 {
-    struct rp_report *r =
-        report_make(&(struct job){.steps = 40, .layers = 2, .experts = 8, .bursts = true});
+    struct rp_report *r = report_make(
+        (struct job){.profile = {.steps = 40, .layers = 2, .experts = 8}, .bursts = true});
     double sum = r->idle_s.v, tokens = 0;
 
     (void)state;
@@ -285,8 +174,8 @@ static void bursts(void **state)
 /* 1024 experts in 94 layers, as the widest models have them, stay readable. */
 static void wide(void **state)
 {
-    struct rp_report *r =
-        report_make(&(struct job){.steps = 4, .layers = 94, .experts = 1024, .grouped = true});
+    struct rp_report *r = report_make(
+        (struct job){.profile = {.steps = 4, .layers = 94, .experts = 1024, .grouped = true}});
     char *text = NULL;
     size_t size;
     FILE *f = open_memstream(&text, &size);
@@ -295,7 +184,7 @@ static void wide(void **state)
     assert_int_equal(r->n_expert, 94 * 1024);
     assert_int_equal(rp_render_text(f, r, NULL), MP_OK);
     fclose(f);
-    widths_check(text);
+    golden_lines(text, RP_WIDTH);
     assert_true(size < 20000);
     free(text);
     rp_report_free(r);
@@ -334,29 +223,13 @@ static void formats(void **state)
                         "a long text …");
 }
 
-static int setup(void **state)
-{
-    int fd;
-
-    (void)state;
-    strcpy(path, "/tmp/moeprof-render-XXXXXX");
-    fd = mkstemp(path);
-    return fd < 0 ? -1 : close(fd);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    return unlink(path);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(goldens, setup, teardown),
-        cmocka_unit_test_setup_teardown(sums_hold, setup, teardown),
-        cmocka_unit_test_setup_teardown(bursts, setup, teardown),
-        cmocka_unit_test_setup_teardown(wide, setup, teardown),
+        cmocka_unit_test_setup_teardown(goldens, fake_path_make, fake_path_remove),
+        cmocka_unit_test_setup_teardown(sums_hold, fake_path_make, fake_path_remove),
+        cmocka_unit_test_setup_teardown(bursts, fake_path_make, fake_path_remove),
+        cmocka_unit_test_setup_teardown(wide, fake_path_make, fake_path_remove),
         cmocka_unit_test(formats),
     };
 
