@@ -2,6 +2,7 @@
 #include "profiler/dash/view.h"
 #include "profiler/dash/fmt.h"
 #include "profiler/dash/plot.h"
+#include "report/blocks_read.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -305,25 +306,6 @@ static void put_gauge(const struct dash_job *job, struct dash_rect r, int y, con
         dash_plot_line(c, line, DASH_CHART, v, n, lo, hi);
 }
 
-/* What holds the clock back, by NVML's clocks event reasons; "" when nothing does. */
-static const char *throttle_text(char out[64], uint32_t bits)
-{
-    static const struct {
-        uint32_t bit;
-        const char *text;
-    } reason[] = {
-        {0x4, "power cap"},         {0x20 | 0x40, "heat"}, {0x80, "power brake"},
-        {0x8, "hardware slowdown"}, {0x10, "sync boost"},
-    };
-    size_t at = 0;
-
-    out[0] = 0;
-    for (size_t i = 0; i < countof(reason); i++)
-        if ((bits & reason[i].bit) && at < 40)
-            at += (size_t)snprintf(out + at, 64 - at, "%s%s", at ? ", " : "", reason[i].text);
-    return out;
-}
-
 static void draw_gpu(const struct dash_job *job, struct dash_rect r, struct dash_cells *c)
 {
     const struct dash_gauges *g = &job->gauges;
@@ -341,7 +323,7 @@ static void draw_gpu(const struct dash_job *job, struct dash_rect r, struct dash
     put_row(c, r, 5, "held by");
     if (!g->throttle_known)
         dash_put(c, r, LABEL_W + 1, 5, DASH_NORMAL, DASH_UNKNOWN);
-    else if (throttle_text(text, g->throttle_bits)[0])
+    else if (rp_throttle_text(text, g->throttle_bits)[0])
         dash_put(c, r, LABEL_W + 1, 5, DASH_WARN, text);
     else
         dash_put(c, r, LABEL_W + 1, 5, DASH_NORMAL, "nothing");
