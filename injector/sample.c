@@ -74,13 +74,18 @@ void inj_sample_start(void)
     atomic_store(&inj_tracing, true);
 }
 
-/* Has CUPTI been off for long enough after the last burst, measured by what that one cost? */
+/* How long CUPTI is to be off after the last burst, by what that one cost. */
+static uint64_t rest_ns(void)
+{
+    uint64_t by_burst = (atomic_load(&disarmed_ns) - atomic_load(&armed_ns)) * (ARMED_SHARE - 1);
+    uint64_t by_move = inj_tracer_move_ns() * MOVE_SHARE;
+
+    return by_burst > by_move ? by_burst : by_move;
+}
+
 static bool rested(void)
 {
-    uint64_t burst_ns = atomic_load(&disarmed_ns) - atomic_load(&armed_ns);
-    uint64_t rest_ns = burst_ns * (ARMED_SHARE - 1), move_ns = inj_tracer_move_ns() * MOVE_SHARE;
-
-    return !atomic_load(&armed) && inj_now_ns() - atomic_load(&off_ns) > (rest_ns > move_ns ? rest_ns : move_ns);
+    return !atomic_load(&armed) && inj_now_ns() - atomic_load(&off_ns) > rest_ns();
 }
 
 static bool long_burst(void)
@@ -135,6 +140,17 @@ bool inj_sample_boundary(void)
     return was;
 }
 
+/* Once, when both are known. */
+static void tell_pace(void)
+{
+    static bool told;
+
+    if (!told)
+        inj_log(0, "CUPTI is met and left in %.1f ms: a burst of traced steps every %.1f s%s",
+                (double)inj_tracer_move_ns() / 1e6, (double)rest_ns() / 1e9, paced ? "" : " would be enough");
+    told = true;
+}
+
 static void arm(void)
 {
     struct mp_err err = {0};
@@ -147,6 +163,7 @@ static void arm(void)
         return;
     }
     offered = false;
+    tell_pace();
     atomic_store(&armed_ns, inj_now_ns());
     atomic_store(&armed, true);
 }

@@ -7,17 +7,20 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 QWEN = ["--model", "qwen3-30b"]
 GROUPED = QWEN + ["--experts", "grouped_mm", "--layers", "8"]
 EAGER = QWEN + ["--experts", "eager", "--layers", "2"]
-ONE_EAGER = QWEN + ["--experts", "eager", "--layers", "1"]
 SMALL = ["--vocab", "32768"]
+# Where steps are compared, and the bursts of traced steps that lie in them: one each.
+PAIRS = {"grouped": (QWEN + SMALL + ["--experts", "grouped_mm", "--layers", "4", "--steps", "22"], "1/2/8"),
+         "eager": (QWEN + SMALL + ["--experts", "eager", "--layers", "1", "--steps", "12"], "1/2/5")}
 
 
-def pairs(name, argv, n):
-    """Interleaved, the order turned round every time, so that drift hits both sides alike. Bursts with the share that is
-    the default (1 traced step of 8), only shorter and from the start on: a run here is 20 steps, not thousands."""
+def pairs(name, n):
+    """Interleaved, the order turned round every time, so that drift hits both sides alike. One burst of traced steps in the
+    steps that are compared: what it costs, evaluate.py spreads over the time that lies between two by default."""
+    argv, bursts = PAIRS[name]
     jobs = []
     for i in range(n):
         two = [{"name": "%s-%s-%d" % (name, side, i), "argv": argv, "guest": side == "with",
-                "env_add": {"MOEPROF": ",steps=1/2/14"}} for side in ("without", "with")]
+                "env_add": {"MOEPROF": ",steps=" + bursts}} for side in ("without", "with")]
         jobs += two if i % 2 == 0 else two[::-1]
     return jobs
 
@@ -69,7 +72,7 @@ def main():
              "argv": [os.path.join(folder, "truth.txt"), os.path.join(os.environ.get("B", "build"), "dump_shm"), "2"]}
     parts = {"coverage": coverage(folder), "truth": [truth], "torch": against_torch_profiler(folder),
              "same": identical(folder),
-             "pairs": pairs("grouped", GROUPED + ["--steps", "20"], n) + pairs("eager", ONE_EAGER + ["--steps", "20"], n)}
+             "pairs": [job for name in PAIRS for job in pairs(name, n)]}
     wanted = os.environ.get("PARTS", " ".join(parts)).split()
     jobs = [job for part in wanted for job in parts[part]]
     json.dump(jobs, open(os.path.join(folder, "jobs.json"), "w"), indent=1)
