@@ -30,6 +30,7 @@ SHAPES = {
 LORA_LINEARS = {"qwen3_moe": ["q_proj", "k_proj", "v_proj", "o_proj"],
                 "mixtral": ["q_proj", "k_proj", "v_proj", "o_proj"],
                 "deepseek_v3": ["q_a_proj", "q_b_proj", "kv_b_proj", "o_proj"]}
+LORA_LISTED = ["gate_proj", "up_proj", "down_proj"]
 LORA_EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 
@@ -118,8 +119,10 @@ def need_input_grads(model, args):
 
 def add_lora(model, kind, args):
     from peft import LoraConfig, get_peft_model
-    linears = LORA_LINEARS[kind] if args.lora in ("attention", "all") else []
+    linears = list(LORA_LINEARS[kind]) if args.lora in ("attention", "all") else []
     stacked = LORA_EXPERTS if args.lora in ("experts", "all") else []
+    if stacked and not any(name.endswith("experts.gate_up_proj") for name, _ in model.named_parameters()):
+        linears, stacked = linears + LORA_LISTED, []  # transformers 4: one Linear an expert
     return get_peft_model(model, LoraConfig(r=args.rank, lora_alpha=args.rank, lora_dropout=0.0, target_modules=linears,
                                             target_parameters=stacked, task_type="CAUSAL_LM"))
 

@@ -1,5 +1,5 @@
 """trl's SFTTrainer on random text and a random Qwen3-MoE, offline: the job of a user who never asked for an experts
-implementation. Needs a GPU: trl's own lm_head is Triton. As trl does by default the weights are bfloat16 under autocast, or float32 with --fp32.
+implementation. From trl 1.10 on it needs a GPU: its own lm_head is Triton. As trl does by default the weights are bfloat16 under autocast, or float32 with --fp32.
 
     moeprof run --swap -- python samples/swap_trl.py --model qwen3-30b --layers 4
 """

@@ -7,14 +7,14 @@ PYTHON=${PYTHON:-python3}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/moeprof
 log=$cache/setup.log
 tools="pytest numpy"
-five="transformers==5.17.0 peft==0.21.0 accelerate==1.15.0"
+five="transformers==5.17.0 peft==0.21.0 accelerate==1.15.0 trl==1.9.0 datasets==4.8.5"
 four="transformers==4.57.6 huggingface-hub<1.0 tokenizers>=0.22,<=0.23.0 hf-xet requests urllib3 charset-normalizer"
 
 # A venv counts when it was stamped for these versions, or holds them all the same.
 has() {
     [ -x "$1/bin/python" ] || return 1
     [ "$(cat "$1/moeprof.stamp" 2>>"$log")" = "$2" ] && return
-    "$1/bin/python" -c "import torch, pytest, transformers, peft, accelerate
+    "$1/bin/python" -c "import torch, pytest, transformers, peft, accelerate${4:+, $4}
 assert transformers.__version__ == '$3'" >>"$log" 2>&1
 }
 
@@ -41,7 +41,7 @@ make_four() {
 }
 
 mkdir -p "$cache"
-has "$cache/venv" "$five" 5.17.0 || make_five "$cache/venv"
+has "$cache/venv" "$five" 5.17.0 trl || make_five "$cache/venv"
 has "$cache/venv457" "$four" 4.57.6 || make_four "$cache/venv457" "$cache/venv"
 echo "$five" >"$cache/venv/moeprof.stamp"
 echo "$four" >"$cache/venv457/moeprof.stamp"

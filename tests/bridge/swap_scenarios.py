@@ -513,6 +513,35 @@ def wrong_use():
     job.step()
 
 
+def trl(adapters=None):
+    """trl's SFTTrainer: bf16 autocast, gradient clipping, checkpointing as it sets them, with or without PEFT."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "samples"))
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    import datasets
+    import peft
+    from swap_trl import tokenizer
+    from trl import SFTConfig, SFTTrainer
+    draw = torch.Generator().manual_seed(5)
+    rows = [{"input_ids": torch.randint(3, 96, (24,), generator=draw).tolist()} for _ in range(32)]
+    config = peft.LoraConfig(r=4, lora_dropout=0.0, target_modules=["q_proj"], target_parameters=[
+        "mlp.experts.gate_up_proj", "mlp.experts.down_proj"]) if adapters else None
+
+    def run():
+        settings = SFTConfig(output_dir=tempfile.mkdtemp(), max_steps=10, per_device_train_batch_size=2, logging_steps=1,
+                             gradient_accumulation_steps=1, max_length=24, save_strategy="no", report_to="none",
+                             bf16=True, use_cpu=True, learning_rate=1e-3, disable_tqdm=True, seed=1)
+        torch.manual_seed(1)
+        trainer = SFTTrainer(model=models.make("qwen3_moe"), args=settings, train_dataset=datasets.Dataset.from_list(rows),
+                             processing_class=tokenizer(96), peft_config=config)
+        trainer.train()
+        return trainer.model, [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    _, reference = run()
+    wire.attach(tempfile.mkdtemp(), ",swap=moeprof")
+    model, losses = run()
+    assert len(sites(model)) == 2 and len(losses) == len(reference) == 10
+    assert losses[:2] == reference[:2] and close(losses, reference, 2e-2), (losses, reference)
+
+
 def at_launch():
     """moeprof run --swap: asked for in the environment, taken when the job has steps."""
     folder = tempfile.mkdtemp()

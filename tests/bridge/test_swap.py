@@ -22,7 +22,7 @@ ANY = ["fp64", "many_times", "accumulation", "wrong_use", "at_launch", "lease", 
        "frozen all_but_the_head"]
 FIVE = (["routing_flips", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",
          "by_hand softmax", "by_hand softmax_renormalised", "by_hand softmax_of_the_chosen", "by_hand sigmoid_renormalised",
-         "by_hand exotic", "fsdp2", "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states"]
+         "by_hand exotic", "trl", "trl adapters", "fsdp2", "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states"]
         + ["family " + name for name in ("ernie4_5_moe", "phimoe")])
 FOUR = ["unhit", "lora_listed qwen3_moe gate_proj,up_proj,down_proj", "lora_listed deepseek_v3 up_proj,down_proj",
         "lora_listed mixtral w1", "lora_listed_refused"] + ["unswappable " + name for name in ("phimoe",)] + ["family ernie4_5_moe"]
