@@ -333,8 +333,8 @@ int rp_profile_append(struct rp_profile **out, const char *path, struct mp_err *
     if ((rc = check_identity(*out, err)) == MP_OK &&
         (rc = pragma_int(*out, "PRAGMA user_version", &version, err)) == MP_OK &&
         version != RP_SCHEMA_VERSION)
-        rc = mp_fail(err, MP_EVERSION, "profile '%.100s' has an older schema: nothing is added to it",
-                     path);
+        rc = mp_fail(err, MP_EVERSION,
+                     "profile '%.100s' has an older schema: nothing is added to it", path);
     if (rc) {
         handle_free(*out);
         *out = NULL;

@@ -66,7 +66,9 @@ static int peak_parse(struct args *a, const char *text)
     double v = strtod(text, &end);
 
     if (*end || !isfinite(v) || v <= 0 || v > 1e6)
-        return cli_usage("report", "'%s' is not a peak in TFLOP/s; an H100 has 989.4 in bfloat16", text) + 1;
+        return cli_usage("report", "'%s' is not a peak in TFLOP/s; an H100 has 989.4 in bfloat16",
+                         text) +
+               1;
     a->options.peak_flops = v * 1e12;
     return 0;
 }

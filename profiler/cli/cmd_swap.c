@@ -17,7 +17,7 @@
 #include "profiler/cli/swap_answer.h"
 #include "profiler/core/sock.h"
 
-#define WAIT_S 120    /* for a step boundary; big jobs take tens of seconds a step */
+#define WAIT_S    120  /* for a step boundary; big jobs take tens of seconds a step */
 #define ANSWER_MS 2000 /* of what the agent answers by itself */
 
 enum { REQUEST_ID = 2, CANCEL_ID = 3 };
@@ -40,13 +40,17 @@ static void on_signal(int signal_number)
 
 static int help(void)
 {
-    puts("usage: moeprof swap PID on|off|status [--arm NAME] [--partial] [--fresh] [--wait S] [--json]\n\n"
-         "on      runs the experts of a running job through moeprof's kernels, from a step boundary on:\n"
-         "        first both implementations get one step's own activations and gradients, and nothing is\n"
-         "        swapped when outputs or any gradient differ by more than rounding (exit code 4)\n"
+    puts("usage: moeprof swap PID on|off|status [--arm NAME] [--partial] [--fresh] [--wait S]\n"
+         "                    [--json]\n\n"
+         "on      runs the experts of a running job through moeprof's kernels, from a step on:\n"
+         "        first both implementations get one step's own activations and gradients, and\n"
+         "        nothing is swapped when outputs or any gradient differ by more than rounding\n"
+         "        (exit code 4)\n"
          "off     the job's own experts again, bit for bit\n"
-         "status  which implementation runs, which there are, which layers can be swapped and why not\n\n"
-         "  --arm NAME  another implementation of the model's own interface, such as eager or grouped_mm\n"
+         "status  which implementation runs, which there are, which layers can be swapped and\n"
+         "        why not\n\n"
+         "  --arm NAME  another implementation of the model's own interface, such as eager\n"
+         "              or grouped_mm\n"
          "  --partial   swap the layers that can be, leave the others\n"
          "  --fresh     check parity again although it has passed in this job\n"
          "  --wait S    give up when no step ended for so long (default 120)\n"
@@ -69,7 +73,9 @@ static bool number_of(int *out, const char *text)
 static int positional(struct swap *s, int n, char **word)
 {
     if (n != 2)
-        return cli_usage("swap", n < 2 ? "a PID and one of on, off, status are wanted" : "too many words") + 1;
+        return cli_usage("swap",
+                         n < 2 ? "a PID and one of on, off, status are wanted" : "too many words") +
+               1;
     if (!number_of(&s->pid, word[0]))
         return cli_usage("swap", "'%s' is not a process id", word[0]) + 1;
     s->verb = word[1];
@@ -81,26 +87,38 @@ static int positional(struct swap *s, int n, char **word)
 /* 0: go on; else the exit code + 1. */
 static int options(struct swap *s, int argc, char **argv)
 {
-    static const struct option long_option[] = {
-        {"arm", required_argument, NULL, 'a'},  {"partial", no_argument, NULL, 'p'},
-        {"fresh", no_argument, NULL, 'f'},      {"wait", required_argument, NULL, 'w'},
-        {"json", no_argument, NULL, 'j'},       {"help", no_argument, NULL, 'h'},
-        {0}};
+    static const struct option long_option[] = {{"arm", required_argument, NULL, 'a'},
+                                                {"partial", no_argument, NULL, 'p'},
+                                                {"fresh", no_argument, NULL, 'f'},
+                                                {"wait", required_argument, NULL, 'w'},
+                                                {"json", no_argument, NULL, 'j'},
+                                                {"help", no_argument, NULL, 'h'},
+                                                {0}};
     int c;
 
     optind = 0;
     while ((c = getopt_long(argc, argv, ":a:h", long_option, NULL)) != -1)
         switch (c) {
-        case 'a': s->arm = optarg; break;
-        case 'p': s->flags |= MP_WIRE_PARTIAL; break;
-        case 'f': s->flags |= MP_WIRE_FRESH; break;
-        case 'j': s->json = true; break;
-        case 'h': return help() + 1;
+        case 'a':
+            s->arm = optarg;
+            break;
+        case 'p':
+            s->flags |= MP_WIRE_PARTIAL;
+            break;
+        case 'f':
+            s->flags |= MP_WIRE_FRESH;
+            break;
+        case 'j':
+            s->json = true;
+            break;
+        case 'h':
+            return help() + 1;
         case 'w':
             if (number_of(&s->wait_s, optarg) && s->wait_s < 1000000)
                 break;
             return cli_usage("swap", "'%s' is not a number of seconds", optarg) + 1;
-        default: return cli_bad_option("swap", c, argv) + 1;
+        default:
+            return cli_bad_option("swap", c, argv) + 1;
         }
     return positional(s, argc - optind, argv + optind);
 }
@@ -166,7 +184,8 @@ static int in_vain(const struct swap *s, struct mp_sock *sock)
     if (interrupted)
         cli_say("taken back");
     else
-        cli_say("no step of process %d ended within %d s: it may wait, evaluate or save; --wait S waits longer",
+        cli_say("no step of process %d ended within %d s: it may wait, evaluate or save; --wait S "
+                "waits longer",
                 s->pid, s->wait_s);
     return CLI_FAILED;
 }
@@ -179,7 +198,9 @@ static int exit_code(const struct cli_swap_answer *a)
         return CLI_OK;
     if (done->text[0])
         cli_say("%s", done->text);
-    return done->code == MP_WIRE_EPARITY ? CLI_PARITY : done->code == MP_EGONE ? CLI_GONE : CLI_FAILED;
+    return done->code == MP_WIRE_EPARITY ? CLI_PARITY
+           : done->code == MP_EGONE      ? CLI_GONE
+                                         : CLI_FAILED;
 }
 
 static int talk(const struct swap *s, struct mp_sock *sock)
@@ -222,7 +243,9 @@ int cmd_swap_main(int argc, char **argv)
         return cli_fail(&err);
     code = mp_sock_open(&sock, dir, s.pid, &err);
     if (code) {
-        cli_say("%s%s", err.msg, code == MP_EGONE ? "; is it a job that moeprof entered, and has it trained a step?" : "");
+        cli_say("%s%s", err.msg,
+                code == MP_EGONE ? "; is it a job that moeprof entered, and has it trained a step?"
+                                 : "");
         return code == MP_EGONE ? CLI_GONE : CLI_FAILED;
     }
     sigaction(SIGINT, &stop, NULL);

@@ -121,7 +121,7 @@ static void record_end(struct cli_follow *f, struct guest *g, const char *end)
 
 static void record_begin(struct cli_follow *f, struct guest *g)
 {
-    char path[4096], why[sizeof ((struct mp_feature_row *)0)->why];
+    char path[4096], why[sizeof((struct mp_feature_row *)0)->why];
     struct mp_err err;
 
     file_name(f, path, sizeof path, g->reader.shm);

@@ -64,10 +64,11 @@ static void signals_take(struct cli_job *j)
     while (read(j->signals, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGCHLD)
             continue;
-        if (j->child_ended || (info.ssi_signo == SIGUSR1 && j->tick)) /* USR1 ends a before/after, not its job */
+        /* USR1 ends a before/after, not its job. What a process sent came to us alone; what the terminal
+         * sends came to the job too. */
+        if (j->child_ended || (info.ssi_signo == SIGUSR1 && j->tick))
             j->stop = true;
-        else if (info.ssi_code <=
-                 0) /* sent by a process, to us alone; the terminal tells all of us */
+        else if (info.ssi_code <= 0)
             kill(j->child, (int)info.ssi_signo);
     }
 }

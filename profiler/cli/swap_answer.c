@@ -44,7 +44,8 @@ const struct mp_msg *cli_swap_answer_done(const struct cli_swap_answer *a)
 
 static bool alike(const struct mp_msg *a, const struct mp_msg *b)
 {
-    return a->kind == b->kind && a->flags == b->flags && strcmp(a->name, b->name) == 0 && strcmp(a->text, b->text) == 0;
+    return a->kind == b->kind && a->flags == b->flags && strcmp(a->name, b->name) == 0 &&
+           strcmp(a->text, b->text) == 0;
 }
 
 static void print_layers(const struct mp_msg *row, size_t n)
@@ -67,24 +68,28 @@ static void print_layers(const struct mp_msg *row, size_t n)
 
 static void print_state(const struct mp_msg *m, int pid)
 {
-    printf("process %d: %s runs", pid, strcmp(m->name, "original") ? m->name : "its own implementation");
-    printf("%s%s%s, %.0f of %.0f layers can be swapped, %.0f are\n\n", *m->text ? " (" : "", *m->text ? "its own: " : "",
-           *m->text ? m->text : "", m->value[1], m->value[0], m->value[2]);
+    printf("process %d: %s runs", pid,
+           strcmp(m->name, "original") ? m->name : "its own implementation");
+    printf("%s%s%s, %.0f of %.0f layers can be swapped, %.0f are\n\n", *m->text ? " (" : "",
+           *m->text ? "its own: " : "", *m->text ? m->text : "", m->value[1], m->value[0],
+           m->value[2]);
 }
 
 static void print_arm(const struct mp_msg *m)
 {
-    printf("%c %-14s %s%s\n", m->flags & MP_WIRE_ACTIVE ? '*' : ' ', m->name, m->flags & MP_WIRE_YES ? "" : "not here: ",
-           m->text);
+    printf("%c %-14s %s%s\n", m->flags & MP_WIRE_ACTIVE ? '*' : ' ', m->name,
+           m->flags & MP_WIRE_YES ? "" : "not here: ", m->text);
 }
 
 static void print_parity(const struct mp_msg *m, bool first)
 {
     if (first)
-        printf("%-6s %-7s %-12s %10s %10s %7s %7s\n", "layer", "parity", "furthest", "error", "own error", "ratio", "tokens");
+        printf("%-6s %-7s %-12s %10s %10s %7s %7s\n", "layer", "parity", "furthest", "error",
+               "own error", "ratio", "tokens");
     if (isfinite(m->value[0]))
-        printf("%-6d %-7s %-12s %10.2e %10.2e %7.2f %7.0f\n", m->layer, m->flags & MP_WIRE_YES ? "passed" : "FAILED", m->name,
-               m->value[0], m->value[1], m->value[2], m->value[3]);
+        printf("%-6d %-7s %-12s %10.2e %10.2e %7.2f %7.0f\n", m->layer,
+               m->flags & MP_WIRE_YES ? "passed" : "FAILED", m->name, m->value[0], m->value[1],
+               m->value[2], m->value[3]);
     else
         printf("%-6d %-7s %s\n", m->layer, "FAILED", m->text);
 }
@@ -118,7 +123,8 @@ void cli_swap_text(const struct cli_swap_answer *a, int pid, const char *verb)
         }
     }
     if (done->code == MP_OK && strcmp(verb, "status") != 0)
-        printf("%s%s from step %u on\n", strcmp(done->name, "original") ? done->name : "the job's own experts", " run",
+        printf("%s%s from step %u on\n",
+               strcmp(done->name, "original") ? done->name : "the job's own experts", " run",
                done->step);
 }
 
@@ -140,21 +146,24 @@ static json_t *real(double v)
 
 static json_t *arm(const struct mp_msg *m)
 {
-    return json_pack("{s:o, s:b, s:b, s:o}", "name", text_of(m->name), "available", m->flags & MP_WIRE_YES ? 1 : 0, "active",
-                     m->flags & MP_WIRE_ACTIVE ? 1 : 0, "text", text_of(m->text));
+    return json_pack("{s:o, s:b, s:b, s:o}", "name", text_of(m->name), "available",
+                     m->flags & MP_WIRE_YES ? 1 : 0, "active", m->flags & MP_WIRE_ACTIVE ? 1 : 0,
+                     "text", text_of(m->text));
 }
 
 static json_t *layer(const struct mp_msg *m)
 {
-    return json_pack("{s:i, s:o, s:b, s:b, s:o}", "layer", m->layer, "class", text_of(m->name), "swappable",
-                     m->flags & MP_WIRE_YES ? 1 : 0, "swapped", m->flags & MP_WIRE_ACTIVE ? 1 : 0, "text", text_of(m->text));
+    return json_pack("{s:i, s:o, s:b, s:b, s:o}", "layer", m->layer, "class", text_of(m->name),
+                     "swappable", m->flags & MP_WIRE_YES ? 1 : 0, "swapped",
+                     m->flags & MP_WIRE_ACTIVE ? 1 : 0, "text", text_of(m->text));
 }
 
 static json_t *parity(const struct mp_msg *m)
 {
-    return json_pack("{s:i, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "layer", m->layer, "passed", m->flags & MP_WIRE_YES ? 1 : 0,
-                     "worst", text_of(m->name), "error", real(m->value[0]), "own_error", real(m->value[1]), "ratio",
-                     real(m->value[2]), "tokens", real(m->value[3]), "text", text_of(m->text));
+    return json_pack("{s:i, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "layer", m->layer, "passed",
+                     m->flags & MP_WIRE_YES ? 1 : 0, "worst", text_of(m->name), "error",
+                     real(m->value[0]), "own_error", real(m->value[1]), "ratio", real(m->value[2]),
+                     "tokens", real(m->value[3]), "text", text_of(m->text));
 }
 
 static void sort_in(json_t *arms, json_t *layers, json_t *checks, const struct mp_msg *m)
@@ -169,15 +178,18 @@ static void sort_in(json_t *arms, json_t *layers, json_t *checks, const struct m
 
 void cli_swap_json(const struct cli_swap_answer *a, int pid, const char *verb)
 {
-    const struct mp_msg *done = cli_swap_answer_done(a), *state = a->row[0].kind == MP_WIRE_STATE ? &a->row[0] : NULL;
+    const struct mp_msg *done = cli_swap_answer_done(a),
+                        *state = a->row[0].kind == MP_WIRE_STATE ? &a->row[0] : NULL;
     json_t *arms = json_array(), *layers = json_array(), *checks = json_array(), *root;
 
     for (size_t i = 0; i < a->n; i++)
         sort_in(arms, layers, checks, &a->row[i]);
-    root = json_pack("{s:i, s:i, s:s, s:b, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "schema_version", 1, "pid", pid, "command",
-                     verb, "ok", done->code == MP_OK, "code", done->code, "step", (json_int_t)done->step, "arm",
-                     text_of(state ? state->name : done->name), "own_arm", text_of(state ? state->text : ""), "why",
-                     text_of(done->text), "arms", arms, "layers", layers, "parity", checks);
+    root =
+        json_pack("{s:i, s:i, s:s, s:b, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "schema_version",
+                  1, "pid", pid, "command", verb, "ok", done->code == MP_OK, "code", done->code,
+                  "step", (json_int_t)done->step, "arm", text_of(state ? state->name : done->name),
+                  "own_arm", text_of(state ? state->text : ""), "why", text_of(done->text), "arms",
+                  arms, "layers", layers, "parity", checks);
     if (root && json_dumpf(root, stdout, JSON_INDENT(2)) == 0)
         putchar('\n');
     json_decref(root);

@@ -12,8 +12,17 @@ static const char *const basis_name[MP_BASIS_COUNT] = {
 };
 
 static const char *const code_name[] = {
-    "ok",         "invalid argument",  "out of memory", "input or output failed", "not understood",
-    "wrong version", "not supported", "target is gone", "full", "busy", "not allowed",
+    "ok",
+    "invalid argument",
+    "out of memory",
+    "input or output failed",
+    "not understood",
+    "wrong version",
+    "not supported",
+    "target is gone",
+    "full",
+    "busy",
+    "not allowed",
 };
 
 const char *mp_strcode(int code)

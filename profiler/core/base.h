@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define MP_STATIC_ASSERT(cond, why) _Static_assert(cond, why)
-#define countof(array) (sizeof(array) / sizeof((array)[0]))
+#define countof(array)              (sizeof(array) / sizeof((array)[0]))
 
 enum mp_code {
     MP_OK = 0,
@@ -37,7 +37,8 @@ struct mp_err {
 const char *mp_strcode(int code);
 
 /* Fills *err (may be NULL) printf-style and returns code, so that `return mp_fail(...)` reads well. */
-int mp_fail(struct mp_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int mp_fail(struct mp_err *err, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Where a figure came from. A figure with MP_UNKNOWN is never shown as 0 and never summed. */
 enum mp_basis { MP_UNKNOWN = 0, MP_MEASURED, MP_APPORTIONED, MP_MODELLED, MP_BASIS_COUNT };

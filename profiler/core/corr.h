@@ -15,16 +15,16 @@ struct mp_launch {
     uint32_t step;
     int16_t layer;
     int16_t expert;
-    uint8_t phase;    /* of the scope, before the kernel's class is known */
+    uint8_t phase; /* of the scope, before the kernel's class is known */
     uint8_t pass;
-    uint8_t kclass;   /* enum mp_kclass */
-    uint8_t flags;    /* enum mp_event_flag: OWN, POINTER */
+    uint8_t kclass; /* enum mp_kclass */
+    uint8_t flags;  /* enum mp_event_flag: OWN, POINTER */
 };
 
 /* 2^18 ids = 6 MiB: a launch takes one id (runtime and driver share it) and a record comes within
  * seconds; 57 k launches/s is the most seen. */
 #define MP_CORR_LOG2 18
-#define MP_CORR_CAP (1u << MP_CORR_LOG2)
+#define MP_CORR_CAP  (1u << MP_CORR_LOG2)
 
 struct mp_corr {
     struct mp_launch slot[MP_CORR_CAP];

@@ -26,10 +26,10 @@ enum mp_kind {
 };
 
 enum mp_event_flag {
-    MP_FLAG_OWN = 1,         /* launched by the guest itself (routing counts): not the job's */
-    MP_FLAG_GRAPH = 2,       /* a node of a CUDA graph */
-    MP_FLAG_NO_LAUNCH = 4,   /* no launch context was found: scope is unknown */
-    MP_FLAG_POINTER = 8,     /* layer (and expert, if >= 0) proven by a weight pointer */
+    MP_FLAG_OWN = 1,       /* launched by the guest itself (routing counts): not the job's */
+    MP_FLAG_GRAPH = 2,     /* a node of a CUDA graph */
+    MP_FLAG_NO_LAUNCH = 4, /* no launch context was found: scope is unknown */
+    MP_FLAG_POINTER = 8,   /* layer (and expert, if >= 0) proven by a weight pointer */
     MP_FLAG_HTOD = 16,
     MP_FLAG_DTOH = 32,
     MP_FLAG_DTOD = 64,
@@ -53,8 +53,8 @@ struct mp_event {
 };
 
 enum mp_step_flag {
-    MP_STEP_PARTIAL = 1,   /* recording began or paused inside it: not for statistics */
-    MP_STEP_ASIDE = 2,     /* the guest had stepped aside for another profiler */
+    MP_STEP_PARTIAL = 1,    /* recording began or paused inside it: not for statistics */
+    MP_STEP_ASIDE = 2,      /* the guest had stepped aside for another profiler */
     MP_STEP_INCOMPLETE = 4, /* some launches never got a record */
     MP_STEP_UNTRACED = 8    /* the GPU was not watched, on request: marks, tokens and pairs only */
 };
@@ -65,10 +65,10 @@ struct mp_step_mark {
     uint32_t records;  /* records received for them */
     uint32_t step;
     uint16_t n_micro;
-    uint16_t flags;    /* enum mp_step_flag */
-    uint8_t kind;      /* MP_STEP */
+    uint16_t flags; /* enum mp_step_flag */
+    uint8_t kind;   /* MP_STEP */
     uint8_t pad[3];
-    uint32_t dropped;  /* records that CUPTI says it dropped, in this step */
+    uint32_t dropped; /* records that CUPTI says it dropped, in this step */
 };
 
 struct mp_micro {
@@ -82,7 +82,7 @@ struct mp_micro {
     uint8_t kind;       /* MP_MICRO */
     uint8_t basis;      /* of useful: MEASURED from the mask, MODELLED when no mask was given */
     uint8_t pad[2];
-    uint32_t batch;     /* rows of the batch */
+    uint32_t batch; /* rows of the batch */
 };
 
 /* Attended (query, key) pairs of one micro-batch for one window width; mfu.md 1.3. */
@@ -90,20 +90,20 @@ struct mp_pairs {
     uint64_t useful;    /* causal: sum over segments of L(L+1)/2; window w: wL - w(w-1)/2 */
     uint64_t processed; /* the same with padded lengths and no packing: what a padded kernel runs */
     uint32_t step;
-    uint32_t window;    /* 0: full causal; else sliding window width in tokens */
-    uint8_t kind;       /* MP_PAIRS */
+    uint32_t window; /* 0: full causal; else sliding window width in tokens */
+    uint8_t kind;    /* MP_PAIRS */
     uint8_t basis;
-    uint16_t n_micro;   /* micro-batches that the record sums; 0 means 1 */
-    uint32_t max_len;   /* longest segment */
+    uint16_t n_micro; /* micro-batches that the record sums; 0 means 1 */
+    uint32_t max_len; /* longest segment */
 };
 
 struct mp_routing {
-    uint32_t count[4];  /* tokens routed to expert0 .. expert0+n-1, forward only, replays not counted */
+    uint32_t count[4]; /* tokens routed to expert0 .. expert0+n-1 in the forward, without replays */
     uint32_t step;
     int16_t layer;
     int16_t expert0;
-    uint8_t kind;       /* MP_ROUTING */
-    uint8_t n;          /* 1..4 */
+    uint8_t kind; /* MP_ROUTING */
+    uint8_t n;    /* 1..4 */
     uint8_t basis;
     uint8_t pad[5];
 };
@@ -113,12 +113,16 @@ MP_STATIC_ASSERT(sizeof(struct mp_step_mark) == 32, "ring record is 32 bytes");
 MP_STATIC_ASSERT(sizeof(struct mp_micro) == 32, "ring record is 32 bytes");
 MP_STATIC_ASSERT(sizeof(struct mp_pairs) == 32, "ring record is 32 bytes");
 MP_STATIC_ASSERT(sizeof(struct mp_routing) == 32, "ring record is 32 bytes");
-MP_STATIC_ASSERT(offsetof(struct mp_event, kind) == 24 && offsetof(struct mp_step_mark, kind) == 24 &&
-                     offsetof(struct mp_micro, kind) == 24 && offsetof(struct mp_pairs, kind) == 24 &&
+MP_STATIC_ASSERT(offsetof(struct mp_event, kind) == 24 &&
+                     offsetof(struct mp_step_mark, kind) == 24 &&
+                     offsetof(struct mp_micro, kind) == 24 &&
+                     offsetof(struct mp_pairs, kind) == 24 &&
                      offsetof(struct mp_routing, kind) == 24,
                  "kind has one place");
-MP_STATIC_ASSERT(offsetof(struct mp_event, step) == 16 && offsetof(struct mp_step_mark, step) == 16 &&
-                     offsetof(struct mp_micro, step) == 16 && offsetof(struct mp_pairs, step) == 16 &&
+MP_STATIC_ASSERT(offsetof(struct mp_event, step) == 16 &&
+                     offsetof(struct mp_step_mark, step) == 16 &&
+                     offsetof(struct mp_micro, step) == 16 &&
+                     offsetof(struct mp_pairs, step) == 16 &&
                      offsetof(struct mp_routing, step) == 16,
                  "step has one place");
 

@@ -8,10 +8,10 @@ enum mp_kclass {
     MP_KC_GROUPED,     /* a grouped matrix product over all experts, or its preparation */
     MP_KC_ATTENTION,
     MP_KC_COMM,
-    MP_KC_FOREACH,     /* multi-tensor: optimizers, norms over many tensors */
-    MP_KC_GATHER,      /* reads rows by index */
-    MP_KC_SCATTER,     /* writes or adds rows by index */
-    MP_KC_INDEXING,    /* makes indices: sort, top-k, scan, histogram, nonzero, one-hot */
+    MP_KC_FOREACH,  /* multi-tensor: optimizers, norms over many tensors */
+    MP_KC_GATHER,   /* reads rows by index */
+    MP_KC_SCATTER,  /* writes or adds rows by index */
+    MP_KC_INDEXING, /* makes indices: sort, top-k, scan, histogram, nonzero, one-hot */
     MP_KC_SOFTMAX,
     MP_KC_NORM,
     MP_KC_REDUCE,

@@ -4,14 +4,22 @@
 #include <string.h>
 
 static const char *const phase_name[] = {
-    [MP_PHASE_OTHER] = "other",         [MP_PHASE_EMBED] = "embed",
-    [MP_PHASE_ATTENTION] = "attention", [MP_PHASE_NORM] = "norm",
-    [MP_PHASE_ROUTER] = "router",       [MP_PHASE_DISPATCH] = "dispatch",
-    [MP_PHASE_EXPERT] = "expert",       [MP_PHASE_COMBINE] = "combine",
-    [MP_PHASE_SHARED_EXPERT] = "shared_expert", [MP_PHASE_DENSE_MLP] = "dense_mlp",
-    [MP_PHASE_LM_HEAD] = "lm_head",     [MP_PHASE_LOSS] = "loss",
-    [MP_PHASE_OPTIMIZER] = "optimizer", [MP_PHASE_GRADIENT] = "gradient",
-    [MP_PHASE_COMM] = "comm",           [MP_PHASE_COPY] = "copy",
+    [MP_PHASE_OTHER] = "other",
+    [MP_PHASE_EMBED] = "embed",
+    [MP_PHASE_ATTENTION] = "attention",
+    [MP_PHASE_NORM] = "norm",
+    [MP_PHASE_ROUTER] = "router",
+    [MP_PHASE_DISPATCH] = "dispatch",
+    [MP_PHASE_EXPERT] = "expert",
+    [MP_PHASE_COMBINE] = "combine",
+    [MP_PHASE_SHARED_EXPERT] = "shared_expert",
+    [MP_PHASE_DENSE_MLP] = "dense_mlp",
+    [MP_PHASE_LM_HEAD] = "lm_head",
+    [MP_PHASE_LOSS] = "loss",
+    [MP_PHASE_OPTIMIZER] = "optimizer",
+    [MP_PHASE_GRADIENT] = "gradient",
+    [MP_PHASE_COMM] = "comm",
+    [MP_PHASE_COPY] = "copy",
 };
 MP_STATIC_ASSERT(countof(phase_name) == MP_PHASE_COUNT, "every phase has a name");
 

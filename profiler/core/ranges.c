@@ -38,8 +38,8 @@ static void prepare(struct mp_range *r, uint32_t order)
 
 struct mp_ranges *mp_ranges_new(const struct mp_range *range, size_t n)
 {
-    struct mp_ranges *r = mmap(NULL, bytes_for(n), PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct mp_ranges *r =
+        mmap(NULL, bytes_for(n), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     size_t kept = 0;
 
     if (r == MAP_FAILED)

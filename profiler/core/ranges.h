@@ -14,8 +14,8 @@ struct mp_range {
     uint64_t bytes;
     uint32_t n_slice; /* > 1: stacked experts, slice = bytes / n_slice */
     int16_t layer;
-    int16_t expert;   /* of a weight that belongs to one expert; -1 else */
-    uint8_t phase;    /* enum mp_phase */
+    int16_t expert; /* of a weight that belongs to one expert; -1 else */
+    uint8_t phase;  /* enum mp_phase */
     uint8_t pad[7];
 };
 
@@ -30,7 +30,7 @@ struct mp_hit {
     int16_t layer;
     int16_t expert; /* slice index or the range's expert; -1 none */
     uint8_t phase;
-    bool stacked;   /* expert came from a slice: its base may also mean "the whole stack" if 0 */
+    bool stacked; /* expert came from a slice: its base may also mean "the whole stack" if 0 */
 };
 
 /* Sorts a copy; overlapping ranges (tied weights, views) keep the first given. mmap'd, so that it can

@@ -20,7 +20,7 @@ struct mp_ctx {
     int16_t layer;  /* -1 none */
     int16_t expert; /* -1 none */
     uint8_t phase;  /* enum mp_phase */
-    uint8_t ends;   /* of a layer that runs as one region: phase in which its forward ended; 0 not known */
+    uint8_t ends;   /* of a layer that is one region: phase in which its forward ended; 0 unknown */
 };
 
 struct mp_seqnote {
@@ -30,10 +30,11 @@ struct mp_seqnote {
 
 /* 2^16 notes = 1 MiB: five micro-batches of a 48-layer, 128-expert eager loop */
 #define MP_SEQLOG_LOG2 16
-#define MP_SEQLOG_CAP (1u << MP_SEQLOG_LOG2)
+#define MP_SEQLOG_CAP  (1u << MP_SEQLOG_LOG2)
 
 struct mp_seqlog {
-    _Atomic uint64_t n; /* notes ever; release after the note; pairs with acquire in mp_seqlog_find */
+    /* Notes ever; release after the note; pairs with acquire in mp_seqlog_find. */
+    _Atomic uint64_t n;
     struct mp_seqnote note[MP_SEQLOG_CAP];
 };
 

@@ -15,26 +15,26 @@
 
 #include <stdatomic.h>
 
-#define MP_SHM_MAGIC 0x31464f5250454f4dull /* "MOEPROF1" */
+#define MP_SHM_MAGIC   0x31464f5250454f4dull /* "MOEPROF1" */
 #define MP_SHM_VERSION 1u
 
 /* 2^18 records = 8 MiB: 4.5 s of slack at 57 k launches/s, the eager worst case measured on an H100 */
 #define MP_RING_LOG2 18
-#define MP_RING_CAP (1u << MP_RING_LOG2)
+#define MP_RING_CAP  (1u << MP_RING_LOG2)
 /* The producer publishes at least every MP_RING_BATCH records; a reader keeps that much distance. */
 #define MP_RING_BATCH 512u
 
-#define MP_NAME_CAP 8192u          /* distinct kernel names */
-#define MP_NAME_HEAP (2u << 20)    /* bytes of names; CUTLASS names run to 2 KB each */
-#define MP_SPEC_CAP (1u << 20)     /* bytes of the model description (JSON) */
-#define MP_LOG_CAP 64u             /* sentences kept */
+#define MP_NAME_CAP  8192u      /* distinct kernel names */
+#define MP_NAME_HEAP (2u << 20) /* bytes of names; CUTLASS names run to 2 KB each */
+#define MP_SPEC_CAP  (1u << 20) /* bytes of the model description (JSON) */
+#define MP_LOG_CAP   64u        /* sentences kept */
 
 enum mp_guest_state {
     MP_GUEST_ASLEEP = 0, /* in a process that has not trained yet */
     MP_GUEST_RECORDING,
-    MP_GUEST_ASIDE,      /* another profiler records; goes on after it */
-    MP_GUEST_OFF,        /* gave up for good: see feature[] and log */
-    MP_GUEST_ENDED       /* the process went through exit */
+    MP_GUEST_ASIDE, /* another profiler records; goes on after it */
+    MP_GUEST_OFF,   /* gave up for good: see feature[] and log */
+    MP_GUEST_ENDED  /* the process went through exit */
 };
 
 /* What can fail by itself; each is either on, or off with a sentence. */
@@ -83,7 +83,7 @@ struct mp_shm {
     char gpu_name[96];
     char gpu_uuid[48];
     int32_t gpu_index;
-    int32_t gpu_cc;        /* 90 = 9.0 */
+    int32_t gpu_cc; /* 90 = 9.0 */
     int32_t gpu_sm_count;
     int32_t gpu_clock_mhz; /* maximum SM clock the driver reports */
     uint64_t gpu_mem_bytes;
@@ -111,7 +111,7 @@ struct mp_shm {
     uint32_t spec_bytes;
     char spec[MP_SPEC_CAP];
 
-    _Atomic uint32_t n_name;  /* release after offset and bytes are written */
+    _Atomic uint32_t n_name; /* release after offset and bytes are written */
     uint32_t name_heap_used;
     uint32_t name_offset[MP_NAME_CAP]; /* into name_heap; NUL-terminated */
     char name_heap[MP_NAME_HEAP];
@@ -170,7 +170,8 @@ struct mp_reader {
 
 /* Opens a guest's file read-only (only its mapping outlives the call) and checks magic, version, size and owner. From the oldest record
  * still in the ring when `from_oldest`, else from now. */
-int mp_reader_open(struct mp_reader *r, const char *dir, int pid, bool from_oldest, struct mp_err *err);
+int mp_reader_open(struct mp_reader *r, const char *dir, int pid, bool from_oldest,
+                   struct mp_err *err);
 void mp_reader_close(struct mp_reader *r);
 
 /* Copies up to n records in order; returns how many. What was lapped is added to r->n_lost. */
@@ -188,8 +189,8 @@ int mp_reader_spec(struct mp_reader *r, char *out, size_t out_bytes);
 bool mp_reader_log(const struct mp_reader *r, uint64_t i, struct mp_log_row *out);
 
 /* State of a feature; with MP_FEATURE_FAILED the reason is in why, else why is "". */
-enum mp_feature_state mp_reader_feature(const struct mp_reader *r, enum mp_feature feature, char *why,
-                                        size_t why_bytes);
+enum mp_feature_state mp_reader_feature(const struct mp_reader *r, enum mp_feature feature,
+                                        char *why, size_t why_bytes);
 
 /* Copies a fixed text field (gpu_name, comm, ..): terminated, control bytes replaced by '?', so that
  * a process cannot write escapes to the terminal of who looks at it. */

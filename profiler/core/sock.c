@@ -93,7 +93,7 @@ int mp_sock_open(struct mp_sock *s, const char *dir, int pid, struct mp_err *err
     if (connect(s->fd, (struct sockaddr *)&at, sizeof at) != 0)
         rc = mp_fail(err, errno == EACCES ? MP_EPERM : MP_EGONE,
                      "cannot reach the guest of process %d: %s", pid, strerror(errno));
-    else if (!same_user(s->fd, &peer) || peer != pid) /* a child that inherited the listener answers nothing */
+    else if (!same_user(s->fd, &peer) || peer != pid) /* a child has inherited the listener */
         rc = mp_fail(err, MP_EPERM, "the socket of process %d is not its own", pid);
     if (rc)
         mp_sock_close(s);

@@ -21,7 +21,7 @@ struct mp_cell {
     int16_t layer;  /* -1 none */
     int16_t expert; /* -1 none or shared by all */
     uint8_t phase, pass, basis;
-    uint32_t n;     /* operations */
+    uint32_t n; /* operations */
     uint64_t booked_ns;
     uint64_t raw_ns;
 };
@@ -50,8 +50,8 @@ struct mp_step {
     uint64_t idle_ns;
     uint64_t host_end_ns; /* host CLOCK_REALTIME at which the optimizer step returned; 0 unknown */
     uint32_t n_kernel, n_copy, n_memset, n_graph, n_own; /* own: the guest's, not in the others */
-    uint64_t kernel_ns; /* raw sum over the job's kernels */
-    uint64_t own_ns;    /* raw sum over the guest's kernels */
+    uint64_t kernel_ns;                                  /* raw sum over the job's kernels */
+    uint64_t own_ns;                                     /* raw sum over the guest's kernels */
     uint32_t launches, records, dropped;
     uint32_t n_micro;
     uint64_t processed, useful, trainable, head_rows; /* tokens; UINT64_MAX unknown */
@@ -71,7 +71,7 @@ struct mp_steps; /* opaque: pending records of the steps not yet closed */
 struct mp_steps_stat {
     uint64_t n_record;   /* fed */
     uint64_t n_unknown;  /* of a kind that this version does not know */
-    uint64_t n_invalid;  /* fields out of range: taken as none or other; routing beyond bounds: skipped */
+    uint64_t n_invalid;  /* out of range: fields are taken as none or other, routing is skipped */
     uint64_t n_late;     /* of a step already closed: operations go to the oldest open step */
     uint64_t n_overhead; /* MP_OVERHEAD: on the host, never booked */
     uint64_t n_crowded;  /* more than 256 operations at once: counted, not booked */

@@ -3,20 +3,18 @@
 
 #include <string.h>
 
-#define HEAD_BYTES 4u
+#define HEAD_BYTES  4u
 #define FIXED_BYTES (2u + 2 + 4 + 4 + 4 + 4 + 4 + 4 * 8)
 
 MP_STATIC_ASSERT(HEAD_BYTES + FIXED_BYTES + 4 + MP_WIRE_NAME_CAP + MP_WIRE_TEXT_CAP <= MP_WIRE_MAX,
                  "every message fits a frame");
 
 static const char *const kind_name[MP_WIRE_KIND_END] = {
-    [MP_WIRE_HELLO] = "hello",   [MP_WIRE_STATUS] = "status",   [MP_WIRE_SWAP] = "swap",
-    [MP_WIRE_CHECK] = "check",   [MP_WIRE_MEMORY] = "memory",   [MP_WIRE_CANCEL] = "cancel",
-    [MP_WIRE_TRACE] = "trace",
-    [MP_WIRE_STATE] = "state",   [MP_WIRE_ARM] = "arm",         [MP_WIRE_LAYER] = "layer",
-    [MP_WIRE_PARITY] = "parity", [MP_WIRE_DONE] = "done",       [MP_WIRE_SWAPPED] = "swapped",
-    [MP_WIRE_REVERTED] = "reverted",
-    [MP_WIRE_LOSS] = "loss",
+    [MP_WIRE_HELLO] = "hello",     [MP_WIRE_STATUS] = "status",     [MP_WIRE_SWAP] = "swap",
+    [MP_WIRE_CHECK] = "check",     [MP_WIRE_MEMORY] = "memory",     [MP_WIRE_CANCEL] = "cancel",
+    [MP_WIRE_TRACE] = "trace",     [MP_WIRE_STATE] = "state",       [MP_WIRE_ARM] = "arm",
+    [MP_WIRE_LAYER] = "layer",     [MP_WIRE_PARITY] = "parity",     [MP_WIRE_DONE] = "done",
+    [MP_WIRE_SWAPPED] = "swapped", [MP_WIRE_REVERTED] = "reverted", [MP_WIRE_LOSS] = "loss",
 };
 
 static uint8_t *put(uint8_t *at, uint64_t v, size_t bytes)
@@ -122,7 +120,8 @@ int mp_wire_unpack(struct mp_msg *out, const uint8_t *bytes, size_t n)
         bits = get(&at, 8);
         memcpy(&out->value[i], &bits, sizeof bits);
     }
-    if (!get_text(out->name, sizeof out->name, &at, end) || !get_text(out->text, sizeof out->text, &at, end))
+    if (!get_text(out->name, sizeof out->name, &at, end) ||
+        !get_text(out->text, sizeof out->text, &at, end))
         return MP_EFORMAT;
     return (int)(HEAD_BYTES + length);
 }

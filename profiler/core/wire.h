@@ -13,47 +13,47 @@
 
 #include "profiler/core/base.h"
 
-#define MP_WIRE_VERSION 1u
-#define MP_WIRE_MAX 1024u     /* bytes of a whole frame */
-#define MP_WIRE_NAME_CAP 64u  /* with the NUL */
+#define MP_WIRE_VERSION  1u
+#define MP_WIRE_MAX      1024u /* bytes of a whole frame */
+#define MP_WIRE_NAME_CAP 64u   /* with the NUL */
 #define MP_WIRE_TEXT_CAP 400u
 
 enum mp_wire_kind {
     /* asked by the tool */
-    MP_WIRE_HELLO = 1,  /* first on every connection, and its answer */
-    MP_WIRE_STATUS,     /* answered by STATE, ARM.., LAYER.., DONE */
-    MP_WIRE_SWAP,       /* name: the arm; answered by PARITY.. and DONE */
-    MP_WIRE_CHECK,      /* name: the arm; parity alone: PARITY.. and DONE */
-    MP_WIRE_MEMORY,     /* answered by DONE with value[] */
-    MP_WIRE_CANCEL,     /* step: the id of a request that waits; answered by DONE for both */
-    MP_WIRE_TRACE,      /* name: "on", "off", "auto"; answered by DONE */
+    MP_WIRE_HELLO = 1, /* first on every connection, and its answer */
+    MP_WIRE_STATUS,    /* answered by STATE, ARM.., LAYER.., DONE */
+    MP_WIRE_SWAP,      /* name: the arm; answered by PARITY.. and DONE */
+    MP_WIRE_CHECK,     /* name: the arm; parity alone: PARITY.. and DONE */
+    MP_WIRE_MEMORY,    /* answered by DONE with value[] */
+    MP_WIRE_CANCEL,    /* step: the id of a request that waits; answered by DONE for both */
+    MP_WIRE_TRACE,     /* name: "on", "off", "auto"; answered by DONE */
     /* told by the guest */
     MP_WIRE_STATE = 32,
     MP_WIRE_ARM,
     MP_WIRE_LAYER,
     MP_WIRE_PARITY,
-    MP_WIRE_DONE,       /* ends the answer to request `id` */
-    MP_WIRE_SWAPPED,    /* notice, id 0, to every connection: another arm runs from `step` on */
-    MP_WIRE_REVERTED,   /* notice: the guest itself went back, `text` says why */
-    MP_WIRE_LOSS,       /* row before MEMORY's DONE: loss and saved activations */
+    MP_WIRE_DONE,     /* ends the answer to request `id` */
+    MP_WIRE_SWAPPED,  /* notice, id 0, to every connection: another arm runs from `step` on */
+    MP_WIRE_REVERTED, /* notice: the guest itself went back, `text` says why */
+    MP_WIRE_LOSS,     /* row before MEMORY's DONE: loss and saved activations */
     MP_WIRE_KIND_END
 };
 
 enum mp_wire_flag {
     /* HELLO, tool: */
-    MP_WIRE_LEASE = 1,      /* when this connection ends, the job goes back to its own arm */
+    MP_WIRE_LEASE = 1, /* when this connection ends, the job goes back to its own arm */
     /* HELLO, guest: what it can do */
-    MP_WIRE_CAN_SWAP = 1,   /* a model was found */
+    MP_WIRE_CAN_SWAP = 1, /* a model was found */
     MP_WIRE_CAN_MEMORY = 2,
-    MP_WIRE_CAN_TRACE = 4,  /* CUPTI can be paused and resumed at a step boundary */
+    MP_WIRE_CAN_TRACE = 4, /* CUPTI can be paused and resumed at a step boundary */
     /* SWAP: */
-    MP_WIRE_FRESH = 1,      /* run parity again although this arm has passed before */
-    MP_WIRE_PARTIAL = 2,    /* swap the layers that can be, leave the others; without it all must be */
+    MP_WIRE_FRESH = 1,   /* run parity again although this arm has passed before */
+    MP_WIRE_PARTIAL = 2, /* swap the layers that can be, leave the others; without it all must be */
     /* MEMORY: */
-    MP_WIRE_RESET = 1,      /* start the peaks anew */
+    MP_WIRE_RESET = 1, /* start the peaks anew */
     /* LAYER, ARM, PARITY: */
-    MP_WIRE_YES = 1,        /* can be swapped; is available; passed */
-    MP_WIRE_ACTIVE = 2,     /* is swapped; runs now */
+    MP_WIRE_YES = 1,    /* can be swapped; is available; passed */
+    MP_WIRE_ACTIVE = 2, /* is swapped; runs now */
 };
 
 /* `code` of DONE: an enum mp_code, or this one. */
@@ -61,10 +61,10 @@ enum mp_wire_flag {
 
 struct mp_msg {
     uint16_t version, kind;
-    uint32_t id;       /* chosen by the tool, not 0; 0: a notice */
-    int32_t code;      /* 0, or why not */
+    uint32_t id;  /* chosen by the tool, not 0; 0: a notice */
+    int32_t code; /* 0, or why not */
     uint32_t step;
-    int32_t layer;     /* -1: none */
+    int32_t layer; /* -1: none */
     uint32_t flags;
     double value[4];
     char name[MP_WIRE_NAME_CAP];

@@ -11,7 +11,7 @@
 #include <time.h>
 
 #define FRESH_NS 10000000000u /* a recorder commits every second */
-#define BUDGET   400u         /* figures rest so many times what they took: a quarter percent of a core */
+#define BUDGET   400u /* figures rest so many times what they took: a quarter percent of a core */
 
 static bool is_worse(const struct rp_parity *a, const struct rp_parity *b)
 {
@@ -108,8 +108,8 @@ static bool figures_make(struct dash_ab *ab, struct rp_profile *p, const struct 
     if (r && eval->has_spec) {
         r->has_spec = true;
         r->spec = eval->spec; /* borrowed */
-        r->mfu.peak_flops = (struct mp_val){eval->peak.flops,
-                                            eval->peak.flops > 0 ? MP_MEASURED : MP_UNKNOWN};
+        r->mfu.peak_flops =
+            (struct mp_val){eval->peak.flops, eval->peak.flops > 0 ? MP_MEASURED : MP_UNKNOWN};
     }
     if (r && rp_ab_glance(&found, r, p, NULL) == MP_OK && found)
         take(ab, found);

@@ -36,7 +36,7 @@ struct dash_ab {
     bool is_settled; /* nothing more will come of it */
     char end[160];   /* why it ended early; "" */
     char parity[400];
-    unsigned n_arm, n_left; /* left: measured by turns */
+    unsigned n_arm, n_left;    /* left: measured by turns */
     size_t n_planned, n_begun; /* blocks of all arms */
     struct dash_ab_arm arm[RP_AB_ARMS];
     struct dash_ab_block block[DASH_AB_BLOCKS]; /* (n_block), oldest first */

@@ -124,7 +124,8 @@ static const char *why_not(const struct dash_eval *e, const struct mp_flops *flo
 
 static uint64_t duration_ns(const struct dash_eval *e, const struct mp_step *s)
 {
-    bool follows = e->host_end_ns && s->step == e->step_before + 1 && s->host_end_ns > e->host_end_ns;
+    bool follows =
+        e->host_end_ns && s->step == e->step_before + 1 && s->host_end_ns > e->host_end_ns;
 
     if (s->window_ns && !(s->flags & MP_STEP_UNTRACED))
         return s->window_ns;

@@ -26,7 +26,6 @@ void dash_eval_gpu(struct dash_eval *e, const char *name, int cc, int sm_count);
 void dash_eval_describe(struct dash_eval *e, struct dash_job *job, const char *json, size_t bytes);
 
 /* Steps in their order. One that was not watched lasts from the end of the one before it to its own. */
-void dash_eval_step(struct dash_eval *e, const struct mp_step *step,
-                    struct dash_figures *out);
+void dash_eval_step(struct dash_eval *e, const struct mp_step *step, struct dash_figures *out);
 
 #endif

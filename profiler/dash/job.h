@@ -114,11 +114,12 @@ struct dash_job {
     char model[96];   /* class of the model; "" unknown */
     char backend[64]; /* experts implementation that really runs; "" unknown */
 
-    struct dash_step last; /* the newest whose operations are known: a guest watches bursts of steps */
+    struct dash_step
+        last; /* the newest whose operations are known: a guest watches bursts of steps */
     struct dash_figures figures;
     uint32_t newest_step; /* closed, watched or not */
-    uint64_t n_step;    /* steps in the history */
-    uint64_t n_skipped; /* partial steps and steps under another profiler */
+    uint64_t n_step;      /* steps in the history */
+    uint64_t n_skipped;   /* partial steps and steps under another profiler */
     struct dash_ring ring[DASH_M_COUNT];
     struct dash_experts experts;
     struct dash_kernels kernels;

@@ -64,7 +64,7 @@ struct dash_model {
     struct dash_job *frozen[DASH_JOB_MAX];
     int n_frozen;
     bool paused;
-    uint64_t now_ns; /* the watcher's clock: CLOCK_REALTIME, or the place in a replay */
+    uint64_t now_ns;   /* the watcher's clock: CLOCK_REALTIME, or the place in a replay */
     uint64_t clock_ns; /* CLOCK_MONOTONIC, for what waits */
     struct dash_ui ui;
     struct dash_kernel_row *kernel; /* rows of the Kernels screen, by dash_model_query */

@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static void show(struct dash_model *m, enum dash_dialog_kind kind, const char *title, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+static void show(struct dash_model *m, enum dash_dialog_kind kind, const char *title,
+                 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
-static void show(struct dash_model *m, enum dash_dialog_kind kind, const char *title, const char *fmt, ...)
+static void show(struct dash_model *m, enum dash_dialog_kind kind, const char *title,
+                 const char *fmt, ...)
 {
     struct dash_dialog *d = &m->ui.dialog;
     va_list ap;
@@ -54,7 +55,8 @@ static void swap_begin(struct dash_orders *o, struct dash_model *m)
     struct mp_err err = {0};
 
     if (!no && job->ab.is_running)
-        no = "A before/after is under way in this job and swaps by itself: x on its screen ends it.";
+        no =
+            "A before/after is under way in this job and swaps by itself: x on its screen ends it.";
     if (no) {
         show(m, DASH_SAY, SWAP_TITLE, "%s", no);
         return;
@@ -74,17 +76,20 @@ static void swap_question(struct dash_model *m, const struct dash_swap *s)
     if (dash_swap_is_on(s)) {
         ask(m, SWAP_TITLE, DASH_ORDER_SWAP_OFF);
         snprintf(d->text, sizeof d->text,
-                 "Process %d runs its experts as '%s'. Give it back its own (%.80s), from the next step on?",
+                 "Process %d runs its experts as '%s'. Give it back its own (%.80s), from the next "
+                 "step on?",
                  s->pid, s->running, own);
     } else if (s->why_not[0] || s->n_swappable == 0) {
-        show(m, DASH_SAY, SWAP_TITLE, "%d of %d layers can be swapped%s%s.%s", s->n_swappable, s->n_layer,
-             s->why_not[0] ? "; " : "", s->why_not,
+        show(m, DASH_SAY, SWAP_TITLE, "%d of %d layers can be swapped%s%s.%s", s->n_swappable,
+             s->n_layer, s->why_not[0] ? "; " : "", s->why_not,
              s->n_swappable ? " 'moeprof swap PID on --partial' swaps those that can be." : "");
     } else {
         ask(m, SWAP_TITLE, DASH_ORDER_SWAP_ON);
         snprintf(d->text, sizeof d->text,
-                 "Run the experts of process %d (all %d layers; now %.80s) through moeprof's kernels? First "
-                 "both get one step's own activations and gradients, and nothing is swapped when any result "
+                 "Run the experts of process %d (all %d layers; now %.80s) through moeprof's "
+                 "kernels? First "
+                 "both get one step's own activations and gradients, and nothing is swapped when "
+                 "any result "
                  "differs by more than rounding.",
                  s->pid, s->n_layer, own);
     }
@@ -97,7 +102,8 @@ static void swap_ask(struct dash_orders *o, struct dash_model *m, bool on)
         return;
     }
     dash_swap_ask(&o->swap, on, m->clock_ns);
-    show(m, DASH_BUSY, SWAP_TITLE, "Process %d is asked; it takes effect when a step ends.", o->swap.pid);
+    show(m, DASH_BUSY, SWAP_TITLE, "Process %d is asked; it takes effect when a step ends.",
+         o->swap.pid);
 }
 
 static void swap_on(struct dash_orders *o, struct dash_model *m)
@@ -161,7 +167,8 @@ static bool report_go_on(struct dash_orders *o, struct dash_model *m)
     if (!dash_write_poll(&o->write, &ok))
         return false;
     if (ok)
-        show(m, DASH_SAY, REPORT_TITLE, "Wrote %s: a browser shows it, without a network.", o->write.html);
+        show(m, DASH_SAY, REPORT_TITLE, "Wrote %s: a browser shows it, without a network.",
+             o->write.html);
     else
         show(m, DASH_SAY, REPORT_TITLE, "No report: %s",
              o->write.said[0] ? o->write.said : "the process that wrote it ended");
@@ -187,7 +194,8 @@ static void ab_question(struct dash_orders *o, struct dash_model *m)
     }
     ask(m, AB_TITLE, DASH_ORDER_AB_END);
     snprintf(m->ui.dialog.text, sizeof m->ui.dialog.text,
-             "End it after %zu of %zu blocks? The job gets its own experts back and goes on; 'moeprof ab' "
+             "End it after %zu of %zu blocks? The job gets its own experts back and goes on; "
+             "'moeprof ab' "
              "(process %d) reports what there is and ends.",
              job->ab.n_begun, job->ab.n_planned, job->recorder);
 }
@@ -221,9 +229,10 @@ static void ab_end(struct dash_orders *o, struct dash_model *m)
 /* ---- all ---------------------------------------------------------------------------------------- */
 
 static void (*const run[DASH_ORDER_COUNT])(struct dash_orders *o, struct dash_model *m) = {
-    [DASH_ORDER_SWAP] = swap_begin,  [DASH_ORDER_SWAP_ON] = swap_on, [DASH_ORDER_SWAP_OFF] = swap_off,
-    [DASH_ORDER_CANCEL] = cancel,    [DASH_ORDER_REPORT] = report_begin,
-    [DASH_ORDER_AB] = ab_question,   [DASH_ORDER_AB_END] = ab_end,
+    [DASH_ORDER_SWAP] = swap_begin,     [DASH_ORDER_SWAP_ON] = swap_on,
+    [DASH_ORDER_SWAP_OFF] = swap_off,   [DASH_ORDER_CANCEL] = cancel,
+    [DASH_ORDER_REPORT] = report_begin, [DASH_ORDER_AB] = ab_question,
+    [DASH_ORDER_AB_END] = ab_end,
 };
 
 bool dash_orders_run(struct dash_orders *o, struct dash_model *m, uint64_t now_ns)

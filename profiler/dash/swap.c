@@ -27,7 +27,8 @@ static void end(struct dash_swap *s, int code, const char *text)
     snprintf(s->text, sizeof s->text, "%s", text);
 }
 
-int dash_swap_look(struct dash_swap *s, const char *dir, int pid, uint64_t now_ns, struct mp_err *err)
+int dash_swap_look(struct dash_swap *s, const char *dir, int pid, uint64_t now_ns,
+                   struct mp_err *err)
 {
     int rc;
 
@@ -35,7 +36,8 @@ int dash_swap_look(struct dash_swap *s, const char *dir, int pid, uint64_t now_n
     if ((rc = mp_sock_open(&s->sock, dir, pid, err)))
         return rc;
     s->stage = DASH_SWAP_LOOKING;
-    if (send(s, MP_WIRE_HELLO, HELLO_ID, "top " MP_VERSION) || send(s, MP_WIRE_STATUS, STATUS_ID, ""))
+    if (send(s, MP_WIRE_HELLO, HELLO_ID, "top " MP_VERSION) ||
+        send(s, MP_WIRE_STATUS, STATUS_ID, ""))
         end(s, MP_EGONE, "");
     return MP_OK;
 }
@@ -160,10 +162,11 @@ static int parity_text(char *out, size_t n, const struct dash_swap *s)
 {
     if (s->n_parity == 0)
         return snprintf(out, n, "Parity was checked before in this job.");
-    return snprintf(out, n, "Parity passed on %u layer%s; the furthest: layer %d, %s, %.2f times as far off "
-                            "as the job's own.",
-                    s->n_parity, s->n_parity == 1 ? "" : "s", s->worst.layer, s->worst.name,
-                    s->worst.value[2]);
+    return snprintf(
+        out, n,
+        "Parity passed on %u layer%s; the furthest: layer %d, %s, %.2f times as far off "
+        "as the job's own.",
+        s->n_parity, s->n_parity == 1 ? "" : "s", s->worst.layer, s->worst.name, s->worst.value[2]);
 }
 
 void dash_swap_outcome(char *out, size_t n, const struct dash_swap *s)

@@ -32,7 +32,8 @@ struct dash_swap {
 };
 
 /* Connects and asks how it stands. MP_EGONE: nobody listens. */
-int dash_swap_look(struct dash_swap *s, const char *dir, int pid, uint64_t now_ns, struct mp_err *err);
+int dash_swap_look(struct dash_swap *s, const char *dir, int pid, uint64_t now_ns,
+                   struct mp_err *err);
 bool dash_swap_is_on(const struct dash_swap *s); /* another arm than the job's own runs */
 /* LOOKED: asks for the swap. */
 void dash_swap_ask(struct dash_swap *s, bool on, uint64_t now_ns);

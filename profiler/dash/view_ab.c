@@ -143,8 +143,8 @@ static bool rate_range(const struct dash_ab *ab, double *lo, double *hi)
 }
 
 /* The blocks of one arm, each where it stood in time. */
-static void draw_arm_blocks(const struct dash_ab *ab, unsigned arm, double lo, double hi, int per_block,
-                            struct dash_rect r, struct dash_cells *c)
+static void draw_arm_blocks(const struct dash_ab *ab, unsigned arm, double lo, double hi,
+                            int per_block, struct dash_rect r, struct dash_cells *c)
 {
     size_t room = (size_t)(r.w / per_block), first = ab->n_block > room ? ab->n_block - room : 0;
 
@@ -178,8 +178,9 @@ static void draw_blocks(const struct dash_model *m, const struct dash_ab *ab, st
         return;
     dash_rule(c, r, "Blocks in time: work a second, bars from half the fastest on (> runs, x cut)");
     if (ab->n_block == 0) {
-        dash_put_words(c, (struct dash_rect){r.x + 1, r.y + 1, r.w - 2, r.h - 1}, 0, DASH_DIM,
-                       "None yet: first every arm shows on the job's own data that its numbers agree.");
+        dash_put_words(
+            c, (struct dash_rect){r.x + 1, r.y + 1, r.w - 2, r.h - 1}, 0, DASH_DIM,
+            "None yet: first every arm shows on the job's own data that its numbers agree.");
         return;
     }
     for (unsigned i = (unsigned)top; i < ab->n_arm; i++)
@@ -206,10 +207,12 @@ static int put_parity(const struct dash_ab_arm *a, struct dash_rect r, int y, st
     char text[480];
 
     snprintf(text, sizeof text,
-             "parity: %u of %u layers agree; worst layer %d, %s: error %.2g of the fp64 norm, %.2f times "
+             "parity: %u of %u layers agree; worst layer %d, %s: error %.2g of the fp64 norm, %.2f "
+             "times "
              "the job's own%s%s",
-             a->n_layer - a->n_failed, a->n_layer, w->layer, w->quantity[0] ? w->quantity : DASH_UNKNOWN,
-             w->error, w->ratio, w->why[0] ? "; " : "", w->why);
+             a->n_layer - a->n_failed, a->n_layer, w->layer,
+             w->quantity[0] ? w->quantity : DASH_UNKNOWN, w->error, w->ratio, w->why[0] ? "; " : "",
+             w->why);
     return dash_put_words(c, r, y, a->n_failed ? DASH_BAD : DASH_NORMAL, text);
 }
 

@@ -33,7 +33,8 @@ static int put_all(struct dash_cells *c, struct dash_rect r, int y, int w)
     y++;
     for (size_t i = 0; i < countof(words); i++) {
         if (c)
-            dash_put_words(c, (struct dash_rect){r.x + 3, r.y, r.w - 4, r.h}, y, DASH_DIM, words[i]);
+            dash_put_words(c, (struct dash_rect){r.x + 3, r.y, r.w - 4, r.h}, y, DASH_DIM,
+                           words[i]);
         y += dash_words_rows(words[i], w - 4);
     }
     return y - begin;

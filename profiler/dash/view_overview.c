@@ -92,8 +92,7 @@ static void draw_rates(const struct dash_job *job, struct dash_rect r, struct da
     x = dash_putf(c, r, x + 3, 2, DASH_NORMAL, "%s with padding",
                   dash_fmt_si(a, dash_job_value(job, DASH_M_PROCESSED_S), "tok/s"));
     if (f->model_flop.basis != MP_UNKNOWN && f->step_ns) {
-        struct mp_val rate = {f->model_flop.v * 1e9 / (double)f->step_ns,
-                              f->model_flop.basis};
+        struct mp_val rate = {f->model_flop.v * 1e9 / (double)f->step_ns, f->model_flop.basis};
 
         dash_putf(c, r, x + 3, 2, DASH_NORMAL, "%s of %s", dash_fmt_si(a, rate, "FLOP/s"),
                   dash_fmt_si(b, f->peak_flops, "FLOP/s"));

@@ -193,8 +193,8 @@ static void draw(const struct dash_model *m, const struct dash_job *job,
     if (!job->timeline.valid) {
         dash_rule(c, r, "Timeline");
         dash_put_wrap(c, r, 1, DASH_DIM,
-                      job->replay ? "This profile holds no single operations."
-                                  : job->n_step ? "No step whose operations on a GPU were watched yet."
+                      job->replay   ? "This profile holds no single operations."
+                      : job->n_step ? "No step whose operations on a GPU were watched yet."
                                     : "No complete step yet.");
         return;
     }
