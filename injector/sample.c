@@ -23,6 +23,7 @@ static _Atomic bool armed;
 static int left;          /* steps until the next change; owner: training thread */
 static _Atomic uint64_t on_ns, off_ns; /* when tracing last went on, off; 0 never */
 static _Atomic uint64_t armed_ns, disarmed_ns; /* when CUPTI was last armed, disarmed */
+static _Atomic bool again; /* the burst is not the first one */
 static bool offered, lost;  /* agent: CUPTI may be left; it could not be had again */
 
 void inj_sample_init(int first_steps, int on_steps, int off_steps)
@@ -66,6 +67,7 @@ bool inj_sample_counts(void)
 
 void inj_sample_start(void)
 {
+    atomic_store(&again, false);
     left = first + 1; /* the running step is not whole */
     atomic_store(&armed, true);
     atomic_store(&armed_ns, inj_now_ns());
@@ -88,9 +90,10 @@ static bool rested(void)
     return !atomic_load(&armed) && inj_now_ns() - atomic_load(&off_ns) > rest_ns();
 }
 
+/* Not of one step: only the next traced one tells where a step ended on the GPU. */
 static bool long_burst(void)
 {
-    return paced && atomic_load(&disarmed_ns) && inj_now_ns() - atomic_load(&on_ns) > LONG_NS;
+    return atomic_load(&again) && on - left >= 2 && inj_now_ns() - atomic_load(&on_ns) > LONG_NS;
 }
 
 static bool wanted_by_time(bool tracing)
@@ -134,6 +137,7 @@ bool inj_sample_boundary(void)
         atomic_store(&off_ns, inj_now_ns());
     } else if (!was && now && atomic_load(&armed)) {
         left = on;
+        atomic_store(&again, true);
         atomic_store(&on_ns, inj_now_ns());
         atomic_store(&inj_tracing, true);
     }
@@ -194,11 +198,14 @@ bool inj_sample_draining(void)
     return !atomic_load(&want) && !inj_sample_tracing() && atomic_load(&armed);
 }
 
+/* In a later burst not its first second, nor an earlier burst: CUPTI is armed a little longer than steps
+ * are traced, and delivers when it likes. */
 bool inj_sample_covers(uint64_t start_ns)
 {
     uint64_t went_off = atomic_load(&off_ns);
+    bool ended = went_off && !inj_sample_tracing();
 
-    if (!went_off || start_ns < went_off)
-        return true;
-    return inj_sample_tracing() && start_ns > atomic_load(&on_ns) + TAIL_NS;
+    if (atomic_load(&again))
+        return start_ns > atomic_load(&on_ns) + TAIL_NS && (!ended || start_ns < went_off);
+    return !ended || start_ns < went_off;
 }

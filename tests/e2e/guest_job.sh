@@ -28,6 +28,16 @@ has '^state 4 '
 has 'launches 1025 records 1035 dropped 0 lost 0 unmatched 0'
 [ "$(grep -c '^step .* launches 205 records 205 ' cells.out)" = 5 ] || fail "five whole steps"
 
+# Bursts: CUPTI is left in between and met again; what is traced is whole, and nothing else is counted.
+rm -rf "$T"/job/*
+MOEPROF="dir=$T/job,steps=2/2/4" "$job" steps=80 pause=20 >job.out 2>job.err &
+P=$!
+ended 0
+has 'CUPTI is met and left in'
+has 'dropped 0 lost 0 unmatched 0 .* names 7'
+[ "$(grep -c '^step .* flags 0 launches 205 records 205 ' cells.out)" -ge 5 ] || fail "five whole steps in bursts"
+! grep -E '^step .* flags 4 ' cells.out || fail "a traced step that lacks records"
+
 # CUPTI is another tool's: its name, and steps, tokens and routing are recorded all the same.
 start steps=6 held="Nsight Systems" pause=50
 ended 0

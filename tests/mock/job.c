@@ -13,6 +13,7 @@
 #include "injector/launch.h"
 #include "injector/scope.h"
 #include "injector/torch_abi.h"
+#include "injector/tracer.h"
 #include "profiler/core/phase.h"
 #include "tests/mock/mock_load.h"
 
@@ -212,6 +213,7 @@ static void step(void)
     kernel(fill, 0, false);
     inj_count_step(atomic_load(&inj.step), NULL);
     inj_step_end(false);
+    inj_tracer_leave(NULL);
 }
 
 /* ---- what else happens to jobs ---------------------------------------------------------------------------------- */

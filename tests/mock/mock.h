@@ -35,14 +35,14 @@ struct mock_cupti {
     uint32_t version;        /* 26: 12.8, 130001: 13.0U1 */
     char holder[40];         /* another tool has the one subscriber; "" nobody */
     int subscribe_result, enable_result, register_result; /* to fail with; 0 work */
-    void *subscriber;
-    cupti_callback_fn callback;
+    void *_Atomic subscriber;
+    _Atomic(cupti_callback_fn) callback;
     void *user;
-    bool callback_on[CB_MAX];
-    uint64_t kinds;          /* bit per activity kind that is on */
-    cupti_request_fn request;
-    cupti_complete_fn complete;
-    size_t dropped;          /* since last asked */
+    _Atomic bool callback_on[CB_MAX];
+    _Atomic uint64_t kinds;          /* bit per activity kind that is on */
+    _Atomic(cupti_request_fn) request;
+    _Atomic(cupti_complete_fn) complete;
+    _Atomic size_t dropped;          /* since last asked */
     unsigned n_register, n_flush, n_finalize;
     cupti_clock_fn clock;    /* registered by somebody; NULL its own */
     unsigned torn;           /* so many records to come are stamped by the wrong clock */

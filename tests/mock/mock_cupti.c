@@ -117,7 +117,8 @@ EXPORT int cuptiUnsubscribe(void *subscriber)
         return INVALID;
     m.subscriber = NULL;
     m.callback = NULL;
-    memset(m.callback_on, 0, sizeof m.callback_on);
+    for (unsigned cbid = 0; cbid < CB_MAX; cbid++)
+        m.callback_on[cbid] = false;
     return CUPTI_OK;
 }
 
@@ -140,11 +141,12 @@ EXPORT int cuptiEnableDomain(uint32_t enable, void *subscriber, int domain)
 EXPORT void mock_cupti_call(uint32_t cbid, const void *params, const char *symbol, uint32_t corr)
 {
     struct cupti_callback info = {.params = params, .symbol_name = symbol, .correlation = corr};
+    cupti_callback_fn callback = m.callback;
 
     for (int site = SITE_ENTER; site <= SITE_EXIT; site++) {
         info.site = site;
-        if (m.callback && cbid < CB_MAX && m.callback_on[cbid])
-            m.callback(m.user, DOMAIN_DRIVER, cbid, &info);
+        if (callback && cbid < CB_MAX && m.callback_on[cbid])
+            callback(m.user, DOMAIN_DRIVER, cbid, &info);
     }
 }
 
@@ -197,11 +199,12 @@ static void hand_over(void)
 {
     uint8_t *full = buffer;
     size_t bytes = cap, valid = used;
+    cupti_complete_fn complete = m.complete;
 
     buffer = NULL;
     pthread_mutex_unlock(&lock);
-    if (full && m.complete)
-        m.complete(NULL, 0, full, bytes, valid);
+    if (full && complete)
+        complete(NULL, 0, full, bytes, valid);
     pthread_mutex_lock(&lock);
 }
 
@@ -222,16 +225,17 @@ EXPORT void mock_cupti_record(const void *record, size_t bytes)
 {
     uint32_t kind;
     size_t max = 0;
+    cupti_request_fn request = m.request;
 
     memcpy(&kind, record, sizeof kind);
-    if (!(m.kinds >> kind & 1) || !m.request)
+    if (!(m.kinds >> kind & 1) || !request)
         return;
     pthread_mutex_lock(&lock);
     if (buffer && used + bytes > cap)
         hand_over();
     if (!buffer) {
         used = 0;
-        m.request(&buffer, &cap, &max);
+        request(&buffer, &cap, &max);
     }
     if (buffer && used + bytes <= cap) {
         memcpy(buffer + used, record, bytes);
@@ -322,8 +326,7 @@ EXPORT int cuptiActivityGetNumDroppedRecords(void *ctx, uint32_t stream, size_t 
 {
     (void)ctx;
     (void)stream;
-    *n = m.dropped;
-    m.dropped = 0;
+    *n = atomic_exchange(&m.dropped, 0);
     return CUPTI_OK;
 }
 

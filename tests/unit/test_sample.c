@@ -109,6 +109,24 @@ static void test_covers(void **state)
     assert_false(inj_sample_covers(inj_now_ns()));
 }
 
+/* What ran while CUPTI was armed for a burst that has not begun may be delivered when that burst is over. */
+static void test_delivered_late(void **state)
+{
+    char seen[64];
+    uint64_t before;
+
+    (void)state;
+    inj_sample_mode(INJ_SAMPLE_AUTO);
+    inj_sample_init(1, 1, 3);
+    inj_sample_start();
+    steps(seen, 5);
+    before = inj_now_ns();
+    steps(seen, 4);
+    assert_non_null(strchr(seen, 'T'));
+    assert_false(inj_sample_tracing());
+    assert_false(inj_sample_covers(before));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +134,7 @@ int main(void)
         cmocka_unit_test(test_bursts),
         cmocka_unit_test(test_modes),
         cmocka_unit_test(test_covers),
+        cmocka_unit_test(test_delivered_late),
     };
 
     cupti.enable_callback = nothing_callback;
