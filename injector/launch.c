@@ -21,36 +21,49 @@
 enum kind { SKIP = 0, LAUNCH, LAUNCH_COOP, LAUNCH_EX, GRAPH, COPY };
 
 static const uint8_t kind_of[CB_MAX] = {
-    [CB_cuLaunchKernel] = LAUNCH, [CB_cuLaunchKernel_ptsz] = LAUNCH,
-    [CB_cuLaunchCooperativeKernel] = LAUNCH_COOP, [CB_cuLaunchCooperativeKernel_ptsz] = LAUNCH_COOP,
-    [CB_cuLaunchKernelEx] = LAUNCH_EX, [CB_cuLaunchKernelEx_ptsz] = LAUNCH_EX,
-    [CB_cuGraphLaunch] = GRAPH, [CB_cuGraphLaunch_ptsz] = GRAPH,
-    [CB_cuMemcpyAsync] = COPY, [CB_cuMemcpyAsync_ptsz] = COPY,
-    [CB_cuMemcpyHtoD_v2] = COPY, [CB_cuMemcpyHtoD_v2_ptds] = COPY,
-    [CB_cuMemcpyHtoDAsync_v2] = COPY, [CB_cuMemcpyHtoDAsync_v2_ptsz] = COPY,
-    [CB_cuMemcpyDtoH_v2] = COPY, [CB_cuMemcpyDtoH_v2_ptds] = COPY,
-    [CB_cuMemcpyDtoHAsync_v2] = COPY, [CB_cuMemcpyDtoHAsync_v2_ptsz] = COPY,
-    [CB_cuMemcpyDtoD_v2] = COPY, [CB_cuMemcpyDtoD_v2_ptds] = COPY,
-    [CB_cuMemcpyDtoDAsync_v2] = COPY, [CB_cuMemcpyDtoDAsync_v2_ptsz] = COPY,
-    [CB_cuMemcpy2DAsync_v2] = COPY, [CB_cuMemcpy2DAsync_v2_ptsz] = COPY,
-    [CB_cuMemcpy3DAsync_v2] = COPY, [CB_cuMemcpy3DAsync_v2_ptsz] = COPY,
-    [CB_cuMemsetD8Async] = COPY, [CB_cuMemsetD8Async_ptsz] = COPY,
-    [CB_cuMemsetD16Async] = COPY, [CB_cuMemsetD16Async_ptsz] = COPY,
-    [CB_cuMemsetD32Async] = COPY, [CB_cuMemsetD32Async_ptsz] = COPY,
+    [CB_cuLaunchKernel] = LAUNCH,
+    [CB_cuLaunchKernel_ptsz] = LAUNCH,
+    [CB_cuLaunchCooperativeKernel] = LAUNCH_COOP,
+    [CB_cuLaunchCooperativeKernel_ptsz] = LAUNCH_COOP,
+    [CB_cuLaunchKernelEx] = LAUNCH_EX,
+    [CB_cuLaunchKernelEx_ptsz] = LAUNCH_EX,
+    [CB_cuGraphLaunch] = GRAPH,
+    [CB_cuGraphLaunch_ptsz] = GRAPH,
+    [CB_cuMemcpyAsync] = COPY,
+    [CB_cuMemcpyAsync_ptsz] = COPY,
+    [CB_cuMemcpyHtoD_v2] = COPY,
+    [CB_cuMemcpyHtoD_v2_ptds] = COPY,
+    [CB_cuMemcpyHtoDAsync_v2] = COPY,
+    [CB_cuMemcpyHtoDAsync_v2_ptsz] = COPY,
+    [CB_cuMemcpyDtoH_v2] = COPY,
+    [CB_cuMemcpyDtoH_v2_ptds] = COPY,
+    [CB_cuMemcpyDtoHAsync_v2] = COPY,
+    [CB_cuMemcpyDtoHAsync_v2_ptsz] = COPY,
+    [CB_cuMemcpyDtoD_v2] = COPY,
+    [CB_cuMemcpyDtoD_v2_ptds] = COPY,
+    [CB_cuMemcpyDtoDAsync_v2] = COPY,
+    [CB_cuMemcpyDtoDAsync_v2_ptsz] = COPY,
+    [CB_cuMemcpy2DAsync_v2] = COPY,
+    [CB_cuMemcpy2DAsync_v2_ptsz] = COPY,
+    [CB_cuMemcpy3DAsync_v2] = COPY,
+    [CB_cuMemcpy3DAsync_v2_ptsz] = COPY,
+    [CB_cuMemsetD8Async] = COPY,
+    [CB_cuMemsetD8Async_ptsz] = COPY,
+    [CB_cuMemsetD16Async] = COPY,
+    [CB_cuMemsetD16Async_ptsz] = COPY,
+    [CB_cuMemsetD32Async] = COPY,
+    [CB_cuMemsetD32Async_ptsz] = COPY,
 };
 
-const uint16_t inj_launch_cbid[] = {
-    CB_cuLaunchKernel, CB_cuLaunchKernel_ptsz, CB_cuLaunchCooperativeKernel,
-    CB_cuLaunchCooperativeKernel_ptsz, CB_cuLaunchKernelEx, CB_cuLaunchKernelEx_ptsz,
-    CB_cuGraphLaunch, CB_cuGraphLaunch_ptsz, CB_cuMemcpyAsync, CB_cuMemcpyAsync_ptsz,
-    CB_cuMemcpyHtoD_v2, CB_cuMemcpyHtoD_v2_ptds, CB_cuMemcpyHtoDAsync_v2,
-    CB_cuMemcpyHtoDAsync_v2_ptsz, CB_cuMemcpyDtoH_v2, CB_cuMemcpyDtoH_v2_ptds,
-    CB_cuMemcpyDtoHAsync_v2, CB_cuMemcpyDtoHAsync_v2_ptsz, CB_cuMemcpyDtoD_v2,
-    CB_cuMemcpyDtoD_v2_ptds, CB_cuMemcpyDtoDAsync_v2, CB_cuMemcpyDtoDAsync_v2_ptsz,
-    CB_cuMemcpy2DAsync_v2, CB_cuMemcpy2DAsync_v2_ptsz, CB_cuMemcpy3DAsync_v2,
-    CB_cuMemcpy3DAsync_v2_ptsz, CB_cuMemsetD8Async, CB_cuMemsetD8Async_ptsz, CB_cuMemsetD16Async,
-    CB_cuMemsetD16Async_ptsz, CB_cuMemsetD32Async, CB_cuMemsetD32Async_ptsz, 0,
-};
+static enum kind kind_for(uint32_t cbid)
+{
+    return cbid < CB_MAX ? kind_of[cbid] : SKIP;
+}
+
+bool inj_launch_wants(uint32_t cbid)
+{
+    return kind_for(cbid) != SKIP;
+}
 
 static _Atomic(struct mp_ranges *) ranges;
 static struct mp_ranges *ranges_old; /* owner: the thread that sets, under the GIL */
@@ -81,13 +94,13 @@ bool inj_launch_graphs(void)
 
 /* ---- what is known of a kernel, by its handle --------------------------------------------- */
 
-#define FUNC_LOG2 12 /* 4096 kernels; 96 distinct ones seen in an eager MoE step */
-#define FUNC_CAP (1u << FUNC_LOG2)
-#define PARAM_MAX 32
+#define FUNC_LOG2      12 /* 4096 kernels; 96 distinct ones seen in an eager MoE step */
+#define FUNC_CAP       (1u << FUNC_LOG2)
+#define PARAM_MAX      32
 #define SCAN_MAX_BYTES 4096 /* the driver's own limit before 12.1; weights stand early */
 
 struct func {
-    _Atomic(void *) handle; /* NULL free; set last, release */
+    _Atomic(void *) handle;     /* NULL free; set last, release */
     _Atomic(const char *) name; /* never read through: its module may be gone */
     uint64_t name_hash;
     uint8_t kclass;
@@ -104,10 +117,12 @@ static void fill_params(struct func *f, void *handle)
 
     for (f->n_param = 0; f->n_param < PARAM_MAX; f->n_param++) {
         int rc = cuda.kernel_param_info
-                     ? cuda.kernel_param_info(handle, f->n_param, &offset, &bytes) : 1;
+                     ? cuda.kernel_param_info(handle, f->n_param, &offset, &bytes)
+                     : 1;
 
         if (rc)
-            rc = cuda.func_param_info ? cuda.func_param_info(handle, f->n_param, &offset, &bytes) : 1;
+            rc = cuda.func_param_info ? cuda.func_param_info(handle, f->n_param, &offset, &bytes)
+                                      : 1;
         if (rc)
             break;
         f->param_bytes[f->n_param] = (uint16_t)(bytes > UINT16_MAX ? UINT16_MAX : bytes);
@@ -175,7 +190,8 @@ static const struct func *func_get(void *handle, const char *name)
 
 /* Nearly every word is outside all ranges, so that test is made here. In a layer's scope a weight of
  * another layer is a word left over from another launch. */
-static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, int layer, struct mp_hit *hit)
+static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, int layer,
+                       struct mp_hit *hit)
 {
     uint64_t lo = r->lo, span = r->hi - r->lo;
 
@@ -278,8 +294,9 @@ static void backward_ctx(struct inj_thread *t, const struct inj_node *node, stru
         t->region = t->node_found ? t->node_ctx.ends : MP_PHASE_OTHER;
     }
     set_ctx(n, t->node_found ? t->node_ctx : unknown);
-    if (t->node_select && n->phase == MP_PHASE_EXPERT) /* stack[e] of eager loops: zeros of the whole */
-        n->phase = MP_PHASE_GRADIENT;                  /* stack, a copied slice, a sum of stacks */
+    /* stack[e] of eager loops: zeros of the whole stack, a copied slice, a sum of stacks */
+    if (t->node_select && n->phase == MP_PHASE_EXPERT)
+        n->phase = MP_PHASE_GRADIENT;
     atomic_store_explicit(&inj.stage, INJ_STAGE_GRADIENT, memory_order_relaxed);
 }
 
@@ -384,8 +401,8 @@ static void follow_region(struct inj_thread *t, struct inj_note *n)
 }
 
 /* What a launch is told, before anything is made of it. */
-static void trace(struct inj_thread *t, uint32_t cbid, const struct cupti_callback *info, const struct func *f,
-                  const struct args *a)
+static void trace(struct inj_thread *t, uint32_t cbid, const struct cupti_callback *info,
+                  const struct func *f, const struct args *a)
 {
     const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
     const void *buffer;
@@ -401,7 +418,8 @@ static void trace(struct inj_thread *t, uint32_t cbid, const struct cupti_callba
 
 /* ---- the callback -------------------------------------------------------------------------------- */
 
-static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid, const struct cupti_callback *info)
+static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid,
+                        const struct cupti_callback *info)
 {
     struct inj_note n = {
         .kind = INJ_NOTE_LAUNCH,
@@ -429,7 +447,8 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid, con
     locate(t, &n);
     in_region = n.layer >= 0 && n.phase == MP_PHASE_OTHER;
     if (f && n.pass != MP_PASS_UPDATE && !(n.flags & MP_FLAG_OWN) && takes_weights(f->kclass) &&
-        (a.params ? scan_params(f, a.params, n.layer, &hit) : a.extra && scan_extra(a.extra, n.layer, &hit)))
+        (a.params ? scan_params(f, a.params, n.layer, &hit)
+                  : a.extra && scan_extra(a.extra, n.layer, &hit)))
         apply_hit(t, &n, &hit);
     if (in_region)
         follow_region(t, &n);
@@ -442,7 +461,7 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid, con
 
 void inj_launch_callback(void *user, int domain, uint32_t cbid, const struct cupti_callback *info)
 {
-    enum kind kind = cbid < CB_MAX ? kind_of[cbid] : SKIP;
+    enum kind kind = kind_for(cbid);
     struct inj_thread *t;
     int saved = errno;
 

@@ -5,8 +5,8 @@
 #include "injector/cupti_abi.h"
 #include "profiler/core/ranges.h"
 
-/* cbids to enable, 0-terminated. */
-extern const uint16_t inj_launch_cbid[];
+/* The driver calls, below CB_MAX, that the callback is for. */
+bool inj_launch_wants(uint32_t cbid);
 
 /* The subscriber callback. No allocation, lock, CUDA (pure queries once a kernel), CUPTI or Python. */
 void inj_launch_callback(void *user, int domain, uint32_t cbid, const struct cupti_callback *info);

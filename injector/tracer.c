@@ -46,8 +46,9 @@ static int enable_kinds(struct mp_err *err)
 
 static void callbacks(uint32_t on)
 {
-    for (size_t i = 0; inj_launch_cbid[i]; i++)
-        cupti.enable_callback(on, subscriber, DOMAIN_DRIVER, inj_launch_cbid[i]);
+    for (uint32_t cbid = 0; cbid < CB_MAX; cbid++)
+        if (inj_launch_wants(cbid))
+            cupti.enable_callback(on, subscriber, DOMAIN_DRIVER, cbid);
 }
 
 static int switch_on(struct mp_err *err)
@@ -80,7 +81,8 @@ static void holder(char *name, size_t bytes)
     void *sub = NULL;
 
     snprintf(name, bytes, "another profiler");
-    if (cupti.subscribe_v2 && cupti.subscribe_v2(&sub, inj_launch_callback, NULL, &params) == CUPTI_OK)
+    if (cupti.subscribe_v2 &&
+        cupti.subscribe_v2(&sub, inj_launch_callback, NULL, &params) == CUPTI_OK)
         subscriber = sub; /* it let go in between */
 }
 
@@ -93,10 +95,12 @@ static int subscribe(struct mp_err *err)
         subscriber = NULL;
         holder(name, sizeof name);
         if (!subscriber)
-            return mp_fail(err, MP_EBUSY, "CUPTI is held by '%s': no times of the GPU; end it to have them", name);
+            return mp_fail(err, MP_EBUSY,
+                           "CUPTI is held by '%s': no times of the GPU; end it to have them", name);
     } else if (rc != CUPTI_OK) {
         subscriber = NULL;
-        return mp_fail(err, MP_ENOTSUP, "CUPTI refuses a subscriber: %s (%d)", inj_cupti_text(rc), rc);
+        return mp_fail(err, MP_ENOTSUP, "CUPTI refuses a subscriber: %s (%d)", inj_cupti_text(rc),
+                       rc);
     }
     return MP_OK;
 }
@@ -111,7 +115,8 @@ static int come(struct mp_err *err)
         return rc;
     rc = cupti.register_callbacks(inj_other_request, inj_other_complete);
     if (rc != CUPTI_OK)
-        rc = mp_fail(err, MP_ENOTSUP, "CUPTI refuses buffer callbacks: %s (%d)", inj_cupti_text(rc), rc);
+        rc = mp_fail(err, MP_ENOTSUP, "CUPTI refuses buffer callbacks: %s (%d)", inj_cupti_text(rc),
+                     rc);
     else
         rc = switch_on(err);
     if (rc) {
@@ -130,9 +135,11 @@ int inj_tracer_start(struct mp_err *err)
     if (rc)
         return rc;
     if (!inj_elf_mapped("libcuda.so"))
-        return mp_fail(err, MP_ENOTSUP, "no CUDA driver in this process: GPU time cannot be recorded");
+        return mp_fail(err, MP_ENOTSUP,
+                       "no CUDA driver in this process: GPU time cannot be recorded");
     if (inj_cuda_find())
-        return mp_fail(err, MP_ENOTSUP, "the CUDA driver in this process lacks calls that recording needs");
+        return mp_fail(err, MP_ENOTSUP,
+                       "the CUDA driver in this process lacks calls that recording needs");
     if (inj_activity_init())
         return mp_fail(err, MP_ENOMEM, "no memory for activity buffers");
     pthread_mutex_lock(&inj_tracer_lock);
@@ -182,7 +189,8 @@ void inj_tracer_offer(void)
     bool may;
 
     pthread_mutex_lock(&inj_tracer_lock);
-    may = !armed && subscriber && !inj_other_was_here() && !inj_launch_graphs() && cupti.version >= LEAVE_SINCE_VERSION;
+    may = inj.opts.leave && !armed && subscriber && !inj_other_was_here() && !inj_launch_graphs() &&
+          cupti.version >= LEAVE_SINCE_VERSION;
     atomic_store(&offered, may);
     pthread_mutex_unlock(&inj_tracer_lock);
 }
@@ -204,8 +212,9 @@ void inj_tracer_leave(void *stream)
 {
     int capturing = 0;
 
-    if (!atomic_load_explicit(&offered, memory_order_relaxed) || cuda.stream_capturing(stream, &capturing) ||
-        capturing || pthread_mutex_trylock(&inj_tracer_lock))
+    if (!atomic_load_explicit(&offered, memory_order_relaxed) ||
+        cuda.stream_capturing(stream, &capturing) || capturing ||
+        pthread_mutex_trylock(&inj_tracer_lock))
         return;
     if (atomic_load(&offered) && !inj_other_was_here()) {
         go();
@@ -221,7 +230,9 @@ bool inj_tracer_has_left(void)
 
 uint64_t inj_tracer_move_ns(void)
 {
-    return atomic_load(&come_ns) + atomic_load(&go_ns);
+    uint64_t go = atomic_load(&go_ns);
+
+    return go ? go + atomic_load(&come_ns) : 0;
 }
 
 /* ---- delivery -------------------------------------------------------------------------------------- */

@@ -93,13 +93,8 @@ static void start_with(uint32_t version)
     CHECK(strstr(cupti.path, "mock/libcupti.so.13"));
     CHECK(mock.cupti()->kinds == (1u << ACT_CONCURRENT_KERNEL | 1u << ACT_MEMCPY | 1u << ACT_MEMCPY_P2P | 1u << ACT_MEMSET));
     CHECK(launch_is_seen());
-    for (unsigned cbid = 0, i = 0; cbid < CB_MAX; cbid++) {
-        bool want = false;
-
-        for (i = 0; inj_launch_cbid[i]; i++)
-            want |= inj_launch_cbid[i] == cbid;
-        CHECK(mock.cupti()->callback_on[cbid] == want);
-    }
+    for (unsigned cbid = 0; cbid < CB_MAX; cbid++)
+        CHECK(mock.cupti()->callback_on[cbid] == inj_launch_wants(cbid));
     kernels(5000); /* more than one buffer */
     CHECK(ours() == 5000);
     CHECK(last_corr == 5000);
@@ -341,6 +336,7 @@ static void leave_at_boundary(void)
 {
     struct mp_err err;
 
+    inj.opts.leave = true;
     CHECK(inj_tracer_arm(false, &err) == MP_OK);
     ours();
     inj_tracer_offer();
