@@ -8,9 +8,9 @@
 #include <sys/mman.h>
 
 static uint8_t *pool;
-static _Atomic uint64_t free_mask;                 /* bit i: buffer i is free */
-static _Atomic uint64_t full_mask;                 /* bit i: buffer i waits for the agent; release */
-static size_t full_bytes[INJ_BUFFER_MAX];          /* written before the bit is set */
+static _Atomic uint64_t free_mask;        /* bit i: buffer i is free */
+static _Atomic uint64_t full_mask;        /* bit i: buffer i waits for the agent; release */
+static size_t full_bytes[INJ_BUFFER_MAX]; /* written before the bit is set */
 static uint64_t full_order[INJ_BUFFER_MAX];
 static _Atomic uint64_t n_full;
 static _Atomic uint64_t n_starved, n_dropped;

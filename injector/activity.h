@@ -12,7 +12,7 @@
 /* 1.2k kernel records of 216 bytes: a full buffer comes by itself, twice in a step of 2400 launches, so
  * that CUPTI need not be asked to flush, which holds up launches by milliseconds. */
 #define INJ_BUFFER_BYTES (256u << 10)
-#define INJ_BUFFER_MAX 64 /* 16 MiB mapped, touched as used; one a launching thread at least */
+#define INJ_BUFFER_MAX   64 /* 16 MiB mapped, touched as used; one a launching thread at least */
 
 int inj_activity_init(void); /* MP_ENOMEM */
 

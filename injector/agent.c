@@ -21,14 +21,14 @@
 #include <string.h>
 #include <time.h>
 
-#define ROUND_NS 200000000u       /* 5 rounds a second: a record on screen within 250 ms of its delivery */
-#define TRACE_NS 20000000u        /* while everything is written down: four notes a launch */
-#define DRAIN_NS 60000000u        /* at the end of a burst, while CUPTI is armed for nothing else */
-#define FLUSH_NS 1000000000u      /* asked for only when nothing was delivered by itself for so long */
-#define ASLEEP_NS 100000000u      /* until torch is in the process: looks 10 times a second... */
+#define ROUND_NS      200000000u /* 5 a second: a record on screen within 250 ms of its delivery */
+#define TRACE_NS      20000000u  /* while everything is written down: four notes a launch */
+#define DRAIN_NS      60000000u  /* at the end of a burst, while CUPTI is armed for nothing else */
+#define FLUSH_NS      1000000000u /* asked for only when nothing was delivered by itself for so long */
+#define ASLEEP_NS     100000000u  /* until torch is in the process: looks 10 times a second... */
 #define ASLEEP_MAX_NS 5000000000u /* ...then ever more rarely */
-#define GAUGE_ROUNDS 2
-#define SILENT_NS 2000000000u /* launches without any record for so long: say so */
+#define GAUGE_ROUNDS  2
+#define SILENT_NS     2000000000u /* launches without any record for so long: say so */
 
 static pthread_t thread;
 static _Atomic bool wake, stop; /* set by other threads, which then kick the wait */
@@ -46,14 +46,15 @@ static int attribute(int which, int device)
 
 static void format_uuid(char *out, size_t bytes, const uint8_t *u)
 {
-    snprintf(out, bytes,
-             "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
-             u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    snprintf(out, bytes, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+             u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
+             u[14], u[15]);
 }
 
 static void gpu_facts(struct mp_shm *shm)
 {
-    enum { CLOCK_KHZ = 13, SM_COUNT = 16, CC_MAJOR = 75, CC_MINOR = 76 }; /* CU_DEVICE_ATTRIBUTE_* */
+    /* CU_DEVICE_ATTRIBUTE_* */
+    enum { CLOCK_KHZ = 13, SM_COUNT = 16, CC_MAJOR = 75, CC_MINOR = 76 };
     uint8_t uuid[16] = {0};
     size_t total = 0;
     int device = inj_py_device();
@@ -73,7 +74,8 @@ static void gpu_facts(struct mp_shm *shm)
     if (inj_gauges_start(shm->gpu_uuid) == MP_OK)
         inj_feature_on(MP_FEATURE_NVML);
     else
-        inj_feature_off(MP_FEATURE_NVML, "NVML is not to be had: clock, power and temperature are unknown");
+        inj_feature_off(MP_FEATURE_NVML,
+                        "NVML is not to be had: clock, power and temperature are unknown");
 }
 
 /* ---- recording ---------------------------------------------------------------------------------- */
@@ -159,7 +161,8 @@ static void follow_other_profiler(struct mp_shm *shm)
     case 1:
         since = inj_other_since();
         atomic_store(&shm->state, MP_GUEST_ASIDE);
-        inj_log(0, "torch.profiler records from step %u on: moeprof steps aside until it is done", since);
+        inj_log(0, "torch.profiler records from step %u on: moeprof steps aside until it is done",
+                since);
         break;
     case 2:
         atomic_store(&shm->state, MP_GUEST_RECORDING);
@@ -169,7 +172,8 @@ static void follow_other_profiler(struct mp_shm *shm)
     default:
         break;
     }
-    if (was_aside || atomic_load(&shm->state) == MP_GUEST_ASIDE) /* the step in which it ends included */
+    /* The step in which it ends included. */
+    if (was_aside || atomic_load(&shm->state) == MP_GUEST_ASIDE)
         inj_join_mark_steps(shm, since, atomic_load(&inj.step), MP_STEP_ASIDE);
 }
 
@@ -187,8 +191,10 @@ static void watch_silence(struct mp_shm *shm)
         since = now;
         launches = inj_launch_count();
     } else if (now - since > SILENT_NS && inj_launch_count() > launches) {
-        inj_feature_off(MP_FEATURE_CUPTI, "%llu launches, but CUPTI delivers no records: another tool "
-                        "may have shut it down in this process", (unsigned long long)launches);
+        inj_feature_off(MP_FEATURE_CUPTI,
+                        "%llu launches, but CUPTI delivers no records: another tool "
+                        "may have shut it down in this process",
+                        (unsigned long long)launches);
     }
 }
 

@@ -26,7 +26,8 @@ void inj_count_layer(int layer, int n_experts);
  * Indices outside [0, n_experts) are dropped: expert-parallel sentinels.
  * on_gpu: stream is the CUstream the indices were made on. MP_ENOTSUP during graph capture;
  * MP_EBUSY while another profiler records, which must not see kernels of ours. */
-int inj_count_route(int layer, const void *index, int index_bytes, size_t n, bool on_gpu, void *stream);
+int inj_count_route(int layer, const void *index, int index_bytes, size_t n, bool on_gpu,
+                    void *stream);
 
 /* Adds n tokens to one expert's count: known on the host already. */
 void inj_count_expert(int layer, int expert, uint32_t n);

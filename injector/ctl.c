@@ -16,9 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CLIENTS 8u
-#define QUEUE 64u
-#define ROWS 256u
+#define CLIENTS   8u
+#define QUEUE     64u
+#define ROWS      256u
 #define OUT_BYTES (512u << 10) /* rows of two status answers; who leaves more unread is cut off */
 
 struct client {
@@ -30,24 +30,26 @@ struct client {
     uint8_t *out;
 };
 
-static struct client client[CLIENTS]; /* agent */
-static int listener = -1, bell = -1;
-static uint32_t last_tag;
-static char directory[256];
-static _Atomic bool woken; /* inj_ctl_kick asked the wait to end; a ring alone asks to look at the outbox */
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct inj_request queue[QUEUE]; /* in order of arrival */
-static size_t n_queue;
-static uint64_t running;         /* ticket of the request that was taken last and is not done */
-static bool running_cancelled;
-static _Atomic size_t n_waiting; /* n_queue, to be read without the lock */
-static struct outgoing {
+struct outgoing {
     struct outgoing *next;
     uint32_t tag; /* 0: everybody */
     size_t n;
     uint8_t frame[MP_WIRE_MAX];
-} *outbox, **outbox_end = &outbox;
+};
+
+static struct client client[CLIENTS]; /* agent */
+static int listener = -1, bell = -1;
+static uint32_t last_tag;
+static char directory[256];
+static _Atomic bool woken; /* inj_ctl_kick ends the wait; a ring alone asks to look at the outbox */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct inj_request queue[QUEUE]; /* in order of arrival */
+static size_t n_queue;
+static uint64_t running; /* ticket of the request that was taken last and is not done */
+static bool running_cancelled;
+static _Atomic size_t n_waiting; /* n_queue, to be read without the lock */
+static struct outgoing *outbox, **outbox_end = &outbox;
 static struct mp_msg *rows;
 static size_t n_rows;
 
@@ -216,7 +218,8 @@ static void answer(struct client *c, struct mp_msg *msg, uint32_t id)
 
 static void answer_done(struct client *c, uint32_t id, int code, const char *text)
 {
-    struct mp_msg done = {.kind = MP_WIRE_DONE, .code = code, .layer = -1, .step = atomic_load(&inj.step)};
+    struct mp_msg done = {
+        .kind = MP_WIRE_DONE, .code = code, .layer = -1, .step = atomic_load(&inj.step)};
 
     snprintf(done.text, sizeof done.text, "%s", text);
     answer(c, &done, id);
@@ -252,7 +255,8 @@ static void take_cancel(struct client *c, const struct mp_msg *m)
     pthread_mutex_unlock(&lock);
     if (found)
         answer_done(c, m->step, MP_EGONE, "cancelled");
-    answer_done(c, m->id, found || runs ? MP_OK : MP_EINVAL, found || runs ? "" : "that request does not wait");
+    answer_done(c, m->id, found || runs ? MP_OK : MP_EINVAL,
+                found || runs ? "" : "that request does not wait");
 }
 
 static void take_request(struct client *c, const struct mp_msg *m)
@@ -278,7 +282,8 @@ static void take_message(struct client *c, const struct mp_msg *m)
     else if (!c->hello || m->id == 0)
         answer_done(c, m->id, MP_EINVAL, "HELLO must come first, and every request needs an id");
     else if (m->version != MP_WIRE_VERSION)
-        answer_done(c, m->id, MP_EVERSION, "the guest is of another version of moeprof than the tool");
+        answer_done(c, m->id, MP_EVERSION,
+                    "the guest is of another version of moeprof than the tool");
     else if (m->kind == MP_WIRE_CANCEL)
         take_cancel(c, m);
     else if (m->kind == MP_WIRE_STATUS || m->kind == MP_WIRE_SWAP || m->kind == MP_WIRE_CHECK ||
@@ -389,7 +394,8 @@ static void serve(int timeout_ms)
     if (poll(p, countof(p), timeout_ms) <= 0)
         return;
     for (size_t i = 0; i < CLIENTS; i++)
-        if (client[i].fd >= 0 && (p[i + 2].revents & (POLLIN | POLLHUP | POLLERR)) && !receive(&client[i]))
+        if (client[i].fd >= 0 && (p[i + 2].revents & (POLLIN | POLLHUP | POLLERR)) &&
+            !receive(&client[i]))
             hang_up(&client[i]);
     if (p[1].revents & POLLIN)
         accept_one();

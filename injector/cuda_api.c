@@ -13,7 +13,10 @@ static const struct {
     size_t offset;
     bool needed;
 } symbol[] = {
-#define ROW(name, field, needed) {name, offsetof(struct inj_cuda, field), needed}
+#define ROW(name, field, needed)                                                                   \
+    {                                                                                              \
+        name, offsetof(struct inj_cuda, field), needed                                             \
+    }
     ROW("cuFuncGetParamInfo", func_param_info, false),     /* driver 12.4 */
     ROW("cuKernelGetParamInfo", kernel_param_info, false), /* driver 12.4 */
     ROW("cuCtxGetCurrent", ctx_get_current, true),

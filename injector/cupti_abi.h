@@ -13,7 +13,8 @@
 
 enum { CUPTI_OK = 0, CUPTI_NO_MORE = 12, CUPTI_MULTIPLE_SUBSCRIBERS = 39 };
 
-enum { /* CUpti_ActivityKind */
+/* CUpti_ActivityKind */
+enum {
     ACT_MEMCPY = 1,
     ACT_MEMSET = 2,
     ACT_KERNEL = 3,
@@ -22,10 +23,10 @@ enum { /* CUpti_ActivityKind */
     ACT_MEMCPY_P2P = 22
 };
 
-enum { DOMAIN_DRIVER = 1 };               /* CUpti_CallbackDomain */
-enum { SITE_ENTER = 0, SITE_EXIT = 1 };   /* CUpti_ApiCallbackSite */
-enum { FLUSH_FORCED = 1 };                /* CUpti_ActivityFlag for FlushAll */
-enum { ATTR_ZEROED_OUT_BUFFER = 5 };      /* CUpti_ActivityAttribute */
+enum { DOMAIN_DRIVER = 1 };             /* CUpti_CallbackDomain */
+enum { SITE_ENTER = 0, SITE_EXIT = 1 }; /* CUpti_ApiCallbackSite */
+enum { FLUSH_FORCED = 1 };              /* CUpti_ActivityFlag for FlushAll */
+enum { ATTR_ZEROED_OUT_BUFFER = 5 };    /* CUpti_ActivityAttribute */
 enum { COPY_HTOD = 1, COPY_DTOH = 2, COPY_DTOD = 8 };
 
 /* CUpti_CallbackData up to what is read; the struct goes on. */
@@ -45,12 +46,26 @@ _Static_assert(offsetof(struct cupti_callback, correlation) == 64, "CUpti_Callba
 
 /* Offsets in activity records: kind is a u32 at 0 in all. */
 enum {
-    KERNEL_START = 16, KERNEL_END = 24, KERNEL_STREAM = 48, KERNEL_CORR = 92, KERNEL_NAME = 104,
+    KERNEL_START = 16,
+    KERNEL_END = 24,
+    KERNEL_STREAM = 48,
+    KERNEL_CORR = 92,
+    KERNEL_NAME = 104,
     KERNEL_GRAPH_NODE = 144,
-    COPY_KIND = 4 /* u8 */, COPY_BYTES = 8, COPY_START = 16, COPY_END = 24, COPY_STREAM = 40,
-    COPY_CORR = 44, P2P_CORR = 60,
-    SET_BYTES = 8, SET_START = 16, SET_END = 24, SET_STREAM = 40, SET_CORR = 44,
-    OVERHEAD_START = 24, OVERHEAD_END = 32
+    COPY_KIND = 4 /* u8 */,
+    COPY_BYTES = 8,
+    COPY_START = 16,
+    COPY_END = 24,
+    COPY_STREAM = 40,
+    COPY_CORR = 44,
+    P2P_CORR = 60,
+    SET_BYTES = 8,
+    SET_START = 16,
+    SET_END = 24,
+    SET_STREAM = 40,
+    SET_CORR = 44,
+    OVERHEAD_START = 24,
+    OVERHEAD_END = 32
 };
 
 /* CUDA driver parameter blocks of the launches (generated_cuda_meta.h). */
@@ -69,20 +84,42 @@ struct launch_ex_params { /* cuLaunchKernelEx */
 };
 enum { EXTRA_END = 0, EXTRA_POINTER = 1, EXTRA_SIZE = 2 }; /* CU_LAUNCH_PARAM_* */
 
-enum { /* CUpti_driver_api_trace_cbid */
-    CB_cuMemcpy3DAsync = 69, CB_cuMemsetD8Async = 216, CB_cuMemsetD16Async = 218,
-    CB_cuMemsetD32Async = 220, CB_cuMemcpyHtoD_v2 = 276, CB_cuMemcpyHtoDAsync_v2 = 277,
-    CB_cuMemcpyDtoH_v2 = 278, CB_cuMemcpyDtoHAsync_v2 = 279, CB_cuMemcpyDtoD_v2 = 280,
-    CB_cuMemcpyDtoDAsync_v2 = 281, CB_cuMemcpy2DAsync_v2 = 289, CB_cuMemcpy3DAsync_v2 = 291,
-    CB_cuMemcpyAsync = 306, CB_cuLaunchKernel = 307, CB_cuMemcpyHtoD_v2_ptds = 397,
-    CB_cuMemcpyDtoH_v2_ptds = 398, CB_cuMemcpyDtoD_v2_ptds = 399, CB_cuMemcpyAsync_ptsz = 418,
-    CB_cuMemcpyHtoDAsync_v2_ptsz = 421, CB_cuMemcpyDtoHAsync_v2_ptsz = 422,
-    CB_cuMemcpyDtoDAsync_v2_ptsz = 423, CB_cuMemcpy2DAsync_v2_ptsz = 424,
-    CB_cuMemcpy3DAsync_v2_ptsz = 425, CB_cuMemsetD8Async_ptsz = 428,
-    CB_cuMemsetD16Async_ptsz = 429, CB_cuMemsetD32Async_ptsz = 430, CB_cuLaunchKernel_ptsz = 442,
-    CB_cuLaunchCooperativeKernel = 477, CB_cuLaunchCooperativeKernel_ptsz = 478,
-    CB_cuGraphLaunch = 514, CB_cuGraphLaunch_ptsz = 515, CB_cuLaunchKernelEx = 652,
-    CB_cuLaunchKernelEx_ptsz = 653, CB_MAX = 1024
+/* CUpti_driver_api_trace_cbid */
+enum {
+    CB_cuMemcpy3DAsync = 69,
+    CB_cuMemsetD8Async = 216,
+    CB_cuMemsetD16Async = 218,
+    CB_cuMemsetD32Async = 220,
+    CB_cuMemcpyHtoD_v2 = 276,
+    CB_cuMemcpyHtoDAsync_v2 = 277,
+    CB_cuMemcpyDtoH_v2 = 278,
+    CB_cuMemcpyDtoHAsync_v2 = 279,
+    CB_cuMemcpyDtoD_v2 = 280,
+    CB_cuMemcpyDtoDAsync_v2 = 281,
+    CB_cuMemcpy2DAsync_v2 = 289,
+    CB_cuMemcpy3DAsync_v2 = 291,
+    CB_cuMemcpyAsync = 306,
+    CB_cuLaunchKernel = 307,
+    CB_cuMemcpyHtoD_v2_ptds = 397,
+    CB_cuMemcpyDtoH_v2_ptds = 398,
+    CB_cuMemcpyDtoD_v2_ptds = 399,
+    CB_cuMemcpyAsync_ptsz = 418,
+    CB_cuMemcpyHtoDAsync_v2_ptsz = 421,
+    CB_cuMemcpyDtoHAsync_v2_ptsz = 422,
+    CB_cuMemcpyDtoDAsync_v2_ptsz = 423,
+    CB_cuMemcpy2DAsync_v2_ptsz = 424,
+    CB_cuMemcpy3DAsync_v2_ptsz = 425,
+    CB_cuMemsetD8Async_ptsz = 428,
+    CB_cuMemsetD16Async_ptsz = 429,
+    CB_cuMemsetD32Async_ptsz = 430,
+    CB_cuLaunchKernel_ptsz = 442,
+    CB_cuLaunchCooperativeKernel = 477,
+    CB_cuLaunchCooperativeKernel_ptsz = 478,
+    CB_cuGraphLaunch = 514,
+    CB_cuGraphLaunch_ptsz = 515,
+    CB_cuLaunchKernelEx = 652,
+    CB_cuLaunchKernelEx_ptsz = 653,
+    CB_MAX = 1024
 };
 
 #endif

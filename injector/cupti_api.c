@@ -14,7 +14,10 @@ static const struct {
     size_t offset;
     bool needed;
 } symbol[] = {
-#define ROW(name, field, needed) {name, offsetof(struct inj_cupti, field), needed}
+#define ROW(name, field, needed)                                                                   \
+    {                                                                                              \
+        name, offsetof(struct inj_cupti, field), needed                                            \
+    }
     ROW("cuptiGetVersion", get_version, true),
     ROW("cuptiSubscribe", subscribe, true),
     ROW("cuptiSubscribe_v2", subscribe_v2, false),
@@ -74,7 +77,8 @@ int inj_cupti_find(struct mp_err *err)
 
     if (!lib)
         return mp_fail(err, MP_ENOTSUP,
-                       "no libcupti in this process: GPU time cannot be recorded; install the CUPTI of the CUDA toolkit");
+                       "no libcupti in this process: GPU time cannot be recorded; install the "
+                       "CUPTI of the CUDA toolkit");
     return bind(lib, err);
 }
 

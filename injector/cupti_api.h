@@ -17,7 +17,8 @@ typedef uint64_t (*cupti_clock_fn)(void); /* CPU side of activity stamps, nanose
 struct inj_cupti {
     int (*get_version)(uint32_t *version);
     int (*subscribe)(void **subscriber, cupti_callback_fn fn, void *user);
-    int (*subscribe_v2)(void **subscriber, cupti_callback_fn fn, void *user, void *params); /* 13.0, may be NULL */
+    int (*subscribe_v2)(void **subscriber, cupti_callback_fn fn, void *user,
+                        void *params); /* 13.0, may be NULL */
     int (*unsubscribe)(void *subscriber);
     int (*enable_callback)(uint32_t enable, void *subscriber, int domain, uint32_t cbid);
     int (*register_callbacks)(cupti_request_fn request, cupti_complete_fn complete);

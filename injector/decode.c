@@ -43,8 +43,9 @@ static void copy(struct inj_activity *a, const uint8_t *r, size_t corr)
     a->end_ns = u64(r, COPY_END);
     a->stream = u32(r, COPY_STREAM);
     a->corr = u32(r, corr);
-    a->flags = direction == COPY_HTOD ? MP_FLAG_HTOD : direction == COPY_DTOH ? MP_FLAG_DTOH
-                                                                            : MP_FLAG_DTOD;
+    a->flags = direction == COPY_HTOD   ? MP_FLAG_HTOD
+               : direction == COPY_DTOH ? MP_FLAG_DTOH
+                                        : MP_FLAG_DTOD;
 }
 
 static void set(struct inj_activity *a, const uint8_t *r)

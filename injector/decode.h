@@ -6,12 +6,12 @@
 
 struct inj_activity {
     uint64_t start_ns, end_ns;
-    uint64_t bytes;      /* copies and memsets */
-    const char *name;    /* kernels; CUPTI's, lives as long as the process */
+    uint64_t bytes;   /* copies and memsets */
+    const char *name; /* kernels; CUPTI's, lives as long as the process */
     uint32_t corr;
     uint32_t stream;
-    uint8_t kind;        /* enum mp_kind */
-    uint8_t flags;       /* enum mp_event_flag: direction of a copy, GRAPH */
+    uint8_t kind;  /* enum mp_kind */
+    uint8_t flags; /* enum mp_event_flag: direction of a copy, GRAPH */
 };
 
 /* False for kinds that are not used. */

@@ -9,7 +9,8 @@
 
 struct inj_guest inj;
 
-static pthread_mutex_t shm_lock = PTHREAD_MUTEX_INITIALIZER; /* creation and the log; never in a launch */
+/* Creation and the log; never in a launch. */
+static pthread_mutex_t shm_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool shm_tried;
 
 uint64_t inj_now_ns(void)
@@ -25,7 +26,8 @@ static struct mp_shm *create(void)
     struct mp_shm *shm = NULL;
     struct mp_err err;
 
-    if (mp_shm_dir(inj.dir, sizeof inj.dir, inj.opts.dir, &err) || mp_shm_create(&shm, inj.dir, &err)) {
+    if (mp_shm_dir(inj.dir, sizeof inj.dir, inj.opts.dir, &err) ||
+        mp_shm_create(&shm, inj.dir, &err)) {
         /* the only place without a better one: nobody can see a sentence in a file that is not there */
         fprintf(stderr, "moeprof: this job is not recorded: %s\n", err.msg);
         return NULL;

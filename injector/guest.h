@@ -8,20 +8,22 @@
 
 #include "profiler/core/shm.h"
 
-struct inj_opts { /* from MOEPROF="key=value,..." ; read once at start */
+/* From MOEPROF="key=value,..."; read once at start. */
+struct inj_opts {
     char dir[200];    /* job directory; "" the default */
     char session[40]; /* of the `moeprof run` that launched us */
     char trace[200];  /* file that takes the raw event stream (tests), "" none */
     char swap[64];    /* experts implementation to swap in as soon as there is a step, "" none */
+    bool leave;       /* leave CUPTI between bursts of traced steps */
     bool no_cuda;     /* never start CUPTI: CPU tensors only (tests) */
 };
 
 struct inj_guest {
     struct inj_opts opts;
-    char dir[256];             /* resolved job directory */
-    _Atomic int life;          /* enum inj_life */
-    _Atomic uint32_t step;     /* written by the thread that runs the optimizer */
-    _Atomic uint32_t stage;    /* enum inj_stage: where in the step code outside all scopes is */
+    char dir[256];                /* resolved job directory */
+    _Atomic int life;             /* enum inj_life */
+    _Atomic uint32_t step;        /* written by the thread that runs the optimizer */
+    _Atomic uint32_t stage;       /* enum inj_stage: where in the step code outside all scopes is */
     _Atomic(struct mp_shm *) shm; /* set once, never unset while threads run */
 };
 

@@ -52,6 +52,8 @@ static void parse_options(struct inj_opts *o, const char *text)
             copy_value(o->swap, sizeof o->swap, value, bytes);
         else if (strncmp(text, "cuda=none", 9) == 0)
             o->no_cuda = true;
+        else if (strncmp(text, "leave=", 6) == 0)
+            o->leave = *value == '1';
         else if (sscanf(text, "steps=%d/%d/%d", &first, &on, &off) == 3)
             inj_sample_init(first, on, off);
         else if (strncmp(text, "steps=all", 9) == 0)
@@ -99,7 +101,8 @@ __attribute__((constructor)) static void preloaded(void)
     const char *preload = secure_getenv("LD_PRELOAD");
     Dl_info self;
 
-    if (preload && strstr(preload, "libmoeprof.so") && dladdr((void *)preloaded, &self) && self.dli_fname)
+    if (preload && strstr(preload, "libmoeprof.so") && dladdr((void *)preloaded, &self) &&
+        self.dli_fname)
         setenv("CUDA_INJECTION64_PATH", self.dli_fname, 0);
 }
 

@@ -11,10 +11,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define STEP_LOG2 6          /* steps that may be open at once */
-#define STEP_CAP (1u << STEP_LOG2)
+#define STEP_LOG2    6 /* steps that may be open at once */
+#define STEP_CAP     (1u << STEP_LOG2)
 #define CLOCK_OFF_NS 3600000000000u
-#define GRACE_NS 2000000000u /* a launch without a record by then never gets one */
+#define GRACE_NS     2000000000u /* a launch without a record by then never gets one */
 
 struct pending { /* a step that is not closed; slot = step mod STEP_CAP */
     uint32_t step;
@@ -30,13 +30,13 @@ struct pending { /* a step that is not closed; slot = step mod STEP_CAP */
 
 static struct mp_corr *corr;
 static struct pending pending[STEP_CAP];
-static uint32_t next_close;   /* oldest step that is not closed */
-static uint32_t newest;       /* newest step seen; [next_close, newest] is less than STEP_CAP long */
+static uint32_t next_close; /* oldest step that is not closed */
+static uint32_t newest;     /* newest step seen; [next_close, newest] is less than STEP_CAP long */
 static bool any_step, any_closed;
-static uint32_t ended_below;  /* steps below it are over */
-static uint32_t round_no;     /* passes over all outboxes */
-static uint64_t newest_ns;    /* when the newest launch was made; 0 none yet */
-static uint32_t last_step;    /* of the last record that had a launch */
+static uint32_t ended_below; /* steps below it are over */
+static uint32_t round_no;    /* passes over all outboxes */
+static uint64_t newest_ns;   /* when the newest launch was made; 0 none yet */
+static uint32_t last_step;   /* of the last record that had a launch */
 static uint64_t dropped_seen, lost_seen;
 
 /* Kernel names: CUPTI keeps one pointer a kernel until it is left, then the text is looked at again. */
@@ -62,8 +62,8 @@ int inj_join_init(void)
 
     if (corr)
         return MP_OK;
-    p = mmap(NULL, sizeof *corr, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-             -1, 0);
+    p = mmap(NULL, sizeof *corr, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return MP_ENOMEM;
     corr = p;
@@ -135,9 +135,15 @@ static struct pending *step_of(struct mp_shm *shm, uint32_t step)
 
 static void take_launch(struct mp_shm *shm, const struct inj_note *n)
 {
-    struct mp_launch l = {.time_ns = n->time_ns, .corr = n->corr, .step = n->step,
-                          .layer = n->layer, .expert = n->expert, .phase = n->phase,
-                          .pass = n->pass, .kclass = n->kclass, .flags = n->flags};
+    struct mp_launch l = {.time_ns = n->time_ns,
+                          .corr = n->corr,
+                          .step = n->step,
+                          .layer = n->layer,
+                          .expert = n->expert,
+                          .phase = n->phase,
+                          .pass = n->pass,
+                          .kclass = n->kclass,
+                          .flags = n->flags};
     struct pending *p;
 
     mp_corr_put(corr, &l);
@@ -164,7 +170,8 @@ static void take_mark(struct mp_shm *shm, const struct mp_step_mark *mark)
     end_step(p, mark->end_ns);
     p->marked = true;
     p->mark = *mark;
-    for (uint32_t s = next_close; s < mark->step; s++) /* a mark that found a full outbox never comes */
+    /* A mark that found a full outbox never comes. */
+    for (uint32_t s = next_close; s < mark->step; s++)
         if ((p = slot_of(s)))
             end_step(p, mark->end_ns);
     if (mark->step >= ended_below)
@@ -308,7 +315,8 @@ static void set_copy_phase(struct mp_event *e)
 /* A stamp of another clock: seen when another profiler had set its own. It would tear its step's window. */
 static bool off_the_clock(const struct inj_activity *a)
 {
-    return newest_ns && (a->start_ns > newest_ns + CLOCK_OFF_NS || a->start_ns + CLOCK_OFF_NS < newest_ns);
+    return newest_ns &&
+           (a->start_ns > newest_ns + CLOCK_OFF_NS || a->start_ns + CLOCK_OFF_NS < newest_ns);
 }
 
 void inj_join_activity(void *arg, const uint8_t *record)

@@ -10,16 +10,16 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define RESUME_AFTER_NS 500000000u   /* after its last call: it may flush several times */
-#define GIVEN_UP_AFTER_NS 10000000000u /* it switched everything off and does not fetch its records */
+#define RESUME_AFTER_NS   500000000u   /* after its last call: it may flush several times */
+#define GIVEN_UP_AFTER_NS 10000000000u /* it is off and does not fetch its records */
 
 /* Written under inj_tracer_lock. */
 static struct {
     _Atomic(cupti_request_fn) request;
     _Atomic(cupti_complete_fn) complete;
-    _Atomic uint64_t kinds;     /* bit per activity kind below 64 that it enabled */
-    _Atomic bool aside;         /* it records; ours is paused */
-    _Atomic bool fetched;       /* a flush since it switched its last kind off */
+    _Atomic uint64_t kinds; /* bit per activity kind below 64 that it enabled */
+    _Atomic bool aside;     /* it records; ours is paused */
+    _Atomic bool fetched;   /* a flush since it switched its last kind off */
     _Atomic bool was_here;
     _Atomic uint32_t since;     /* step in which that began */
     _Atomic uint64_t called_ns; /* its last call */
@@ -77,7 +77,8 @@ static void forward(void *ctx, uint32_t stream, uint8_t *ours, size_t valid_byte
         done(ctx, stream, to, cap, used);
 }
 
-void inj_other_complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t bytes, size_t valid_bytes)
+void inj_other_complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t bytes,
+                        size_t valid_bytes)
 {
     cupti_complete_fn theirs = atomic_load(&other.complete);
 

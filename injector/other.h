@@ -14,7 +14,8 @@
 
 /* The pair of buffer callbacks that is registered with CUPTI, whoever records. */
 void inj_other_request(uint8_t **buffer, size_t *bytes, size_t *max_records);
-void inj_other_complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t bytes, size_t valid_bytes);
+void inj_other_complete(void *ctx, uint32_t stream, uint8_t *buffer, size_t bytes,
+                        size_t valid_bytes);
 
 /* Once, when ours is registered. */
 void inj_other_redirect(void);

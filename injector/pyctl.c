@@ -151,8 +151,9 @@ static PyObject *status(PyObject *self, PyObject *const *args, ssize_t n)
  * never in a job that is not asked. */
 static PyObject *swap_source(PyObject *self, PyObject *const *args, ssize_t n)
 {
-    static const char *const part[] = {swap_py,        swap_call_py, swap_layers_py, swap_lora_py,   swap_lora_list_py,
-                                       swap_blocks_py, swap_parity_py, swap_arms_py, swap_meter_py,  swap_control_py};
+    static const char *const part[] = {
+        swap_py,        swap_call_py,   swap_layers_py, swap_lora_py,  swap_lora_list_py,
+        swap_blocks_py, swap_parity_py, swap_arms_py,   swap_meter_py, swap_control_py};
     size_t i = n ? (size_t)py.ulong_as(args[0]) : 0;
 
     (void)self;
@@ -160,13 +161,9 @@ static PyObject *swap_source(PyObject *self, PyObject *const *args, ssize_t n)
 }
 
 struct py_method inj_pyctl_method[] = {
-    {"pending", pending, PY_FASTCALL, NULL},
-    {"cancelled", cancelled, PY_FASTCALL, NULL},
-    {"step", step, PY_FASTCALL, NULL},
-    {"take", take, PY_FASTCALL, NULL},
-    {"post", post, PY_FASTCALL, NULL},
-    {"publish", publish, PY_FASTCALL, NULL},
-    {"status", status, PY_FASTCALL, NULL},
-    {"swap_source", swap_source, PY_FASTCALL, NULL},
+    {"pending", pending, PY_FASTCALL, NULL}, {"cancelled", cancelled, PY_FASTCALL, NULL},
+    {"step", step, PY_FASTCALL, NULL},       {"take", take, PY_FASTCALL, NULL},
+    {"post", post, PY_FASTCALL, NULL},       {"publish", publish, PY_FASTCALL, NULL},
+    {"status", status, PY_FASTCALL, NULL},   {"swap_source", swap_source, PY_FASTCALL, NULL},
 };
 const size_t inj_pyctl_count = countof(inj_pyctl_method);

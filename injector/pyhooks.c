@@ -10,9 +10,9 @@
 
 struct fact {
     int layer, phase, depth, expert;
-    int n;          /* experts */
-    int position;   /* of the argument or output that holds the indices */
-    char name[48];  /* of the keyword argument */
+    int n;         /* experts */
+    int position;  /* of the argument or output that holds the indices */
+    char name[48]; /* of the keyword argument */
 };
 
 static const char fact_tag[] = "moeprof";
@@ -217,16 +217,21 @@ static void count(const struct fact *f, PyObject *indices)
     int rc;
 
     if (!inj_py_tensor(indices, &t) || t.is_float || (t.bytes != 8 && t.bytes != 4)) {
-        inj_feature_off(MP_FEATURE_ROUTING, "layer %d: the chosen experts are not a plain index tensor: "
-                        "tokens per expert are unknown", f->layer);
+        inj_feature_off(MP_FEATURE_ROUTING,
+                        "layer %d: the chosen experts are not a plain index tensor: "
+                        "tokens per expert are unknown",
+                        f->layer);
         return;
     }
-    rc = inj_count_route(f->layer, t.data, t.bytes, t.n, t.on_gpu, t.on_gpu ? inj_py_stream(t.device) : NULL);
+    rc = inj_count_route(f->layer, t.data, t.bytes, t.n, t.on_gpu,
+                         t.on_gpu ? inj_py_stream(t.device) : NULL);
     if (rc == MP_OK)
         inj_feature_on(MP_FEATURE_ROUTING);
     else if (rc != MP_EINVAL && rc != MP_EBUSY)
-        inj_feature_off(MP_FEATURE_ROUTING, "layer %d: tokens per expert cannot be counted on this GPU "
-                        "(graph capture, or a driver call failed)", f->layer);
+        inj_feature_off(MP_FEATURE_ROUTING,
+                        "layer %d: tokens per expert cannot be counted on this GPU "
+                        "(graph capture, or a driver call failed)",
+                        f->layer);
 }
 
 /* forward pre-hook (module, args, kwargs) */
@@ -273,7 +278,8 @@ static PyObject *routing_out(PyObject *self, PyObject *const *args, ssize_t n)
 {
     const struct fact *f = fact_of(self);
 
-    if (f && n > 2 && inj_alive() && inj_sample_counts() && inj_counting() && f->position < py.tuple_size(args[2]))
+    if (f && n > 2 && inj_alive() && inj_sample_counts() && inj_counting() &&
+        f->position < py.tuple_size(args[2]))
         count(f, py.tuple_get(args[2], f->position));
     py.err_clear();
     return inj_py_none();

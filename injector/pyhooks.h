@@ -16,7 +16,7 @@ struct inj_tensor {
     const void *data;
     size_t rows, cols; /* cols: the last dimension; rows: the product of the others */
     size_t n;
-    int bytes;         /* of an element */
+    int bytes; /* of an element */
     bool is_float, on_gpu;
     int device;
 };

@@ -8,8 +8,8 @@
 #include "injector/launch.h"
 #include "injector/pybridge.h"
 #include "injector/pyhooks.h"
-#include "injector/scope.h"
 #include "injector/pyswap.h"
+#include "injector/scope.h"
 #include "injector/torch_abi.h"
 #include "injector/tracer.h"
 #include "profiler/core/phase.h"
@@ -103,7 +103,8 @@ static void check_autograd(void)
     if (inj_torch_trusted())
         inj_feature_on(MP_FEATURE_AUTOGRAD);
     else
-        inj_feature_off(MP_FEATURE_AUTOGRAD, "this torch's autograd nodes are not as expected: backward "
+        inj_feature_off(MP_FEATURE_AUTOGRAD,
+                        "this torch's autograd nodes are not as expected: backward "
                         "time is told apart by weights and kernel names only");
 }
 
@@ -131,7 +132,8 @@ static PyObject *set_spec(PyObject *self, PyObject *const *args, ssize_t n)
 
     (void)self;
     if (shm && text && mp_shm_spec_set(shm, text, (size_t)bytes))
-        inj_feature_off(MP_FEATURE_PYTHON, "the model's description of %zd bytes is too long to publish", bytes);
+        inj_feature_off(MP_FEATURE_PYTHON,
+                        "the model's description of %zd bytes is too long to publish", bytes);
     py.err_clear();
     return inj_py_none();
 }
@@ -188,7 +190,8 @@ MARK(micro_begin, inj_micro_begin())
 MARK(micro_end, inj_count_flush(), inj_micro_end())
 MARK(optimizer_begin, inj_optimizer_begin())
 MARK(optimizer_end, inj_optimizer_end())
-MARK(step_end, inj_count_flush(), inj_count_step(atomic_load(&inj.step), inj_py_stream(cuda_device)),
+MARK(step_end, inj_count_flush(),
+     inj_count_step(atomic_load(&inj.step), inj_py_stream(cuda_device)),
      inj_step_end(n > 0 && py.is_true(args[0]) == 1), inj_tracer_leave(inj_py_stream(cuda_device)))
 
 static PyObject *micro(PyObject *self, PyObject *const *args, ssize_t n)
@@ -252,8 +255,11 @@ static PyObject *micro_mask(PyObject *self, PyObject *const *args, ssize_t n)
     for (ssize_t i = 0; i < py.list_size(args[3]) && i < 4; i++)
         m.window[m.n_window++] = (uint32_t)py.long_as(py.list_get(args[3], i));
     py.err_clear();
-    if (t.data && inj_count_mask(&m, t.on_gpu, t.on_gpu ? inj_py_stream(t.device) : NULL) == MP_ENOTSUP)
-        inj_feature_off(MP_FEATURE_TOKENS, "useful tokens could not be counted on the GPU: all tokens are taken as useful");
+    if (t.data &&
+        inj_count_mask(&m, t.on_gpu, t.on_gpu ? inj_py_stream(t.device) : NULL) == MP_ENOTSUP)
+        inj_feature_off(
+            MP_FEATURE_TOKENS,
+            "useful tokens could not be counted on the GPU: all tokens are taken as useful");
     return inj_py_none();
 }
 
@@ -272,8 +278,9 @@ static PyObject *feature_off(PyObject *self, PyObject *const *args, ssize_t n)
         const char *name;
         enum mp_feature feature;
     } row[] = {
-        {"python", MP_FEATURE_PYTHON}, {"autograd", MP_FEATURE_AUTOGRAD}, {"routing", MP_FEATURE_ROUTING},
-        {"tokens", MP_FEATURE_TOKENS}, {"ranges", MP_FEATURE_LAUNCH},
+        {"python", MP_FEATURE_PYTHON},   {"autograd", MP_FEATURE_AUTOGRAD},
+        {"routing", MP_FEATURE_ROUTING}, {"tokens", MP_FEATURE_TOKENS},
+        {"ranges", MP_FEATURE_LAUNCH},
     };
     const char *name = str_arg(args, n, 0);
 
@@ -326,8 +333,9 @@ PyObject *inj_pymodule_new(void)
 {
     PyObject *module = py.module_new("_moeprof");
 
-    if (module && (!add(module, method, countof(method)) || !add(module, inj_pyctl_method, inj_pyctl_count) ||
-                   !add(module, inj_pyswap_method, inj_pyswap_count))) {
+    if (module &&
+        (!add(module, method, countof(method)) || !add(module, inj_pyctl_method, inj_pyctl_count) ||
+         !add(module, inj_pyswap_method, inj_pyswap_count))) {
         py.decref(module);
         module = NULL;
     }

@@ -84,8 +84,10 @@ static void read_rows(struct inj_plan *p, PyObject *t)
 /* (dtype, up_rank, down_rank, apart, up_scale, down_scale, 6 matrices, 6 of their gradients), or None */
 static void read_lora(struct inj_plan *p, PyObject *t)
 {
-    struct mk_matrix *in[] = {&p->lora.gate_a, &p->lora.up_a, &p->lora.gate_b, &p->lora.up_b, &p->lora.down_a, &p->lora.down_b};
-    struct mk_matrix *out[] = {&p->dlora.gate_a, &p->dlora.up_a, &p->dlora.gate_b, &p->dlora.up_b, &p->dlora.down_a, &p->dlora.down_b};
+    struct mk_matrix *in[] = {&p->lora.gate_a, &p->lora.up_a,   &p->lora.gate_b,
+                              &p->lora.up_b,   &p->lora.down_a, &p->lora.down_b};
+    struct mk_matrix *out[] = {&p->dlora.gate_a, &p->dlora.up_a,   &p->dlora.gate_b,
+                               &p->dlora.up_b,   &p->dlora.down_a, &p->dlora.down_b};
 
     p->has_lora = t != py.none;
     if (!p->has_lora)
@@ -198,7 +200,8 @@ static void read_adapters(struct inj_lora *l, PyObject *const *arg)
 }
 
 /* The plan, when there are as many arguments as it asks for: n_pointer times what a layer's weights take, and others. */
-static const struct inj_plan *plan_for(PyObject *const *args, ssize_t n, ssize_t n_other, ssize_t n_pointer)
+static const struct inj_plan *plan_for(PyObject *const *args, ssize_t n, ssize_t n_other,
+                                       ssize_t n_pointer)
 {
     const struct inj_plan *p = n > n_other ? py.capsule_get(args[0], plan_tag) : NULL;
 
@@ -250,11 +253,8 @@ static PyObject *backward(PyObject *self, PyObject *const *args, ssize_t n)
 }
 
 struct py_method inj_pyswap_method[] = {
-    {"kernels", kernels, PY_FASTCALL, NULL},
-    {"strerror", strerror_of, PY_FASTCALL, NULL},
-    {"plan", plan, PY_FASTCALL, NULL},
-    {"sizes", sizes, PY_FASTCALL, NULL},
-    {"forward", forward, PY_FASTCALL, NULL},
-    {"backward", backward, PY_FASTCALL, NULL},
+    {"kernels", kernels, PY_FASTCALL, NULL}, {"strerror", strerror_of, PY_FASTCALL, NULL},
+    {"plan", plan, PY_FASTCALL, NULL},       {"sizes", sizes, PY_FASTCALL, NULL},
+    {"forward", forward, PY_FASTCALL, NULL}, {"backward", backward, PY_FASTCALL, NULL},
 };
 const size_t inj_pyswap_count = countof(inj_pyswap_method);

@@ -12,8 +12,14 @@ static const struct {
     size_t offset;
     bool needed;
 } symbol[] = {
-#define ROW(name, field) {name, offsetof(struct inj_py, field), true}
-#define MAYBE(name, field) {name, offsetof(struct inj_py, field), false}
+#define ROW(name, field)                                                                           \
+    {                                                                                              \
+        name, offsetof(struct inj_py, field), true                                                 \
+    }
+#define MAYBE(name, field)                                                                         \
+    {                                                                                              \
+        name, offsetof(struct inj_py, field), false                                                \
+    }
     ROW("Py_IsInitialized", is_initialized),
     ROW("PyGILState_Ensure", ensure),
     ROW("PyGILState_Release", release),

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-static _Atomic uint32_t n_micro;   /* of the running step; owner: the thread that runs the root */
+static _Atomic uint32_t n_micro; /* of the running step; owner: the thread that runs the root */
 static _Atomic bool in_micro;
 static _Atomic uint64_t update_ns; /* when an optimizer last returned */
 
@@ -51,7 +51,8 @@ static void enter(int depth, int layer, int phase)
         return;
     for (int i = t->depth; i < depth; i++) /* scopes between were not hooked */
         t->stack[i] = (struct mp_ctx){.layer = -1, .expert = -1};
-    t->stack[depth] = (struct mp_ctx){.layer = (int16_t)layer, .expert = -1, .phase = (uint8_t)phase};
+    t->stack[depth] =
+        (struct mp_ctx){.layer = (int16_t)layer, .expert = -1, .phase = (uint8_t)phase};
     t->depth = depth + 1;
     t->region = MP_PHASE_OTHER;
     if (depth == 1)
@@ -116,7 +117,8 @@ void inj_micro_begin(void)
         t->depth = 0;
         t->root = true;
     }
-    enter(0, -1, MP_PHASE_EMBED); /* also when not traced: recording may begin inside this forward */
+    /* Also when not traced: recording may begin inside this forward. */
+    enter(0, -1, MP_PHASE_EMBED);
 }
 
 void inj_micro_end(void)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define KERNELS "libmoeprof_kernels.so"
-#define ALIGN 256u
+#define ALIGN   256u
 
 static const struct mk_api *api;
 static char why_not[200];
@@ -22,7 +22,8 @@ static void load(void)
     const char *slash;
 
     snprintf(why_not, sizeof why_not, "cannot tell where " KERNELS " is");
-    if (!dladdr((void *)(uintptr_t)load, &self) || !self.dli_fname || !(slash = strrchr(self.dli_fname, '/')))
+    if (!dladdr((void *)(uintptr_t)load, &self) || !self.dli_fname ||
+        !(slash = strrchr(self.dli_fname, '/')))
         return;
     snprintf(path, sizeof path, "%.*s/" KERNELS, (int)(slash - self.dli_fname), self.dli_fname);
     library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -51,7 +52,8 @@ static void *aligned(void *p)
     return (void *)(((uintptr_t)p + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
 }
 
-static void fill(struct mk_problem *out, struct mk_lora *lora, const struct inj_plan *plan, const struct inj_call *c)
+static void fill(struct mk_problem *out, struct mk_lora *lora, const struct inj_plan *plan,
+                 const struct inj_call *c)
 {
     *out = plan->problem;
     if (plan->has_lora) {
@@ -75,7 +77,8 @@ static void fill(struct mk_problem *out, struct mk_lora *lora, const struct inj_
     out->down_bias.base = c->w.down_bias;
 }
 
-static void fill_lora_gradients(struct mk_lora_grad *out, const struct inj_plan *plan, const struct inj_lora *to)
+static void fill_lora_gradients(struct mk_lora_grad *out, const struct inj_plan *plan,
+                                const struct inj_lora *to)
 {
     *out = plan->dlora;
     out->gate_a.base = to->gate_a;
@@ -114,7 +117,8 @@ int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void
     return api ? api->forward(&f, c->stream) : MK_EDEVICE;
 }
 
-int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c, const struct inj_gradients *out, const void *dout)
+int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c,
+                      const struct inj_gradients *out, const void *dout)
 {
     struct mk_problem p;
     struct mk_lora lora;

@@ -50,6 +50,7 @@ struct inj_gradients {
 /* An enum mk_error. Nothing is allocated, nothing waits. */
 int inj_plan_sizes(const struct inj_plan *plan, struct mk_sizes *out);
 int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *call, void *out);
-int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *call, const struct inj_gradients *out, const void *dout);
+int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *call,
+                      const struct inj_gradients *out, const void *dout);
 
 #endif

@@ -11,10 +11,11 @@
 #include "profiler/core/corr.h"
 #include "profiler/core/seqlog.h"
 
-#define INJ_THREAD_MAX 64      /* threads that launch or run modules at one time; torch uses 2 to 4 */
-#define INJ_DEPTH_MAX 8        /* nesting of scopes: root, layer, block, child */
-#define INJ_OUTBOX_LOG2 15     /* 32768 notes: 0.5 s at 57 k launches/s, the agent comes 5 times a second */
-#define INJ_OUTBOX_CAP (1u << INJ_OUTBOX_LOG2)
+#define INJ_THREAD_MAX 64 /* threads that launch or run modules at one time; torch uses 2 to 4 */
+#define INJ_DEPTH_MAX  8  /* nesting of scopes: root, layer, block, child */
+/* 32768 notes: 0.5 s at 57 k launches/s, the agent comes 5 times a second. */
+#define INJ_OUTBOX_LOG2 15
+#define INJ_OUTBOX_CAP  (1u << INJ_OUTBOX_LOG2)
 
 #define INJ_NOTE_LAUNCH 128 /* kind of a struct inj_note; other kinds are finished mp_records */
 
@@ -24,27 +25,27 @@ struct inj_note { /* a launch, on its way to the agent */
     int16_t layer, expert;
     uint32_t step;
     uint8_t phase, pass, kclass, flags;
-    uint8_t kind; /* INJ_NOTE_LAUNCH */
+    uint8_t kind;   /* INJ_NOTE_LAUNCH */
     uint8_t counts; /* 1: a kernel launch, which must get a record; 0: a copy or memset */
     uint8_t pad[6];
 };
 
 struct inj_thread {
     struct mp_ctx stack[INJ_DEPTH_MAX];
-    int depth;           /* scopes open; the running one is stack[depth - 1] */
+    int depth; /* scopes open; the running one is stack[depth - 1] */
     bool in_optimizer;
-    bool own;            /* the guest itself is calling CUDA */
-    bool root;           /* runs the root module's forward */
-    bool ran_node;       /* has run autograd nodes; without root: an autograd thread */
-    _Atomic bool known;  /* torch_id was read; release after it */
-    _Atomic bool free;   /* its thread has ended */
-    uint64_t torch_id;   /* at::RecordFunction::currentThreadId of this thread */
+    bool own;                    /* the guest itself is calling CUDA */
+    bool root;                   /* runs the root module's forward */
+    bool ran_node;               /* has run autograd nodes; without root: an autograd thread */
+    _Atomic bool known;          /* torch_id was read; release after it */
+    _Atomic bool free;           /* its thread has ended */
+    uint64_t torch_id;           /* at::RecordFunction::currentThreadId of this thread */
     uint64_t node_seq, node_tid; /* node of the last lookup, and its answer */
     struct mp_ctx node_ctx;
-    uint8_t region;      /* phase of the last kernel in a layer that runs as one region; 0 none */
-    uint64_t layer_seq;  /* next node when the running layer was entered */
+    uint8_t region;     /* phase of the last kernel in a layer that runs as one region; 0 none */
+    uint64_t layer_seq; /* next node when the running layer was entered */
     bool node_found;
-    bool node_select;    /* gradient of tensor[i] */
+    bool node_select; /* gradient of tensor[i] */
     uint64_t hint;
     _Atomic uint64_t head; /* notes written; release; pairs with the agent's acquire */
     _Atomic uint64_t tail; /* notes taken */

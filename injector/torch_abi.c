@@ -8,12 +8,14 @@
 #include <string.h>
 
 /* std::shared_ptr of libstdc++: pointer, then control block whose use count stands at offset 8. */
+struct control {
+    void *vtable;
+    _Atomic int use_count, weak_count;
+};
+
 struct shared_ptr {
     void *object;
-    struct control {
-        void *vtable;
-        _Atomic int use_count, weak_count;
-    } *control;
+    struct control *control;
 };
 
 /* torch::autograd::Node: vtable 0, enable_shared_from_this 8, sequence_nr_ 24, topological_nr_ 32,
@@ -68,7 +70,7 @@ static const char *type_name(const void *vtable)
 
 bool inj_torch_is_select(const struct inj_node *node)
 {
-    static _Atomic(const void *) select_type; /* one class, one vtable: found once, then a comparison */
+    static _Atomic(const void *) select_type; /* one class, one vtable: found once, then compared */
     const void *known = atomic_load_explicit(&select_type, memory_order_relaxed);
     const char *name;
 

@@ -15,8 +15,8 @@
 
 struct inj_node {
     uint64_t seq;
-    uint64_t tid;          /* torch's id of the thread that made it */
-    const void *type;      /* identity of its C++ class */
+    uint64_t tid;     /* torch's id of the thread that made it */
+    const void *type; /* identity of its C++ class */
 };
 
 /* Agent or Python thread: looks the symbols up. MP_ENOTSUP when one is missing. */
@@ -30,7 +30,8 @@ bool inj_torch_trusted(void);
 
 /* The rest only when trusted. Launch path: no allocation, no lock. */
 bool inj_torch_node(struct inj_node *node); /* false: no node runs on this thread */
-bool inj_torch_is_select(const struct inj_node *node); /* gradient of tensor[i]: fills and adds whole tensors */
+/* Gradient of tensor[i]: fills and adds whole tensors. */
+bool inj_torch_is_select(const struct inj_node *node);
 bool inj_torch_grad_enabled(void);
 uint64_t inj_torch_next_seq(void);
 uint64_t inj_torch_thread_id(void);

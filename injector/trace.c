@@ -22,8 +22,13 @@ static uint8_t torch_flags(void)
 void inj_trace_scope(enum inj_trace_op op, int depth, int layer, int arg)
 {
     struct inj_thread *t = inj_thread_self();
-    struct inj_trace_scope n = {.time_ns = inj_now_ns(), .layer = (int16_t)layer, .arg = (int16_t)arg,
-                                .kind = INJ_TRACE_SCOPE, .op = (uint8_t)op, .depth = (int8_t)depth, .step = atomic_load(&inj.step)};
+    struct inj_trace_scope n = {.time_ns = inj_now_ns(),
+                                .layer = (int16_t)layer,
+                                .arg = (int16_t)arg,
+                                .kind = INJ_TRACE_SCOPE,
+                                .op = (uint8_t)op,
+                                .depth = (int8_t)depth,
+                                .step = atomic_load(&inj.step)};
 
     if (!t)
         return;
@@ -38,21 +43,27 @@ void inj_trace_scope(enum inj_trace_op op, int depth, int layer, int arg)
 void inj_trace_set_ranges(const struct mp_ranges *r)
 {
     struct inj_thread *t = inj_thread_self();
-    struct inj_trace_scope n = {.time_ns = inj_now_ns(), .next_seq = (uint64_t)(uintptr_t)r,
-                                .kind = INJ_TRACE_SET_RANGES};
+    struct inj_trace_scope n = {
+        .time_ns = inj_now_ns(), .next_seq = (uint64_t)(uintptr_t)r, .kind = INJ_TRACE_SET_RANGES};
 
     if (t)
         inj_thread_post(t, &n);
 }
 
-void inj_trace_launch(struct inj_thread *t, uint32_t cbid, void *handle, const struct cupti_callback *info, bool extra)
+void inj_trace_launch(struct inj_thread *t, uint32_t cbid, void *handle,
+                      const struct cupti_callback *info, bool extra)
 {
-    struct inj_trace_launch n = {.time_ns = inj_now_ns(), .handle = (uint64_t)(uintptr_t)handle,
-                                 .corr = info->correlation, .cbid = (uint16_t)cbid, .kind = INJ_TRACE_LAUNCH};
-    struct inj_trace_facts facts = {.name = (uint64_t)(uintptr_t)info->symbol_name, .kind = INJ_TRACE_FACTS};
+    struct inj_trace_launch n = {.time_ns = inj_now_ns(),
+                                 .handle = (uint64_t)(uintptr_t)handle,
+                                 .corr = info->correlation,
+                                 .cbid = (uint16_t)cbid,
+                                 .kind = INJ_TRACE_LAUNCH};
+    struct inj_trace_facts facts = {.name = (uint64_t)(uintptr_t)info->symbol_name,
+                                    .kind = INJ_TRACE_FACTS};
     struct inj_node node;
 
-    n.flags = (uint8_t)(torch_flags() | (t->own ? INJ_TRACED_OWN : 0) | (extra ? INJ_TRACED_EXTRA : 0));
+    n.flags =
+        (uint8_t)(torch_flags() | (t->own ? INJ_TRACED_OWN : 0) | (extra ? INJ_TRACED_EXTRA : 0));
     if (n.flags & INJ_TRACED_TORCH) {
         facts.next_seq = (uint32_t)inj_torch_next_seq();
         facts.torch_id = (uint32_t)inj_torch_thread_id();
@@ -172,7 +183,8 @@ int inj_trace_open(const char *path, uint32_t cupti_version, struct mp_err *err)
     file.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file.fd < 0) {
         atomic_store(&inj_trace_wanted, false);
-        return mp_fail(err, MP_EIO, "the trace file '%s' cannot be made: %s", path, strerror(errno));
+        return mp_fail(err, MP_EIO, "the trace file '%s' cannot be made: %s", path,
+                       strerror(errno));
     }
     item(INJ_TRACE_HEAD, 0, &head, sizeof head);
     return MP_OK;
@@ -209,7 +221,8 @@ void inj_trace_take(unsigned slot, const union mp_record *record)
     default:
         break;
     }
-    item(record->head.kind >= INJ_TRACE_KIND ? INJ_TRACE_NOTE : INJ_TRACE_POSTED, slot, record, sizeof *record);
+    item(record->head.kind >= INJ_TRACE_KIND ? INJ_TRACE_NOTE : INJ_TRACE_POSTED, slot, record,
+         sizeof *record);
 }
 
 void inj_trace_counted(const union mp_record *record)

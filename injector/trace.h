@@ -46,22 +46,29 @@ struct inj_trace_round {
     uint64_t n_mark; /* step marks that had been taken from outboxes before it */
 };
 
-enum { /* kinds in the outbox, beside INJ_NOTE_LAUNCH */
+/* Kinds in the outbox, beside INJ_NOTE_LAUNCH. */
+enum {
     INJ_TRACE_KIND = 192,
     INJ_TRACE_SCOPE = INJ_TRACE_KIND, /* struct inj_trace_scope */
     INJ_TRACE_LAUNCH,                 /* struct inj_trace_launch, then _FACTS, then _WORDS */
     INJ_TRACE_FACTS,                  /* struct inj_trace_facts */
     INJ_TRACE_WORDS,                  /* struct inj_trace_words, any number */
-    INJ_TRACE_SET_RANGES              /* struct inj_trace_scope with `next_seq` the table's address */
+    INJ_TRACE_SET_RANGES /* struct inj_trace_scope with `next_seq` the table's address */
 };
 
 enum inj_trace_op {
-    INJ_OP_ENTER = 0, INJ_OP_LEAVE, INJ_OP_EXPERT, INJ_OP_MICRO_BEGIN, INJ_OP_MICRO_END,
-    INJ_OP_OPTIMIZER_BEGIN, INJ_OP_OPTIMIZER_END, INJ_OP_STEP_END
+    INJ_OP_ENTER = 0,
+    INJ_OP_LEAVE,
+    INJ_OP_EXPERT,
+    INJ_OP_MICRO_BEGIN,
+    INJ_OP_MICRO_END,
+    INJ_OP_OPTIMIZER_BEGIN,
+    INJ_OP_OPTIMIZER_END,
+    INJ_OP_STEP_END
 };
 
 enum inj_trace_flag {
-    INJ_TRACED_TORCH = 1,  /* torch was trusted: the facts below hold */
+    INJ_TRACED_TORCH = 1, /* torch was trusted: the facts below hold */
     INJ_TRACED_GRAD = 2,
     INJ_TRACED_NODE = 4,   /* a node ran */
     INJ_TRACED_SELECT = 8, /* of class SelectBackward0 */
@@ -73,11 +80,11 @@ struct inj_trace_scope {
     uint64_t time_ns;
     uint64_t next_seq;
     uint32_t torch_id;
-    int16_t layer, arg;  /* phase or expert */
+    int16_t layer, arg; /* phase or expert */
     uint8_t kind, flags;
-    uint8_t op;          /* enum inj_trace_op */
+    uint8_t op; /* enum inj_trace_op */
     int8_t depth;
-    uint32_t step;       /* that runs */
+    uint32_t step; /* that runs */
 };
 
 struct inj_trace_launch {
@@ -111,8 +118,10 @@ struct inj_trace_words { /* argument words that fall into [lo, hi) of the range 
 MP_STATIC_ASSERT(sizeof(struct inj_trace_scope) == 32 && sizeof(struct inj_trace_launch) == 32 &&
                      sizeof(struct inj_trace_facts) == 32 && sizeof(struct inj_trace_words) == 32,
                  "notes are outbox records");
-MP_STATIC_ASSERT(offsetof(struct inj_trace_scope, kind) == 24 && offsetof(struct inj_trace_launch, kind) == 24 &&
-                     offsetof(struct inj_trace_facts, kind) == 24 && offsetof(struct inj_trace_words, kind) == 24,
+MP_STATIC_ASSERT(offsetof(struct inj_trace_scope, kind) == 24 &&
+                     offsetof(struct inj_trace_launch, kind) == 24 &&
+                     offsetof(struct inj_trace_facts, kind) == 24 &&
+                     offsetof(struct inj_trace_words, kind) == 24,
                  "kind has one place");
 
 /* Set before any thread of the job can reach the guest; cleared by the agent when the file fails. */
@@ -127,7 +136,8 @@ static inline bool inj_trace_on(void)
 
 void inj_trace_scope(enum inj_trace_op op, int depth, int layer, int arg);
 void inj_trace_set_ranges(const struct mp_ranges *r);
-void inj_trace_launch(struct inj_thread *t, uint32_t cbid, void *handle, const struct cupti_callback *info, bool extra);
+void inj_trace_launch(struct inj_thread *t, uint32_t cbid, void *handle,
+                      const struct cupti_callback *info, bool extra);
 void inj_trace_words(struct inj_thread *t, const struct mp_ranges *r, const void *bytes, size_t n);
 
 /* ---- agent ---------------------------------------------------------------------------------------- */
