@@ -1,5 +1,5 @@
 /* hopper.cu: forward and backward on sm_90a: what fits, and the order of launches. No kernels here. */
-#include "kernels/cuda_paths.h"
+#include "kernels/cuda_call.h"
 #include "kernels/hopper_host.h"
 
 extern "C" int mk_device_sm(void)
@@ -16,18 +16,19 @@ extern "C" int mk_device_sm(void)
 
 /* ---- what fits ---- */
 
-static bool aligned(const void *p)
-{
-    return (uintptr_t)p % 16 == 0;
-}
-
 static int fits_matrix(const mk_matrix *m)
 {
     if (m->stride_col != 1)
         return MK_ELAYOUT;
-    if (!aligned(m->base) || m->stride_row % 8 || (!m->expert_offset && m->stride_expert % 8))
+    if (!mk_aligned(m->base) || m->stride_row % 8 || (!m->expert_offset && m->stride_expert % 8))
         return MK_EALIGN;
     return m->span / 8 < INT32_MAX ? MK_OK : MK_ELAYOUT; /* TMA's coordinates are 32-bit */
+}
+
+/* Rows are gathered by 32-bit numbers of 16 bytes. */
+static bool fits_gather(int64_t n_row, int64_t stride)
+{
+    return n_row * (stride / 8) < INT32_MAX;
 }
 
 static int fits_problem(const mk_problem *p)
@@ -40,7 +41,9 @@ static int fits_problem(const mk_problem *p)
         return MK_EACT;
     if ((rc = fits_matrix(&p->gate)) || (rc = fits_matrix(&p->up)) || (rc = fits_matrix(&p->down)))
         return rc;
-    return aligned(p->x) && p->x_stride % 8 == 0 ? MK_OK : MK_EALIGN;
+    if (!fits_gather(p->n_token, p->x_stride))
+        return MK_ESHAPE;
+    return mk_aligned(p->x) && p->x_stride % 8 == 0 ? MK_OK : MK_EALIGN;
 }
 
 int mk_hopper_fits_forward(const mk_forward *a)
@@ -49,7 +52,7 @@ int mk_hopper_fits_forward(const mk_forward *a)
 
     if (rc)
         return rc;
-    return aligned(a->out) && a->out_stride % 8 == 0 ? MK_OK : MK_EALIGN;
+    return mk_aligned(a->out) && a->out_stride % 8 == 0 ? MK_OK : MK_EALIGN;
 }
 
 static int fits_gradient(const mk_matrix *m, const mk_backward *a)
@@ -67,7 +70,9 @@ int mk_hopper_fits_backward(const mk_backward *a)
         return rc;
     if (!a->dgate.base != !a->dup.base)
         return MK_EBUFFER; /* gate and up are frozen together */
-    bool ok = aligned(a->dout) && a->dout_stride % 8 == 0 && aligned(a->dx) && a->dx_stride % 8 == 0;
+    if (!fits_gather(a->problem->n_token, a->dout_stride))
+        return MK_ESHAPE;
+    bool ok = mk_aligned(a->dout) && a->dout_stride % 8 == 0 && mk_aligned(a->dx) && a->dx_stride % 8 == 0;
     return ok ? MK_OK : MK_EALIGN;
 }
 
@@ -92,7 +97,45 @@ static hop_args common_args(const mk_problem *p, const void *saved, const mk_sav
     return a;
 }
 
+/* An adapter's run of K: its rows (R, low), and one packed matrix an expert: n_other rows of n_contiguous elements. */
+static int set_low(hop_args *a, int which, const void *packed, int64_t stride_expert, int n_contiguous, int n_other, int n_box)
+{
+    mk_matrix m = { (void *)packed, NULL, 0, stride_expert, n_contiguous, 1 };
+
+    set_weight(a, which, &m);
+    return hop_map_weight(&a->b[which], &m, a->n_expert, n_contiguous, n_contiguous, n_other, n_box);
+}
+
+static int set_low_rows(hop_args *a, const void *rows, int low, int64_t n_row)
+{
+    a->low = low;
+    return hop_map_rows(&a->low_a, rows, low, 1, n_row);
+}
+
 /* ---- forward ---- */
+
+static int up_adapter(hop_args *a, const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at)
+{
+    int low = plan->low_up, inter = f->problem->inter, rc;
+    int64_t half = (int64_t)inter * low;
+    const bf16 *b = (const bf16 *)((char *)f->workspace + plan->forward.lora.up_b);
+
+    if (!low)
+        return MK_OK;
+    if ((rc = set_low(a, 2, b, 2 * half, low, inter, 128)) || (rc = set_low(a, 3, b + half, 2 * half, low, inter, 128)))
+        return rc;
+    return set_low_rows(a, (char *)f->saved + at->low_up, low, plan->n_row);
+}
+
+static int down_adapter(hop_args *a, const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at)
+{
+    int low = plan->low_down, hidden = f->problem->hidden, rc;
+
+    if (!low)
+        return MK_OK;
+    rc = set_low(a, 2, (char *)f->workspace + plan->forward.lora.down_b, (int64_t)hidden * low, low, hidden, 128);
+    return rc ? rc : set_low_rows(a, (char *)f->saved + at->low_down, low, plan->n_row);
+}
 
 static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream)
 {
@@ -102,6 +145,8 @@ static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_save
 
     if ((rc = hop_map_weight(&a.b[0], &p->gate, p->n_expert, p->hidden, p->gate.stride_row, p->inter, 128)) ||
         (rc = hop_map_weight(&a.b[1], &p->up, p->n_expert, p->hidden, p->up.stride_row, p->inter, 128)))
+        return rc;
+    if ((rc = up_adapter(&a, f, plan, at)))
         return rc;
     set_weight(&a, 0, &p->gate);
     set_weight(&a, 1, &p->up);
@@ -124,45 +169,24 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
     if ((rc = hop_map_weight(&a.b[0], &p->down, p->n_expert, p->inter, p->down.stride_row, p->hidden, 128)) ||
         (rc = hop_map_rows(&a.a, (char *)f->workspace + plan->forward.act, p->inter, 1, plan->n_row)))
         return rc;
+    if ((rc = down_adapter(&a, f, plan, at)))
+        return rc;
     set_weight(&a, 0, &p->down);
     a.bias[0] = p->down_bias;
     return hop_launch_down(&a, plan->max_tile, stream);
 }
 
-static int run_combine(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream)
-{
-    const mk_problem *p = f->problem;
-    mk_route_ptr r = mk_route_at(f->saved, at);
-    mk_combine_args c = { f->out, f->out_stride, (char *)f->workspace + plan->forward.expert_out, r.choice_row, r.row_score,
-                          p->dtype, p->n_token, p->hidden, p->top_k };
-
-    return mk_combine_v1(&c, stream);
-}
-
-int mk_hopper_forward(const mk_forward *f, const struct mk_plan *plan, mk_stream stream)
-{
-    const mk_saved_layout *at = f->flags & MK_FLAG_INFERENCE ? &plan->saved_inference : &plan->saved;
-    uint32_t steps = f->steps ? f->steps : ~0u;
-    int rc = MK_OK;
-
-    if (steps & MK_STEP_ROUTE)
-        rc = mk_route_v1(f->problem, plan, at, f->saved, (int32_t *)((char *)f->workspace + plan->forward.count), stream);
-    if (!plan->n_row)
-        return rc;
-    if (!rc && steps & MK_STEP_UP)
-        rc = run_up(f, plan, at, stream);
-    if (!rc && steps & MK_STEP_DOWN)
-        rc = run_down(f, plan, at, stream);
-    if (!rc && steps & MK_STEP_COMBINE)
-        rc = run_combine(f, plan, at, stream);
-    return rc;
-}
-
 /* ---- backward ---- */
 
-static void *work(const mk_backward *b, size_t at)
+/* K runs over the rank: rows of the packed A, n_column elements each. */
+static int back_adapter(hop_args *a, const mk_backward *b, const struct mk_plan *plan, int low, int n_column, size_t packed, size_t rows)
 {
-    return (char *)b->workspace + at;
+    int rc;
+
+    if (!low)
+        return MK_OK;
+    rc = set_low(a, 2, mk_work(b, packed), (int64_t)low * n_column, n_column, low, TILE_K);
+    return rc ? rc : set_low_rows(a, mk_work(b, rows), low, plan->n_row);
 }
 
 static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
@@ -171,15 +195,15 @@ static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream 
     hop_args a = common_args(p, b->saved, &plan->saved);
     int rc = hop_map_weight(&a.b[0], &p->down, p->n_expert, p->inter, p->down.stride_row, p->hidden, TILE_K);
 
-    if (rc)
+    if (rc || (rc = back_adapter(&a, b, plan, plan->low_down, p->inter, plan->backward.lora.down_a, plan->backward.dlow_down)))
         return rc;
     set_weight(&a, 0, &p->down);
     a.gather = (const bf16 *)b->dout;
     a.gather_stride = b->dout_stride;
     a.pre = (bf16 *)((char *)b->saved + plan->saved.pre); // read only
-    a.out = (bf16 *)work(b, plan->backward.dpre);
-    a.scaled_act = (bf16 *)work(b, plan->backward.scaled_act);
-    a.dscore_part = (float *)work(b, plan->backward.dscore_part);
+    a.out = (bf16 *)mk_work(b, plan->backward.dpre);
+    a.scaled_act = (bf16 *)mk_work(b, plan->backward.scaled_act);
+    a.dscore_part = (float *)mk_work(b, plan->backward.dscore_part);
     a.n_dscore_part = plan->n_dscore_part;
     return hop_launch_dact(&a, plan->max_tile, stream);
 }
@@ -188,36 +212,25 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
 {
     const mk_problem *p = b->problem;
     hop_args a = common_args(p, b->saved, &plan->saved);
-    mk_combine_args c = { b->dx, b->dx_stride, work(b, plan->backward.dx_row), a.route.choice_row, NULL, p->dtype,
-                          p->n_token, p->hidden, p->top_k };
     int rc;
 
-    a.out = (bf16 *)work(b, plan->backward.dx_row);
+    a.out = (bf16 *)mk_work(b, plan->backward.dx_row);
     if ((rc = hop_map_weight(&a.b[0], &p->gate, p->n_expert, p->hidden, p->gate.stride_row, p->inter, TILE_K)) ||
         (rc = hop_map_weight(&a.b[1], &p->up, p->n_expert, p->hidden, p->up.stride_row, p->inter, TILE_K)) ||
-        (rc = hop_map_rows(&a.a, work(b, plan->backward.dpre), p->inter, 2, plan->n_row)))
+        (rc = hop_map_rows(&a.a, mk_work(b, plan->backward.dpre), p->inter, 2, plan->n_row)))
+        return rc;
+    if ((rc = back_adapter(&a, b, plan, plan->low_up, p->hidden, plan->backward.lora.up_a, plan->backward.dlow_up)))
         return rc;
     set_weight(&a, 0, &p->gate);
     set_weight(&a, 1, &p->up);
-    rc = hop_launch_dx(&a, plan->max_tile, stream);
-    return rc ? rc : mk_combine_v1(&c, stream);
-}
-
-/* The gradient's matrix with the tile's rows (hidden) first. */
-static mk_matrix flipped(mk_matrix m)
-{
-    int64_t row = m.stride_row;
-
-    m.stride_row = m.stride_col;
-    m.stride_col = row;
-    return m;
+    return hop_launch_dx(&a, plan->max_tile, stream);
 }
 
 static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_stream stream)
 {
     const mk_problem *p = b->problem;
     hop_args a = common_args(p, b->saved, &plan->saved);
-    const void *rows = plan->n_row ? work(b, up ? plan->backward.dpre : plan->backward.scaled_act) : p->up.base;
+    const void *rows = plan->n_row ? mk_work(b, up ? plan->backward.dpre : plan->backward.scaled_act) : p->up.base;
     int rc;
 
     a.n_half = up ? 2 : 1;
@@ -227,29 +240,21 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
     a.gather = (const bf16 *)(up ? p->x : b->dout);
     a.gather_stride = up ? p->x_stride : b->dout_stride;
     a.k_rows = (const bf16 *)rows;
-    a.dw[0] = up ? flipped(b->dgate) : b->ddown;
-    a.dw[1] = up ? flipped(b->dup) : b->ddown;
+    a.dw[0] = up ? mk_flipped(b->dgate) : b->ddown;
+    a.dw[1] = up ? mk_flipped(b->dup) : b->ddown;
     a.dw_dtype = b->dweight_dtype;
     a.accumulate = b->accumulate;
     return hop_launch_dw(&a, stream);
 }
 
+static const mk_path hopper_path = { run_up, run_down, run_dact, run_dx, run_dw };
+
+int mk_hopper_forward(const mk_forward *f, const struct mk_plan *plan, mk_stream stream)
+{
+    return mk_call_forward(&hopper_path, f, plan, stream);
+}
+
 int mk_hopper_backward(const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
 {
-    uint32_t steps = b->steps ? b->steps : ~0u;
-    int rc = MK_OK;
-
-    if (plan->n_row && steps & MK_STEP_DACT)
-        rc = run_dact(b, plan, stream);
-    if (!rc && plan->n_row && b->dx && steps & MK_STEP_DX)
-        rc = run_dx(b, plan, stream);
-    if (!rc && b->ddown.base && steps & MK_STEP_DW_DOWN)
-        rc = run_dw(b, plan, false, stream);
-    if (!rc && b->dup.base && steps & MK_STEP_DW_UP)
-        rc = run_dw(b, plan, true, stream);
-    if (!rc && steps & MK_STEP_DBIAS)
-        rc = mk_dbias_v1(b, plan, stream);
-    if (!rc && b->dscore && steps & MK_STEP_DSCORE)
-        rc = mk_dscore_v1(b, plan, stream);
-    return rc;
+    return mk_call_backward(&hopper_path, b, plan, stream);
 }

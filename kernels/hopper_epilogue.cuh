@@ -1,18 +1,11 @@
-/* hopper_epilogue.cuh: from accumulators to memory, per operation. Part of hopper_gemm.cuh.
- * A warp turns its 16 rows through its own piece of shared memory (16 x 64 elements, swizzled), so that global
- * accesses are whole 128-byte rows; no other warp is waited for, except by the transposing weight gradient. */
+/* hopper_epilogue.cuh: from accumulators to memory. Part of hopper_gemm.cuh.
+ * leave_tile rounds a warp's 16 x 256 to bf16 and leaves it in the warp's own 8 KB, four pieces of 16 rows x 64 columns,
+ * swizzled as TMA would; drain_slice later takes 16 bytes a lane of it to memory, whole 128-byte rows at a time.
+ * Where a weight gradient is stored transposed, a group's warps share 256 columns x 64 rows instead. */
 
-struct hop_warp {
-    int warp, group, lane; // of 4; of 2; of 32
-    int n_row;             // rows of the group's 64 that exist
-    uint32_t smem;
-};
+#define PIECE_BYTES 2048
 
-/* Rows of a warp's tile that exist, of 16. */
-__device__ inline int warp_rows(const hop_warp &w)
-{
-    return min(16, w.n_row - 16 * w.warp);
-}
+/* ---- leaving a tile ---- */
 
 /* Address within a 16 x 64 piece for the matrix instructions: 8-column block pair j of 4. */
 __device__ inline uint32_t matrix_at(uint32_t piece, int lane, int j)
@@ -21,39 +14,9 @@ __device__ inline uint32_t matrix_at(uint32_t piece, int lane, int j)
     return piece + row * 128 + ((block ^ (row & 7)) << 4);
 }
 
-/* 16 x 64 values in fragment order into a piece; v[4 b + ...] as in hopper_wgmma.cuh, b = block of 8 columns. */
-__device__ inline void stage_piece(uint32_t piece, int lane, const uint32_t *v)
-{
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-        stmatrix_x4(matrix_at(piece, lane, j), v[4 * j], v[4 * j + 1], v[4 * j + 2], v[4 * j + 3]);
-}
-
-/* Two floats to one register, for the 64 columns that begin at acc. */
-__device__ inline void pack_piece(uint32_t *v, const float *acc)
-{
-#pragma unroll
-    for (int i = 0; i < 16; i++)
-        v[i] = pack2<bf16>(acc[2 * i], acc[2 * i + 1]);
-}
-
-/* Piece to memory: rows that exist, columns below n_column. to: element (0, 0) of the piece. */
-__device__ inline void store_piece(bf16 *to, int64_t stride, uint32_t piece, int lane, int n_row, int n_column)
-{
-    int block = lane % 8;
-
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int row = i * 4 + lane / 8;
-        uint4 v = lds_16(piece + row * 128 + ((block ^ (row & 7)) << 4));
-        if (row < n_row && block * 8 < n_column)
-            *(uint4 *)(to + row * stride + block * 8) = v;
-    }
-}
-
 __device__ inline float bias_at(const mk_vector &b, int expert, int column, int n_column)
 {
-    if (!b.base || column >= n_column)
+    if (column >= n_column)
         return 0.f;
     return __bfloat162float(((const bf16 *)b.base)[expert * b.stride_expert + column * b.stride]);
 }
@@ -64,261 +27,57 @@ __device__ inline void add_bias(float *acc, const mk_vector &b, int expert, int 
     if (!b.base)
         return;
 #pragma unroll
-    for (int i = 0; i < 32; i++)
-        acc[i] += bias_at(b, expert, column + i / 4 * 8 + lane % 4 * 2 + (i & 1), n_column);
-}
-
-/* ---- UP: activation; stores pre-activations and act ---- */
-
-template <int ACT> __device__ inline void up_piece(float *g, float *u, const hop_args &a, const hop_tile &t, const hop_warp &w, int column)
-{
-    int64_t row = t.row + 64 * w.group + 16 * w.warp;
-    int n_row = warp_rows(w), n_column = a.inter - column;
-    uint32_t v[16];
-    float dg, du;
-
-    add_bias(g, a.bias[0], t.expert, column, a.inter, w.lane);
-    add_bias(u, a.bias[1], t.expert, column, a.inter, w.lane);
-    if (a.pre) {
-        bf16 *pre = a.pre + row * 2 * a.inter + column;
-        pack_piece(v, g);
-        stage_piece(w.smem, w.lane, v);
-        pack_piece(v, u);
-        stage_piece(w.smem + 2048, w.lane, v);
-        __syncwarp();
-        store_piece(pre, 2 * a.inter, w.smem, w.lane, n_row, n_column);
-        store_piece(pre + a.inter, 2 * a.inter, w.smem + 2048, w.lane, n_row, n_column);
-        __syncwarp();
-    }
-#pragma unroll
-    for (int i = 0; i < 16; i++)
-        v[i] = pack2<bf16>(activate<ACT>(g[2 * i], u[2 * i], &dg, &du, a.act),
-                           activate<ACT>(g[2 * i + 1], u[2 * i + 1], &dg, &du, a.act));
-    stage_piece(w.smem, w.lane, v);
-    __syncwarp();
-    store_piece(a.out + row * a.inter + column, a.inter, w.smem, w.lane, n_row, n_column);
-    __syncwarp();
-}
-
-template <int ACT> __device__ inline void finish_up(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
-{
-#pragma unroll
-    for (int c = 0; c < 2; c++)
-        up_piece<ACT>(acc + 32 * c, acc + 64 + 32 * c, a, t, w, t.n + 64 * c);
-}
-
-/* ---- DOWN, DX: stores rows ---- */
-
-__device__ inline void finish_rows(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w, bool bias)
-{
-    int64_t row = t.row + 64 * w.group + 16 * w.warp;
-
-#pragma unroll
-    for (int c = 0; c < 4; c++) {
-        uint32_t v[16], piece = w.smem + (c & 1) * 2048;
-        int column = t.n + 64 * c;
-        if (bias)
-            add_bias(acc + 32 * c, a.bias[0], t.expert, column, a.hidden, w.lane);
-        pack_piece(v, acc + 32 * c);
-        stage_piece(piece, w.lane, v);
-        __syncwarp(); // also: the other piece's readers are done before it is written again
-        store_piece(a.out + row * a.hidden + column, a.hidden, piece, w.lane, warp_rows(w), a.hidden - column);
-    }
-    __syncwarp();
-}
-
-/* ---- DACT: the derivative of the activation ----
- * A warp takes four chunks of 16 rows x 64 columns: accumulators go to shared memory as they are (fp32), then every lane
- * works on 8 neighbouring columns of four rows, read and written as whole 128-byte rows. The loop over chunks stays
- * rolled: unrolled over all accumulators, fetching the code took longer than running it (v1). */
-
-/* Brings the tile's pre-activations to L2 while the products run. */
-__device__ inline void dact_prefetch(const hop_args &a, const hop_tile &t, const hop_warp &w)
-{
-    int row = 16 * w.warp + w.lane / 2, half = w.lane % 2;
-
-    if (row >= w.n_row)
-        return;
-    const bf16 *pre = a.pre + ((int64_t)(t.row + 64 * w.group + row) * 2 + half) * a.inter + t.n;
-    for (int column = 0; column < 256 && t.n + column < a.inter; column += 64)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(pre + column));
-}
-
-/* 16-byte unit of a row's 64 floats: block b of 8 columns, half h of the block. */
-__device__ inline uint32_t dact_unit(uint32_t chunk, int row, int b, int h)
-{
-    return chunk + row * 256 + h * 128 + ((b ^ (row & 7)) << 4);
-}
-
-/* Fragments of a chunk to shared memory. */
-__device__ inline void dact_spread(const float *acc, uint32_t chunk, int lane)
-{
-    int row = lane / 4, h = lane / 2 % 2, low = lane % 2 * 8;
-
-#pragma unroll
-    for (int b = 0; b < 8; b++) {
-        sts_float2(dact_unit(chunk, row, b, h) + low, acc[4 * b], acc[4 * b + 1]);
-        sts_float2(dact_unit(chunk, row + 8, b, h) + low, acc[4 * b + 2], acc[4 * b + 3]);
+    for (int i = 0; i < 32; i += 4) {
+        int at = column + 2 * i + lane % 4 * 2;
+        float x = bias_at(b, expert, at, n_column), y = bias_at(b, expert, at + 1, n_column);
+        acc[i] += x;
+        acc[i + 1] += y;
+        acc[i + 2] += x;
+        acc[i + 3] += y;
     }
 }
 
-/* Two neighbouring elements: gate and up become their gradients, act comes out scaled; returns what they add to dscore. */
-template <int ACT> __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, float d0, float d1, float score, const mk_act_param &p)
-{
-    float2 gv = unpack2<bf16>(*g), uv = unpack2<bf16>(*u);
-    float dg0, dg1, du0, du1;
-    float v0 = activate<ACT>(gv.x, uv.x, &dg0, &du0, p), v1 = activate<ACT>(gv.y, uv.y, &dg1, &du1, p);
-    float sum = d0 * v0 + d1 * v1;
-
-    d0 *= score;
-    d1 *= score;
-    *g = pack2<bf16>(d0 * dg0, d1 * dg1);
-    *u = pack2<bf16>(d0 * du0, d1 * du1);
-    *act = pack2<bf16>(score * v0, score * v1);
-    return sum;
-}
-
-/* A lane's part of the tile: rows lane/8, + 4, + 8, + 12 of the warp's 16. */
-struct dact_lane {
-    int64_t row[4];       // in (R, ...)
-    bool live[4];         // the row exists
-    float score[4], dscore[4];
-    uint4 g[4], u[4];     // pre-activations of the next chunk
-};
-
-__device__ inline void dact_load(dact_lane &l, const hop_args &a, int i, int column)
-{
-    bool live = l.live[i] && column < a.inter;
-    const bf16 *pre = a.pre + l.row[i] * 2 * a.inter + column;
-
-    l.g[i] = live ? *(const uint4 *)pre : make_uint4(0, 0, 0, 0);
-    l.u[i] = live ? *(const uint4 *)(pre + a.inter) : make_uint4(0, 0, 0, 0);
-}
-
-__device__ inline void dact_begin(dact_lane &l, const hop_args &a, const hop_tile &t, const hop_warp &w)
+template <int OP> __device__ inline void add_biases(float *acc, const hop_args &a, const hop_tile &t, int lane)
 {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int r = 16 * w.warp + 4 * i + w.lane / 8;
-        l.row[i] = t.row + 64 * w.group + r;
-        l.live[i] = r < w.n_row;
-        l.score[i] = l.live[i] ? a.route.row_score[l.row[i]] : 0.f;
-        l.dscore[i] = 0.f;
-        dact_load(l, a, i, t.n + 8 * (w.lane % 8));
+    for (int p = 0; p < 4; p++) {
+        if (OP == HOP_UP)
+            add_bias(acc + 32 * p, p < 2 ? a.bias[0] : a.bias[1], t.expert, t.n + p % 2 * 64, a.inter, lane);
+        if (OP == HOP_DOWN)
+            add_bias(acc + 32 * p, a.bias[0], t.expert, t.n + p * 64, a.hidden, lane);
     }
 }
 
-/* Eight columns of row i. */
-template <int ACT> __device__ inline void dact_eight(dact_lane &l, const hop_args &a, int i, int column, uint4 d_low, uint4 d_high)
-{
-    uint4 g = l.g[i], u = l.u[i], act;
-    float sum, score = l.score[i];
-
-    sum = dact_pair<ACT>(&g.x, &u.x, &act.x, __uint_as_float(d_low.x), __uint_as_float(d_low.y), score, a.act);
-    sum += dact_pair<ACT>(&g.y, &u.y, &act.y, __uint_as_float(d_low.z), __uint_as_float(d_low.w), score, a.act);
-    sum += dact_pair<ACT>(&g.z, &u.z, &act.z, __uint_as_float(d_high.x), __uint_as_float(d_high.y), score, a.act);
-    sum += dact_pair<ACT>(&g.w, &u.w, &act.w, __uint_as_float(d_high.z), __uint_as_float(d_high.w), score, a.act);
-    if (!l.live[i] || column >= a.inter)
-        return; // guard
-    l.dscore[i] += sum;
-    bf16 *to = a.out + l.row[i] * 2 * a.inter + column;
-    stg_16(to, g);
-    stg_16(to + a.inter, u);
-    stg_16(a.scaled_act + l.row[i] * a.inter + column, act);
-}
-
-/* Partial sums of dscore over 128 columns: eight lanes share a row. */
-__device__ inline void dact_dscore(dact_lane &l, const hop_args &a, int column, int lane)
+__device__ inline void leave_rows(const float *acc, uint32_t to, int lane)
 {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float sum = l.dscore[i];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
-        sum += __shfl_xor_sync(~0u, sum, 4);
-        if (lane % 8 == 0 && l.live[i] && column < a.inter)
-            a.dscore_part[l.row[i] * a.n_dscore_part + column / MK_DSCORE_TILE] = sum;
-        l.dscore[i] = 0.f;
-    }
-}
-
-template <int ACT> __device__ inline void finish_dact(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
-{
-    dact_lane l;
-    int b = w.lane % 8;
-
-    dact_begin(l, a, t, w);
-#pragma unroll 1
-    for (int c = 0; c < 4; c++) {
-        switch (c) { // registers have no run-time index
-        case 0: dact_spread(acc, w.smem, w.lane); break;
-        case 1: dact_spread(acc + 32, w.smem, w.lane); break;
-        case 2: dact_spread(acc + 64, w.smem, w.lane); break;
-        default: dact_spread(acc + 96, w.smem, w.lane); break;
+    for (int p = 0; p < 4; p++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float *f = acc + 32 * p + 8 * j;
+            stmatrix_x4(matrix_at(to + p * PIECE_BYTES, lane, j), pack2<bf16>(f[0], f[1]), pack2<bf16>(f[2], f[3]), pack2<bf16>(f[4], f[5]), pack2<bf16>(f[6], f[7]));
         }
-        __syncwarp();
-        int column = t.n + 64 * c + 8 * b;
+}
+
+__device__ inline void leave_columns(const float *acc, uint32_t to, int warp, int lane)
+{
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int row = 4 * i + w.lane / 8;
-            dact_eight<ACT>(l, a, i, column, lds_16(dact_unit(w.smem, row, b, 0)), lds_16(dact_unit(w.smem, row, b, 1)));
-            dact_load(l, a, i, c < 3 ? column + 64 : a.inter);
-        }
-        if (c & 1)
-            dact_dscore(l, a, t.n + 64 * (c - 1), w.lane);
-        __syncwarp();
+    for (int j = 0; j < 16; j++) {
+        const float *f = acc + 8 * j;
+        int column = 16 * j + (lane & 7) + (lane >> 4) * 8, block = 2 * warp + (lane >> 3 & 1);
+        stmatrix_x4_trans(to + column * 128 + ((block ^ (column & 7)) << 4), pack2<bf16>(f[0], f[1]), pack2<bf16>(f[2], f[3]), pack2<bf16>(f[4], f[5]), pack2<bf16>(f[6], f[7]));
     }
 }
 
-/* ---- DW: stores a piece of a weight gradient, as it is, transposed, or element by element ---- */
-
-__device__ inline int64_t expert_offset(const mk_matrix &m, int expert)
+/* Is a weight gradient written by the consumers themselves, element by element, in fp32 or onto what is there? */
+__device__ inline bool dw_by_element(const hop_args &a)
 {
-    return m.expert_offset ? m.expert_offset[expert] : expert * m.stride_expert;
+    return a.dw_dtype != MK_BF16 || a.accumulate;
 }
 
-/* Contiguous along the tile's columns (I). */
-__device__ inline void dw_rows(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w, const mk_matrix &m)
+__device__ inline bool dw_transposed(const hop_args &a)
 {
-    bf16 *to = (bf16 *)m.base + expert_offset(m, t.expert) + (t.m + 64 * w.group + 16 * w.warp) * m.stride_row + t.n;
-
-#pragma unroll
-    for (int c = 0; c < 4; c++) {
-        uint32_t v[16], piece = w.smem + (c & 1) * 2048;
-        pack_piece(v, acc + 32 * c);
-        stage_piece(piece, w.lane, v);
-        __syncwarp();
-        store_piece(to + 64 * c, m.stride_row, piece, w.lane, warp_rows(w), a.inter - t.n - 64 * c);
-    }
-    __syncwarp();
-}
-
-/* Contiguous along the tile's rows (H): the group's four warps fill 128 columns x 64 rows, then each stores 32 columns. */
-__device__ inline void dw_columns(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w, const mk_matrix &m)
-{
-    uint32_t base = w.smem - w.warp * 4096;
-    bf16 *to = (bf16 *)m.base + expert_offset(m, t.expert) + t.m + 64 * w.group;
-    int lane = w.lane;
-
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        named_barrier(1 + w.group, 128); // earlier readers are done
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            const float *f = acc + 64 * half + 8 * j;
-            int column = 16 * j + (lane & 7) + (lane >> 4) * 8, block = 2 * w.warp + (lane >> 3 & 1);
-            stmatrix_x4_trans(base + column * 128 + ((block ^ (column & 7)) << 4), pack2<bf16>(f[0], f[1]),
-                              pack2<bf16>(f[2], f[3]), pack2<bf16>(f[4], f[5]), pack2<bf16>(f[6], f[7]));
-        }
-        named_barrier(1 + w.group, 128);
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            int column = 32 * w.warp + 4 * i + lane / 8, block = lane % 8, n = t.n + 128 * half + column;
-            uint4 v = lds_16(base + column * 128 + ((block ^ (column & 7)) << 4));
-            if (n < a.inter && block * 8 < w.n_row)
-                *(uint4 *)(to + n * m.stride_col + block * 8) = v;
-        }
-    }
+    return a.dw[0].stride_col != 1;
 }
 
 /* Where element (row, column) of a 16 x 64 fp32 piece lies; rows are turned so that a warp's writes spread over banks. */
@@ -343,43 +102,230 @@ __device__ inline void store_elements(const hop_args &a, const mk_matrix &m, int
     }
 }
 
-/* Any strides and type, and accumulation. */
-__device__ inline void dw_elements(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w, const mk_matrix &m)
+__device__ inline int64_t expert_offset(const mk_matrix &m, int expert)
 {
-    int64_t base = expert_offset(m, t.expert) + (int64_t)(t.m + 64 * w.group + 16 * w.warp) * m.stride_row;
+    return m.expert_offset ? m.expert_offset[expert] : expert * m.stride_expert;
+}
+
+/* A warp's 16 x 256 values of a weight gradient, at once. */
+__device__ inline void dw_elements(float *acc, const hop_args &a, uint32_t piece, const hop_tile &t, int row, int lane)
+{
+    const mk_matrix &m = t.half ? a.dw[1] : a.dw[0];
+    int64_t base = expert_offset(m, t.expert) + (int64_t)(t.m + row) * m.stride_row;
 
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-        int n = t.n + 64 * c;
 #pragma unroll
         for (int i = 0; i < 32; i += 2)
-            sts_float2(float_at(w.smem, w.lane / 4 + (i & 2) * 4, i / 4 * 8 + w.lane % 4 * 2), acc[32 * c + i], acc[32 * c + i + 1]);
+            sts_float2(float_at(piece, lane / 4 + (i & 2) * 4, i / 4 * 8 + lane % 4 * 2), acc[32 * c + i], acc[32 * c + i + 1]);
         __syncwarp();
-        store_elements(a, m, base + n * m.stride_col, w.smem, w.lane, warp_rows(w), a.inter - n);
+        store_elements(a, m, base + (t.n + 64 * c) * m.stride_col, piece, lane, min(16, a.hidden - t.m - row), a.inter - t.n - 64 * c);
         __syncwarp();
     }
 }
 
-__device__ inline void finish_dw(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
-{
-    const mk_matrix &m = t.half ? a.dw[1] : a.dw[0];
+/* ---- draining it ---- */
 
-    if (a.dw_dtype != MK_BF16 || a.accumulate)
-        dw_elements(acc, a, t, w, m);
-    else if (m.stride_col == 1)
-        dw_rows(acc, a, t, w, m);
-    else
-        dw_columns(acc, a, t, w, m);
+/* What a lane must know of the tile that it drains. Slice q of 16: row group q%4 and piece q/4, except DACT: the other way,
+ * since dscore sums along a row; of a transposed gradient: 4 columns. */
+struct hop_drain {
+    int slice, left;     // next; how many are left
+    int n_row, n_column; // that exist, counted from the lane's first row and first column
+    uint32_t smem;       // the lane's row in piece 0
+    int block, row_bits; // its 8-column block; row & 7 of its first row
+    bf16 *to;            // its first element
+    int64_t stride;      // elements from row to row; DACT: number of the row
+    int column;          // DACT: of the lane's first
+    uint4 g, u;          // DACT: the next slice's pre-activations
+    float score, dscore;
+};
+
+/* 16 bytes of row 4 i and piece p, counted from the lane's first. */
+__device__ inline uint4 drain_16(const hop_drain &d, int p, int i)
+{
+    return lds_16(d.smem + p * PIECE_BYTES + i * 512 + ((d.block ^ ((d.row_bits + 4 * i) & 7)) << 4));
 }
 
-template <int OP, int ACT> __device__ inline void finish(float *acc, const hop_args &a, const hop_tile &t, const hop_warp &w)
+/* DOWN, DX, DW along columns: as it is. */
+__device__ inline void drain_rows(hop_drain &d, int q)
 {
+    int i = q % 4, p = q / 4;
+    uint4 v = drain_16(d, p, i);
+
+    if (4 * i < d.n_row && 64 * p < d.n_column)
+        stg_16(d.to + 4 * i * d.stride + 64 * p, v);
+}
+
+/* DW transposed: four columns of 64 contiguous rows; n_column counts from the lane's first column. */
+__device__ inline void drain_columns(hop_drain &d, int q)
+{
+    uint4 v = lds_16(d.smem + q * 512 + ((d.block ^ ((d.row_bits + 4 * q) & 7)) << 4));
+
+    if (4 * q < d.n_column && 0 < d.n_row)
+        stg_16(d.to + 4 * q * d.stride, v);
+}
+
+template <int ACT> __device__ inline uint32_t up_pair(uint32_t g, uint32_t u, const mk_act_param &p)
+{
+    float2 gv = unpack2<bf16>(g), uv = unpack2<bf16>(u);
+    float dg, du;
+    return pack2<bf16>(activate<ACT>(gv.x, uv.x, &dg, &du, p), activate<ACT>(gv.y, uv.y, &dg, &du, p));
+}
+
+/* UP: pieces 0, 1 are gate, 2, 3 up. The activation is taken of the rounded pre-activations, as backward will see them. */
+template <int ACT> __device__ inline void drain_up(hop_drain &d, const hop_args &a, int q)
+{
+    int i = q % 4, c = q / 4;
+    uint4 g = drain_16(d, c, i), u = drain_16(d, c + 2, i);
+
+    if (4 * i >= d.n_row || 64 * c >= d.n_column)
+        return; // guard
+    int64_t row = d.stride + 4 * i;
+    int column = d.column + 64 * c;
+    if (a.pre) {
+        stg_16(a.pre + row * 2 * a.inter + column, g);
+        stg_16(a.pre + (row * 2 + 1) * a.inter + column, u);
+    }
+    stg_16(a.out + row * a.inter + column, make_uint4(up_pair<ACT>(g.x, u.x, a.act), up_pair<ACT>(g.y, u.y, a.act),
+                                                      up_pair<ACT>(g.z, u.z, a.act), up_pair<ACT>(g.w, u.w, a.act)));
+}
+
+/* Slice q's inputs. */
+__device__ inline void dact_load(hop_drain &d, const hop_args &a, int q)
+{
+    int i = q / 4, p = q % 4;
+    bool live = 4 * i < d.n_row && 64 * p < d.n_column && q < 16;
+    int64_t row = d.stride + 4 * i;
+    const bf16 *pre = a.pre + row * 2 * a.inter + d.column + 64 * p;
+
+    d.g = live ? __ldcs((const uint4 *)pre) : make_uint4(0, 0, 0, 0);
+    d.u = live ? __ldcs((const uint4 *)(pre + a.inter)) : make_uint4(0, 0, 0, 0);
+    d.score = live ? a.route.row_score[row] : 0.f;
+}
+
+/* Two neighbouring elements: gate and up become their gradients, act comes out scaled; returns what they add to dscore. */
+template <int ACT> __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, uint32_t d, float score, const mk_act_param &p)
+{
+    float2 gv = unpack2<bf16>(*g), uv = unpack2<bf16>(*u), dv = unpack2<bf16>(d);
+    float dg0, dg1, du0, du1;
+    float v0 = activate<ACT>(gv.x, uv.x, &dg0, &du0, p), v1 = activate<ACT>(gv.y, uv.y, &dg1, &du1, p);
+    float d0 = dv.x * score, d1 = dv.y * score;
+
+    *g = pack2<bf16>(d0 * dg0, d1 * dg1);
+    *u = pack2<bf16>(d0 * du0, d1 * du1);
+    *act = pack2<bf16>(score * v0, score * v1);
+    return dv.x * v0 + dv.y * v1;
+}
+
+/* Eight columns of one row; every second piece, the eight lanes that share the row add up dscore over 128 columns. */
+template <int ACT> __device__ inline void drain_dact(hop_drain &d, const hop_args &a, int q)
+{
+    int i = q / 4, p = q % 4;
+    uint4 v = drain_16(d, p, i), g = d.g, u = d.u, act;
+    float score = d.score;
+    bool live = 4 * i < d.n_row && 64 * p < d.n_column;
+    int64_t row = d.stride + 4 * i;
+    int column = d.column + 64 * p;
+
+    dact_load(d, a, q + 1);
+    float sum = dact_pair<ACT>(&g.x, &u.x, &act.x, v.x, score, a.act) + dact_pair<ACT>(&g.y, &u.y, &act.y, v.y, score, a.act);
+    sum += dact_pair<ACT>(&g.z, &u.z, &act.z, v.z, score, a.act) + dact_pair<ACT>(&g.w, &u.w, &act.w, v.w, score, a.act);
+    if (live) {
+        bf16 *to = a.out + row * 2 * a.inter + column;
+        stg_16(to, g);
+        stg_16(to + a.inter, u);
+        stg_16(a.scaled_act + row * a.inter + column, act);
+    }
+    d.dscore = (p & 1 ? d.dscore : 0.f) + (live ? sum : 0.f);
+    if (p & 1) {
+        sum = d.dscore + __shfl_xor_sync(~0u, d.dscore, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        sum += __shfl_xor_sync(~0u, sum, 4);
+        if (d.block == 0 && 4 * i < d.n_row && 64 * (p - 1) < d.n_column)
+            a.dscore_part[row * a.n_dscore_part + column / MK_DSCORE_TILE] = sum;
+    }
+}
+
+template <int OP, int ACT> __device__ inline void drain_slice(hop_drain &d, const hop_args &a)
+{
+    int q = d.slice++;
+
+    d.left--;
     if (OP == HOP_UP)
-        finish_up<ACT>(acc, a, t, w);
+        drain_up<ACT>(d, a, q);
     else if (OP == HOP_DACT)
-        finish_dact<ACT>(acc, a, t, w);
-    else if (OP == HOP_DW)
-        finish_dw(acc, a, t, w);
+        drain_dact<ACT>(d, a, q);
+    else if (OP == HOP_DW && dw_transposed(a))
+        drain_columns(d, q);
     else
-        finish_rows(acc, a, t, w, OP == HOP_DOWN);
+        drain_rows(d, q);
+}
+
+/* ---- between the two ---- */
+
+/* Rows of a warp's own: everything but a transposed gradient. */
+template <int OP> __device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_tile &t, uint32_t smem, int first_row, int lane)
+{
+    int row = first_row + lane / 8; // in the tile
+
+    d.slice = 0;
+    d.left = tile_rows<OP>(a, t) <= first_row ? 0 : OP == HOP_UP ? 8 : 16;
+    d.block = lane % 8;
+    d.row_bits = lane / 8;
+    d.smem = smem + lane / 8 * 128;
+    d.n_row = min(16 - lane / 8, tile_rows<OP>(a, t) - row);
+    d.column = t.n + 8 * d.block;
+    d.n_column = (OP == HOP_DOWN || OP == HOP_DX ? a.hidden : a.inter) - d.column;
+    d.stride = t.row + row; // UP, DACT
+    if (OP == HOP_DACT)
+        dact_load(d, a, 0);
+    if (OP == HOP_DOWN || OP == HOP_DX) {
+        d.stride = a.hidden;
+        d.to = a.out + (int64_t)(t.row + row) * a.hidden + d.column;
+    }
+    if (OP == HOP_DW) {
+        const mk_matrix &m = t.half ? a.dw[1] : a.dw[0];
+        d.stride = m.stride_row;
+        d.to = (bf16 *)m.base + expert_offset(m, t.expert) + (int64_t)(t.m + row) * d.stride + d.column;
+    }
+}
+
+/* A transposed gradient: the group's 64 rows of 64 columns a warp. */
+__device__ inline void begin_drain_columns(hop_drain &d, const hop_args &a, const hop_tile &t, uint32_t smem, int group, int warp, int lane)
+{
+    const mk_matrix &m = t.half ? a.dw[1] : a.dw[0];
+    int column = 64 * warp + lane / 8; // in the tile
+
+    d.slice = 0;
+    d.left = 16;
+    d.block = lane % 8;
+    d.row_bits = lane / 8;
+    d.smem = smem + column * 128;
+    d.n_row = a.hidden - t.m - 64 * group - 8 * d.block;
+    d.n_column = a.inter - t.n - column;
+    d.stride = m.stride_col;
+    d.to = (bf16 *)m.base + expert_offset(m, t.expert) + t.m + 64 * group + 8 * d.block + (int64_t)(t.n + column) * d.stride;
+}
+
+/* The accumulators to shared memory, and what draining them needs to d. The tile before is drained. */
+template <int OP> __device__ inline void leave_tile(float *acc, const hop_args &a, const hop_smem &s, const hop_tile &t, int group, hop_drain &d)
+{
+    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = 64 * group + 16 * warp;
+    uint32_t mine = s.out + (4 * group + warp) * WARP_OUT_BYTES;
+
+    if (OP == HOP_UP || OP == HOP_DOWN)
+        add_biases<OP>(acc, a, t, lane);
+    __syncwarp();
+    if (OP == HOP_DW && dw_by_element(a)) {
+        dw_elements(acc, a, mine, t, row, lane);
+    } else if (OP == HOP_DW && dw_transposed(a)) {
+        named_barrier(1 + group, 128); // every warp has drained
+        leave_columns(acc, s.out + group * 4 * WARP_OUT_BYTES, warp, lane);
+        named_barrier(1 + group, 128);
+        begin_drain_columns(d, a, t, s.out + group * 4 * WARP_OUT_BYTES, group, warp, lane);
+    } else {
+        leave_rows(acc, mine, lane);
+        __syncwarp();
+        begin_drain<OP>(d, a, t, mine, row, lane);
+    }
 }

@@ -1,10 +1,14 @@
 /* hopper_gemm.cuh: one persistent, warp-specialised GEMM for all five products of an MoE layer, on sm_90a.
  *
  * A block holds a producer warpgroup and two consumer warpgroups. The producer fills a ring of stages (128 x 64 of A,
- * 256 x 64 of B); each consumer multiplies 64 x 256. Tiles come from the list that routing made on the device, so the
- * host never learns how many there are. Two blocks form a cluster and take one pair tile: neighbouring rows, the same
- * columns, so each loads half of B and multicasts it to both: L2 reads of a stage fall from 48 to 32 KB, and L2's
- * bandwidth is near its limit without. A pair tile of 128 rows or fewer is split 64 and 64, so it costs half the time.
+ * 256 x 64 of B); each consumer multiplies 64 x 256. Two blocks form a cluster and take one pair tile: neighbouring rows,
+ * the same columns, so each loads half of B and multicasts it to both: L2 reads of a stage fall from 48 to 32 KB, and
+ * L2's bandwidth is near its limit without. A pair tile of 128 rows or fewer is split 64 and 64, so it costs half the time.
+ *
+ * The epilogue is deferred: a consumer warp rounds its finished tile to bf16, leaves it in its own 8 KB of shared memory
+ * and begins the next tile; between two steps of that one it takes a slice of the tile before (activation, derivative,
+ * stores). So the tensor cores do not wait for the epilogue, and its memory traffic is spread over the whole time instead
+ * of coming from all blocks at once. The 64 KB cost one of four stages.
  *
  *   op    M            N        K        A                          B
  *   UP    rows         I        H        x, gathered by cp.async    gate 128 + up 128 rows, by TMA
@@ -28,14 +32,19 @@ enum hop_op { HOP_UP, HOP_DOWN, HOP_DACT, HOP_DX, HOP_DW };
 #define A_BYTES (HOP_M * TILE_K * 2)
 #define B_BYTES (TILE_N * TILE_K * 2)
 #define STAGE_BYTES (A_BYTES + B_BYTES)
+#define N_STAGE 3
+#define OUT_BYTES (HOP_M * TILE_N * 2) /* a finished tile, bf16 */
 #define N_CONSUMER_WARP 8
+#define WARP_OUT_BYTES (OUT_BYTES / N_CONSUMER_WARP)
+#define N_LOAD_THREAD 128
 #define N_THREAD 384
-#define GROUP_M 8 /* pair tiles that share weight tiles in L2 before the next are begun */
 
 struct hop_args {
-    CUtensorMap a, b[2];
-    const int64_t *b_offset[2];  // (E) elements, or NULL
-    int64_t b_stride[2];         // elements from expert to expert
+    CUtensorMap a, b[4];         // b: gate, up, or one alone; the packed adapters beside them
+    CUtensorMap low_a;           // rows of the adapter (R, low)
+    const int64_t *b_offset[4];  // (E) elements, or NULL
+    int64_t b_stride[4];         // elements from expert to expert
+    int32_t low;                 // K of the adapter, which follows the weight's; 0: none
     mk_route_ptr route;
     const bf16 *gather;          // (T, H): x or dout
     int64_t gather_stride;
@@ -55,16 +64,40 @@ struct hop_args {
 template <int OP> struct hop_config {
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
     static constexpr int a_mn = OP == HOP_DW, b_mn = OP == HOP_DACT || OP == HOP_DX || OP == HOP_DW;
-    static constexpr int n_stage = 4;
-    static constexpr int warp_bytes = 4096; // a consumer warp's staging
-    static constexpr int smem_bytes = 1024 + n_stage * STAGE_BYTES + N_CONSUMER_WARP * warp_bytes + 1024; // align, barriers
+    static constexpr int smem_bytes = 1024 + N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + // align; barriers, info
+                                      (OP == HOP_DW ? 4 * (MK_MAX_EXPERT + 1) : 0);
 };
 
-/* A tile as both roles see it. */
+/* Shared memory of a block. info: 32 bytes a stage, written with a tile's first stage. offset: DW, first rows of experts. */
+struct hop_smem {
+    uint32_t stage, out, barrier, info, offset;
+    int rank; // of this block in its pair
+
+    __device__ uint32_t a(int s) const { return stage + s * STAGE_BYTES; }
+    __device__ uint32_t b(int s) const { return a(s) + A_BYTES; }
+    __device__ uint32_t full(int s) const { return barrier + 8 * s; }
+    __device__ uint32_t empty(int s) const { return barrier + 8 * (N_STAGE + s); }
+};
+
+__device__ inline hop_smem carve(void *raw)
+{
+    uint32_t base = (smem_address(raw) + 1023) & ~1023u; // the swizzle repeats every 1024 bytes
+    hop_smem s;
+
+    s.stage = base;
+    s.out = base + N_STAGE * STAGE_BYTES;
+    s.barrier = s.out + OUT_BYTES;
+    s.info = s.barrier + 128;
+    s.offset = s.info + 128;
+    s.rank = cluster_rank();
+    return s;
+}
+
+/* A tile as all roles see it. */
 struct hop_tile {
     int expert, row, n_row; // M: first row and rows of this tile; DW: first row and rows of the expert
     int n, half, m;         // first column; which half of I (DW); first row of H (DW)
-    int n_step;             // K steps
+    int n_step;             // K steps; 0: there is no such tile
 };
 
 template <int OP> __device__ inline int count_tiles(const hop_args &a)
@@ -77,70 +110,88 @@ __device__ inline int steps(int k)
     return (k + TILE_K - 1) / TILE_K;
 }
 
-/* Row tiles run fastest within a group of GROUP_M: neighbours in time share their weight tile. */
-template <int OP> __device__ inline hop_tile find_tile(const hop_args &a, int i, int rank)
+/* Pair tiles of rows whose columns are all taken before the next rows are begun. Where experts have rows enough, with their
+ * columns they fill the clusters once, so that what they share is read from memory in one go (dact 1.80 ms against 1.93, up
+ * 2.65 against 2.72); where each has few, weights are what is read, and 8 are faster (T = 4096: up 0.53 against 0.60). */
+__device__ inline int group_m(const hop_args &a, int n_tile)
 {
-    hop_tile t;
+    return n_tile < 4 * a.n_expert * a.n_n_tile ? 8 : max(8, (int)gridDim.x / 2 / a.n_n_tile);
+}
 
+/* What memory says of tile i, an entry of the tile list; DW finds all in shared memory. A place that depends on the thread, by
+ * a zero, keeps it out of uniform registers, where the load would be waited for at once. */
+template <int OP> __device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile)
+{
+    if (OP == HOP_DW || i >= n_tile)
+        return make_int4(0, 0, 0, 0);
+    int group_tile = group_m(a, n_tile), group = i / (group_tile * a.n_n_tile), m_in_group = min(group_tile, n_tile / a.n_n_tile - group * group_tile);
+    return ((const int4 *)a.route.tile)[group * group_tile + i % (group_tile * a.n_n_tile) % m_in_group + threadIdx.x / N_LOAD_THREAD];
+}
+
+/* K steps of the weights; the adapter's follow. */
+template <int OP> __device__ inline int weight_steps(const hop_args &a)
+{
+    return OP == HOP_DX ? a.n_half * steps(a.inter) : steps(OP == HOP_DOWN ? a.inter : a.hidden);
+}
+
+template <int OP> __device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen)
+{
+    hop_tile t = {};
+
+    if (i >= n_tile)
+        return t;
     if (OP == HOP_DW) {
-        int per_expert = a.n_m_pair * a.n_n_tile, n_per_half = a.n_n_tile / a.n_half;
+        int per_expert = a.n_m_pair * a.n_n_tile, n_per_half = a.n_n_tile / a.n_half, n = i % per_expert / a.n_m_pair;
         t.expert = i / per_expert;
-        int n = i % per_expert / a.n_m_pair;
-        t.m = (i % a.n_m_pair * 2 + rank) * HOP_M;
+        t.m = (i % a.n_m_pair * 2 + s.rank) * HOP_M;
         t.half = n / n_per_half;
         t.n = n % n_per_half * TILE_N;
-        t.row = a.route.offset[t.expert];
-        t.n_row = a.route.offset[t.expert + 1] - t.row;
-        t.n_step = max(1, steps(t.n_row)); // without rows one step of zeros: clearing the accumulators apart made them spill
+        t.row = lds_int(s.offset + 4 * t.expert);
+        t.n_row = lds_int(s.offset + 4 * t.expert + 4) - t.row;
+        t.n_step = max(1, steps(t.n_row)); // without rows one step of zeros
         return t;
     }
-    int group = i / (GROUP_M * a.n_n_tile), rest = i % (GROUP_M * a.n_n_tile);
-    int m_in_group = min(GROUP_M, *a.route.n_tile - group * GROUP_M);
-    mk_tile m = a.route.tile[group * GROUP_M + rest % m_in_group];
-    int n_row = min(MK_TILE_M, m.row_end - m.row_begin), share = n_row > HOP_M ? HOP_M : HOP_M / 2;
-    t.expert = m.expert;
-    t.row = m.row_begin + rank * share;
-    t.n_row = min(share, max(0, n_row - rank * share)); // 0: this block only loads its half of B
-    t.n = rest / m_in_group * (OP == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
-    t.half = t.m = 0;
-    t.n_step = OP == HOP_DX ? a.n_half * steps(a.inter) : steps(OP == HOP_DOWN ? a.inter : a.hidden);
+    int group_tile = group_m(a, n_tile), per_group = group_tile * a.n_n_tile, m_in_group = min(group_tile, n_tile / a.n_n_tile - i / per_group * group_tile);
+    int n_row = min(MK_TILE_M, seen.z - seen.y), share = n_row > HOP_M ? HOP_M : HOP_M / 2;
+    t.expert = seen.x;
+    t.row = seen.y + s.rank * share;
+    t.n_row = min(share, max(0, n_row - s.rank * share)); // 0: this block only loads its half of B
+    t.n = i % per_group / m_in_group * (OP == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
+    t.n_step = weight_steps<OP>(a) + steps(a.low);
     return t;
 }
 
-/* Position in the ring of stages; both roles walk it alike. */
-template <int N> struct hop_ring {
+/* Rows of this block's output tile that exist. */
+template <int OP> __device__ inline int tile_rows(const hop_args &a, const hop_tile &t)
+{
+    return OP == HOP_DW ? a.hidden - t.m : t.n_row;
+}
+
+/* Position in the ring of stages; producer and consumers walk it alike. */
+struct hop_ring {
     int stage = 0;
     uint32_t phase = 0;
 
     __device__ void next()
     {
-        if (++stage == N) {
+        if (++stage == N_STAGE) {
             stage = 0;
             phase ^= 1;
         }
     }
 };
 
-/* Shared memory of a block. */
-template <int OP> struct hop_smem {
-    uint32_t stage, warp, full, empty;
-    int rank; // of this block in its pair
-
-    __device__ uint32_t a(int s) const { return stage + s * STAGE_BYTES; }
-    __device__ uint32_t b(int s) const { return a(s) + A_BYTES; }
-};
-
-template <int OP> __device__ inline hop_smem<OP> carve(void *raw)
+/* The producer tells the consumers of a tile, so that they wait for no load between tiles. */
+__device__ inline void put_tile(const hop_smem &s, int stage, const hop_tile &t)
 {
-    uint32_t base = (smem_address(raw) + 1023) & ~1023u; // the swizzle repeats every 1024 bytes
-    hop_smem<OP> s;
+    sts_16(s.info + 32 * stage, make_uint4(t.n_step, t.expert, t.row, t.n_row));
+    sts_16(s.info + 32 * stage + 16, make_uint4(t.n, t.half, t.m, 0));
+}
 
-    s.stage = base;
-    s.warp = base + hop_config<OP>::n_stage * STAGE_BYTES;
-    s.full = s.warp + N_CONSUMER_WARP * hop_config<OP>::warp_bytes;
-    s.empty = s.full + 8 * hop_config<OP>::n_stage;
-    s.rank = cluster_rank();
-    return s;
+__device__ inline hop_tile get_tile(const hop_smem &s, int stage)
+{
+    uint4 v = lds_16(s.info + 32 * stage), w = lds_16(s.info + 32 * stage + 16);
+    return { (int)v.y, (int)v.z, (int)v.w, (int)w.x, (int)w.y, (int)w.z, (int)v.x };
 }
 
 #include "kernels/hopper_producer.cuh"
@@ -159,24 +210,24 @@ template <int OP> __device__ inline void multiply_stage(float *acc, uint32_t a, 
     }
 }
 
-/* Hands a stage back to both producers, since each fills half of both blocks' B. Every warp speaks for itself: the warps
- * of a group drift apart in the epilogue, and one alone cannot know that the others have read the stage (v6 hung so). */
-template <int OP> __device__ inline void release(const hop_smem<OP> &s, int stage)
+/* Hands a stage back to both producers, since each fills half of both blocks' B. Every warp speaks for itself: one alone
+ * cannot know that the others have read the stage. */
+__device__ inline void release(const hop_smem &s, int stage)
 {
     int lane = threadIdx.x % 32;
 
     if (lane < 2)
-        mbar_arrive_cluster(in_block(s.empty + 8 * stage, lane));
+        mbar_arrive_cluster(in_block(s.empty(stage), lane));
 }
 
-/* The products of one tile, one stage's in flight while the next is waited for. */
-template <int OP> __device__ inline void multiply(float *acc, hop_ring<hop_config<OP>::n_stage> &ring, const hop_smem<OP> &s,
-                                                  int group, int n_step)
+/* The products of one tile, one stage's in flight while the next is waited for. Between them come slices of the tile before,
+ * spread over the steps, the second group's half a turn later: one group's slice then meets the other's products. */
+template <int OP, int ACT> __device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &a, const hop_smem &s, int group, int n_step, hop_drain &d)
 {
-    int last = 0;
+    int last = 0, n_slice = d.left, due = group * (n_step / 2);
 
     for (int i = 0; i < n_step; i++) {
-        mbar_wait(s.full + 8 * ring.stage, ring.phase);
+        mbar_wait(s.full(ring.stage), ring.phase);
         wgmma_fence();
         multiply_stage<OP>(acc, s.a(ring.stage) + group * 8192, s.b(ring.stage), i == 0);
         wgmma_commit();
@@ -185,71 +236,79 @@ template <int OP> __device__ inline void multiply(float *acc, hop_ring<hop_confi
             release(s, last);
         last = ring.stage;
         ring.next();
+        for (due += n_slice; due >= n_step && d.left > 0; due -= n_step)
+            drain_slice<OP, ACT>(d, a);
     }
     wgmma_wait<0>();
     release(s, last);
 }
 
 /* A consumer without rows only hands the stages back. */
-template <int OP> __device__ inline void skip(hop_ring<hop_config<OP>::n_stage> &ring, const hop_smem<OP> &s, int n_step)
+__device__ inline void skip(hop_ring &ring, const hop_smem &s, int n_step)
 {
     for (int i = 0; i < n_step; i++) {
-        mbar_wait(s.full + 8 * ring.stage, ring.phase);
+        mbar_wait(s.full(ring.stage), ring.phase);
         release(s, ring.stage);
         ring.next();
     }
 }
 
-/* Makes the compiler forget what it knows of the tile, so that it computes the epilogue's addresses after the products:
- * computed before, they took the accumulators' registers (1100 bytes of spills in DW). */
-__device__ inline void forget(hop_tile &t, hop_warp &w)
+template <int OP, int ACT> __device__ inline void drain_rest(hop_drain &d, const hop_args &a)
 {
-    asm volatile("" : "+r"(t.expert), "+r"(t.row), "+r"(t.n), "+r"(t.m), "+r"(w.lane), "+r"(w.smem), "+r"(w.warp), "+r"(w.n_row));
+    while (d.left > 0)
+        drain_slice<OP, ACT>(d, a);
 }
 
-template <int OP, int ACT> __device__ inline void consume(const hop_args &a, const hop_smem<OP> &s)
+template <int OP, int ACT> __device__ inline void consume(const hop_args &a, const hop_smem &s)
 {
-    hop_ring<hop_config<OP>::n_stage> ring;
-    int group = threadIdx.x / 128 - 1, n_tile = count_tiles<OP>(a);
+    hop_ring ring;
+    hop_drain d = {};
+    int group = threadIdx.x / 128 - 1;
     float acc[128];
 
-    for (int i = blockIdx.x / 2; i < n_tile; i += gridDim.x / 2) {
-        hop_tile t = find_tile<OP>(a, i, s.rank);
-        int left = (OP == HOP_DW ? a.hidden - t.m : t.n_row) - 64 * group;
-        if (left <= 0) {
+    for (;;) {
+        mbar_wait(s.full(ring.stage), ring.phase);
+        hop_tile t = get_tile(s, ring.stage);
+        if (!t.n_step)
+            break;
+        if (tile_rows<OP>(a, t) <= 64 * group) {
             skip(ring, s, t.n_step);
             continue;
         }
-        hop_warp w = { (int)threadIdx.x / 32 % 4, group, (int)threadIdx.x & 31, min(64, left),
-                       s.warp + (threadIdx.x / 32 - 4) * hop_config<OP>::warp_bytes };
-        if (OP == HOP_DACT)
-            dact_prefetch(a, t, w);
-        multiply<OP>(acc, ring, s, group, t.n_step);
-        forget(t, w);
-        finish<OP, ACT>(acc, a, t, w);
+        multiply<OP, ACT>(acc, ring, a, s, group, t.n_step, d);
+        drain_rest<OP, ACT>(d, a);
+        leave_tile<OP>(acc, a, s, t, group, d);
     }
+    drain_rest<OP, ACT>(d, a);
 }
 
-#define HOP_KERNEL hopper_gemm_v7
+#define HOP_KERNEL hopper_gemm_v10
 
-template <int OP, int ACT> __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1) hopper_gemm_v7(const __grid_constant__ hop_args a)
+__device__ inline void init_barriers(const hop_smem &s, bool gather)
+{
+    for (int i = 0; i < N_STAGE; i++) {
+        mbar_init(s.full(i), gather ? N_LOAD_THREAD + 1 : 1); // gathering threads and the TMA's
+        mbar_init(s.empty(i), 2 * N_CONSUMER_WARP); // of both blocks
+    }
+    fence_mbar_init();
+}
+
+template <int OP, int ACT> __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1) hopper_gemm_v10(const __grid_constant__ hop_args a)
 {
     extern __shared__ uint8_t raw[];
-    hop_smem<OP> s = carve<OP>(raw);
+    hop_smem s = carve(raw);
 
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < hop_config<OP>::n_stage; i++) {
-            mbar_init(s.full + 8 * i, hop_config<OP>::gather ? 129 : 1); // 128 gathering threads and the TMA's
-            mbar_init(s.empty + 8 * i, 2 * N_CONSUMER_WARP); // of both blocks
-        }
-        fence_mbar_init();
-    }
+    if (threadIdx.x == 0)
+        init_barriers(s, hop_config<OP>::gather);
+    if (OP == HOP_DW)
+        for (int e = threadIdx.x; e <= a.n_expert; e += N_THREAD)
+            sts_int(s.offset + 4 * e, a.route.offset[e]);
     cluster_sync();
-    if (threadIdx.x < 128) {
-        registers_shrink<hop_config<OP>::gather ? 56 : 40>();
+    if (threadIdx.x < N_LOAD_THREAD) {
+        registers_shrink<56>();
         produce<OP>(a, s);
     } else {
-        registers_grow<hop_config<OP>::gather ? 224 : 232>();
+        registers_grow<224>();
         consume<OP, ACT>(a, s);
     }
     cluster_sync(); // neither block leaves while the other may write into it

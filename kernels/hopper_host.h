@@ -2,6 +2,7 @@
 #ifndef KERNELS_HOPPER_HOST_H
 #define KERNELS_HOPPER_HOST_H
 
+#include "kernels/cuda_call.h"
 #include "kernels/hopper_gemm.cuh"
 
 /* A map over one matrix an expert: x along the contiguous dimension, y the expert's offset in steps of 16 bytes, z the
@@ -36,12 +37,13 @@ static inline int hop_grid(int *n_block, int64_t n_pair)
 
 template <int OP, int ACT> static inline int hop_launch(const hop_args *a, int64_t n_tile, mk_stream stream)
 {
+    static uint64_t allowed; // a bit a device
     int n_block, rc = hop_grid(&n_block, n_tile), bytes = hop_config<OP>::smem_bytes;
 
     if (rc || !n_block)
         return rc;
-    if (cudaFuncSetAttribute(HOP_KERNEL<OP, ACT>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
-        return MK_ECUDA;
+    if ((rc = mk_allow_smem((const void *)HOP_KERNEL<OP, ACT>, bytes, &allowed)))
+        return rc;
     HOP_KERNEL<OP, ACT><<<n_block, N_THREAD, bytes, stream>>>(*a);
     MK_LAUNCHED();
     return MK_OK;

@@ -1,9 +1,10 @@
 /* hopper_producer.cuh: fills the stages. Part of hopper_gemm.cuh.
- * B comes by TMA from one thread, half from each block of the pair. A comes by TMA too, or is gathered by all 128 threads with cp.async, 16 bytes each,
- * into the layout that TMA's 128-byte swizzle would give. A stage is full once the copies have landed: their arrival on
- * the barrier follows the write to shared memory, from which the tensor cores read. A proxy fence between the two is
- * left out as in NVIDIA's own cp.async main loops: it comes with a membar that waits for every copy in flight, which
- * made each step as long as a trip to L2 (v4). */
+ * B comes by TMA from one thread, half from each block of the pair. A comes by TMA too, or is gathered by four warps
+ * with cp.async, 16 bytes each, into the layout that TMA's 128-byte swizzle would give. A stage is full once the copies have
+ * landed: their arrival on the barrier follows the write to shared memory, from which the tensor cores read. A proxy fence
+ * between the two is left out as in NVIDIA's own cp.async main loops: it comes with a membar that waits for every copy in
+ * flight, which made each step as long as a trip to L2 (v4).
+ * The next tile, and the row numbers that gathering needs, are loaded while the current tile runs. */
 
 /* First coordinate of an expert's weights: the map counts experts in steps of 16 bytes, so any address will do. */
 __device__ inline int expert_coordinate(const hop_args &a, int which, int expert)
@@ -11,177 +12,309 @@ __device__ inline int expert_coordinate(const hop_args &a, int which, int expert
     return (int)((a.b_offset[which] ? a.b_offset[which][expert] : expert * a.b_stride[which]) / 8);
 }
 
-/* This block's half of B, to both blocks. */
-template <int OP> __device__ inline void load_b(const hop_args &a, const hop_tile &t, uint32_t to, uint32_t bar, int step, int rank)
+/* The step at which the next tile is looked at, having been loaded in the first: loads return in order behind the gather's,
+ * which take long. The last step but one at the latest, which asks for the next tile's first rows. */
+__device__ inline int look_step(int n_step)
 {
-    int seg = 0, k = step * TILE_K;
+    return max(0, min(8, n_step - 2));
+}
+
+/* The tile after the current one. */
+template <int OP> struct hop_next {
+    int i, n_tile;
+    int4 seen;
+    hop_tile tile;
+
+    __device__ bool look(const hop_args &a, const hop_smem &s, int step, int n_step)
+    {
+        if (step == 0)
+            seen = peek_tile<OP>(a, i += gridDim.x / 2, n_tile);
+        if (step != look_step(n_step))
+            return false;
+        tile = find_tile<OP>(a, i, n_tile, s, seen);
+        return true;
+    }
+};
+
+template <int OP> __device__ inline hop_next<OP> first_tile(const hop_args &a, const hop_smem &s)
+{
+    hop_next<OP> n;
+
+    n.i = blockIdx.x / 2;
+    n.n_tile = count_tiles<OP>(a);
+    n.seen = peek_tile<OP>(a, n.i, n.n_tile);
+    n.tile = find_tile<OP>(a, n.i, n.n_tile, s, n.seen);
+    return n;
+}
+
+/* Coordinates of a tile's weights, found once a tile. */
+struct hop_coordinate {
+    int y[2], low; // low: of the packed adapter
+};
+
+template <int OP> __device__ inline hop_coordinate find_coordinates(const hop_args &a, const hop_tile &t, int rank)
+{
+    hop_coordinate c;
+
+    c.low = OP != HOP_DW && a.low ? expert_coordinate(a, OP == HOP_UP ? 2 + rank : 2, t.expert) : 0;
+    if (OP == HOP_DW) {
+        c.y[0] = c.y[1] = t.half;
+    } else if (OP == HOP_UP) { // one block loads gate rows, the other up rows
+        c.y[0] = c.y[1] = expert_coordinate(a, rank, t.expert);
+    } else {
+        c.y[0] = expert_coordinate(a, 0, t.expert);
+        c.y[1] = OP == HOP_DX ? expert_coordinate(a, 1, t.expert) : 0;
+    }
+    return c;
+}
+
+/* This block's half of B, to both blocks. */
+template <int OP> __device__ inline void load_b(const hop_args &a, const hop_tile &t, const hop_coordinate &c, uint32_t to, uint32_t bar, int step, int rank)
+{
+    int seg = OP == HOP_DX && step >= steps(a.inter), k = (step - (seg ? steps(a.inter) : 0)) * TILE_K, y = seg ? c.y[1] : c.y[0];
 
     to += rank * (B_BYTES / 2);
-    if (OP == HOP_DX) {
-        seg = step / steps(a.inter);
-        k = step % steps(a.inter) * TILE_K;
+    if (OP != HOP_DW && step >= weight_steps<OP>(a)) {
+        seg = 2;
+        k = (step - weight_steps<OP>(a)) * TILE_K;
+        y = c.low;
     }
-    if (OP == HOP_UP) { // one loads gate rows, the other up rows
-        tma_load_pair(to, rank ? &a.b[1] : &a.b[0], k, expert_coordinate(a, rank, t.expert), t.n, bar);
+    if (OP == HOP_UP) {
+        tma_load_pair(to, &a.b[seg + rank], k, y, t.n, bar);
     } else if (OP == HOP_DOWN) {
-        tma_load_pair(to, &a.b[0], k, expert_coordinate(a, 0, t.expert), t.n + rank * (TILE_N / 2), bar);
+        tma_load_pair(to, &a.b[seg], k, y, t.n + rank * (TILE_N / 2), bar);
     } else {
-        int y = OP == HOP_DW ? t.half : expert_coordinate(a, seg, t.expert), n = t.n + rank * (TILE_N / 2);
+        int n = t.n + rank * (TILE_N / 2);
 #pragma unroll
-        for (int i = 0; i < TILE_N / 128; i++)
-            tma_load_pair(to + i * 8192, seg ? &a.b[1] : &a.b[0], n + i * 64, y, k + (OP == HOP_DW ? t.row : 0), bar);
+        for (int i = 0; i < 2; i++)
+            tma_load_pair(to + i * 8192, &a.b[seg], n + i * 64, y, k + (OP == HOP_DW ? t.row : 0), bar);
     }
 }
 
 /* A by TMA, 64 rows a load, only those that exist. */
 template <int OP> __device__ inline void load_a(const hop_args &a, const hop_tile &t, uint32_t to, uint32_t bar, int step)
 {
-    int per_seg = steps(a.inter), seg = step / per_seg, k = step % per_seg * TILE_K;
+    int seg = OP == HOP_DX && step >= steps(a.inter), k = (step - (seg ? steps(a.inter) : 0)) * TILE_K;
+    const CUtensorMap *map = &a.a;
 
+    if (step >= weight_steps<OP>(a)) {
+        map = &a.low_a;
+        seg = 0;
+        k = (step - weight_steps<OP>(a)) * TILE_K;
+    }
     if (t.n_row > 0)
-        tma_load_3d(to, &a.a, k, seg, t.row, bar);
+        tma_load_3d(to, map, k, seg, t.row, bar);
     if (t.n_row > 64)
-        tma_load_3d(to + 8192, &a.a, k, seg, t.row + 64, bar);
+        tma_load_3d(to + 8192, map, k, seg, t.row + 64, bar);
 }
 
-/* M gather: thread i copies piece i%8 (16 bytes) of rows i/8, i/8 + 16, ... of the tile. */
+/* By one thread: tells the consumers of a new tile, arms the stage's barrier, loads what TMA loads. */
+template <int OP> __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage, int step)
+{
+    uint32_t bar = s.full(stage);
+    bool a_by_tma = !hop_config<OP>::gather || (OP != HOP_DW && step >= weight_steps<OP>(a)); // an adapter's rows are dense
+
+    if (step == 0)
+        put_tile(s, stage, t);
+    mbar_expect(bar, B_BYTES + (!a_by_tma || t.n_row <= 0 ? 0 : t.n_row > 64 ? A_BYTES : A_BYTES / 2));
+    if (a_by_tma)
+        load_a<OP>(a, t, s.a(stage), bar, step);
+    load_b<OP>(a, t, c, s.b(stage), bar, step, s.rank);
+}
+
+/* The consumers' sign that no tile follows: a stage without data whose tile has no steps. */
+__device__ inline void announce_end(const hop_smem &s, hop_ring &ring, bool gather)
+{
+    mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
+    if (threadIdx.x == 0) {
+        put_tile(s, ring.stage, {});
+        mbar_arrive(s.full(ring.stage));
+    }
+    if (gather)
+        mbar_arrive(s.full(ring.stage));
+}
+
+/* One thread feeds ops without a gather. */
+template <int OP> __device__ inline void produce_tma(const hop_args &a, const hop_smem &s)
+{
+    hop_ring ring;
+    hop_next<OP> next = first_tile<OP>(a, s);
+
+    while (next.tile.n_step) {
+        hop_tile t = next.tile;
+        hop_coordinate c = find_coordinates<OP>(a, t, s.rank);
+        for (int step = 0; step < t.n_step; step++, ring.next()) {
+            mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
+            issue_tma<OP>(a, t, c, s, ring.stage, step);
+            next.look(a, s, step, t.n_step);
+        }
+    }
+    announce_end(s, ring, false);
+}
+
+/* Where a token's row begins, in steps of 16 bytes: 32 bits reach 64 GB, and one multiplication makes it an address.
+ * Token numbers are loaded a step or more before they are multiplied: the multiplication would wait for the load, and with
+ * it everything behind it in the producer. */
+__device__ inline int token_unit(const hop_args &a, int token)
+{
+    return token * (int)(a.gather_stride / 8);
+}
+
+__device__ inline const char *at_unit(const void *base, int unit)
+{
+    return (const char *)base + (uint64_t)(uint32_t)unit * 16;
+}
+
+#define ROW_PER_THREAD (HOP_M * 8 / N_LOAD_THREAD)
+
+/* M gather: thread i copies piece i%8 (16 bytes) of rows i/8, i/8 + 16, ... of the tile. Tokens, or units. */
 struct row_gather {
-    const bf16 *row[8];
+    int row[ROW_PER_THREAD];
 };
 
-__device__ inline row_gather begin_rows(const hop_args &a, const hop_tile &t)
+__device__ inline row_gather find_tokens(const hop_args &a, const hop_tile &t)
 {
     row_gather g;
 
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        int row = t.row + min((int)threadIdx.x / 8 + 16 * i, t.n_row - 1); // past the end: any row of the expert, never stored
-        g.row[i] = a.gather + a.route.row_token[row] * a.gather_stride + threadIdx.x % 8 * 8;
+    for (int i = 0; i < ROW_PER_THREAD; i++) { // past the end: any row of the expert, never stored
+        int row = min((int)threadIdx.x / 8 + N_LOAD_THREAD / 8 * i, t.n_row - 1);
+        g.row[i] = a.route.row_token[t.n_row > 0 ? t.row + row : 0];
     }
     return g;
 }
 
 __device__ inline void gather_rows(const row_gather &g, const hop_args &a, const hop_tile &t, uint32_t to, int step)
 {
-    int row = threadIdx.x / 8, piece = threadIdx.x % 8;
-    uint32_t at = to + row * 128 + ((piece ^ (row & 7)) << 4), bytes = step * TILE_K + piece * 8 < a.hidden ? 16 : 0;
-    int half = t.n_row > 64 ? 8 : t.n_row > 0 ? 4 : 0;
+    int row = threadIdx.x / 8, piece = threadIdx.x % 8, column = step * TILE_K + piece * 8;
+    uint32_t at = to + row * 128 + ((piece ^ (row & 7)) << 4), bytes = column < a.hidden ? 16 : 0;
+    const bf16 *from = a.gather + (bytes ? column : 0);
+    int n = t.n_row > 64 ? ROW_PER_THREAD : t.n_row > 0 ? ROW_PER_THREAD / 2 : 0;
 
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        if (i < half)
-            cp_async_16(at + i * 2048, g.row[i] + step * TILE_K, bytes);
+    for (int i = 0; i < ROW_PER_THREAD; i++)
+        if (i < n)
+            cp_async_16(at + i * (N_LOAD_THREAD / 8 * 128), at_unit(from, g.row[i]), bytes);
 }
 
-/* K gather: thread i copies piece i%16 (of 128 columns) of rows i/16, i/16 + 8, ... of the step. */
-struct k_gather {
-    int token[8];
+template <int OP> __device__ inline void produce_rows(const hop_args &a, const hop_smem &s)
+{
+    hop_ring ring;
+    hop_next<OP> next = first_tile<OP>(a, s);
+    row_gather g, ahead = find_tokens(a, next.tile);
+
+    while (next.tile.n_step) {
+        hop_tile t = next.tile;
+        hop_coordinate c = find_coordinates<OP>(a, t, s.rank);
+#pragma unroll
+        for (int i = 0; i < ROW_PER_THREAD; i++)
+            g.row[i] = token_unit(a, ahead.row[i]);
+        for (int step = 0; step < t.n_step; step++, ring.next()) {
+            mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
+            if (threadIdx.x == 0)
+                issue_tma<OP>(a, t, c, s, ring.stage, step);
+            if (step < weight_steps<OP>(a))
+                gather_rows(g, a, t, s.a(ring.stage), step);
+            mbar_arrive_cp_async(s.full(ring.stage));
+            if (next.look(a, s, step, t.n_step))
+                ahead = find_tokens(a, next.tile);
+        }
+    }
+    announce_end(s, ring, true);
+}
+
+/* K gather: a warp copies 16 rows of a step, two at a time, 16 lanes each. Token numbers are loaded for four steps at a
+ * time, four steps ahead, and each copy asks the lane that has its row's: lanes 0 to 15 have those of the even steps. */
+#define K_BLOCK 4
+
+struct k_tokens {
+    int of[K_BLOCK / 2];
 };
 
-__device__ inline k_gather next_tokens(const hop_args &a, const hop_tile &t, int step)
+__device__ inline k_tokens find_k_tokens(const hop_args &a, const hop_tile &t, int block)
 {
-    k_gather g;
+    int lane = threadIdx.x % 32, row = (block * K_BLOCK + lane / 16) * TILE_K + threadIdx.x / 32 * 16 + lane % 16;
+    k_tokens k;
 
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        int row = step * TILE_K + (int)threadIdx.x / 16 + 8 * i;
-        g.token[i] = row < t.n_row ? a.route.row_token[t.row + row] : -1;
-    }
-    return g;
+    for (int i = 0; i < K_BLOCK / 2; i++)
+        k.of[i] = a.route.row_token[t.n_row > 0 ? t.row + min(row + 2 * i * TILE_K, t.n_row - 1) : 0];
+    return k;
 }
 
-__device__ inline void gather_k(const k_gather &g, const hop_args &a, const hop_tile &t, uint32_t to)
+__device__ inline void gather_k(const k_tokens &k, const hop_args &a, const hop_tile &t, uint32_t to, int step)
 {
-    int k = threadIdx.x / 16, piece = threadIdx.x % 16, column = t.m + piece * 8;
-    uint32_t at = to + piece / 8 * 8192 + k * 128 + ((piece % 8 ^ (k & 7)) << 4);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, odd_row = lane / 16, piece = lane % 16, column = t.m + piece * 8;
+    uint32_t at = to + piece / 8 * 8192 + (warp * 16 + odd_row) * 128;
+    bool inside = column < a.hidden;
+    const bf16 *from = a.gather + (inside ? column : 0);
+    int unit = token_unit(a, step & 2 ? k.of[1] : k.of[0]), left = inside ? t.n_row - step * TILE_K - warp * 16 - odd_row : 0;
 
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        bool live = g.token[i] >= 0 && column < a.hidden;
-        cp_async_16(at + i * 1024, a.gather + (live ? g.token[i] * a.gather_stride + column : 0), live ? 16 : 0);
+        int row = __shfl_sync(~0u, unit, (step & 1) * 16 + 2 * i + odd_row);
+        cp_async_16(at + i * 256 + ((piece % 8 ^ ((2 * i & 7) | odd_row)) << 4), at_unit(from, row), 2 * i < left ? 16 : 0);
     }
 }
 
 /* The last, partial step of an expert in DW: rows past its end must be zero, and TMA would bring the next expert's. */
 __device__ inline void copy_k_tail(const hop_args &a, const hop_tile &t, uint32_t to, int step)
 {
-    for (int i = threadIdx.x; i < TILE_K * (TILE_N / 8); i += 128) {
-        int k = i / (TILE_N / 8), piece = i % (TILE_N / 8), row = step * TILE_K + k, column = t.n + piece * 8;
+    int piece = threadIdx.x % 32, column = t.n + piece * 8;
+    const bf16 *from = a.k_rows + ((int64_t)t.row * a.n_half + t.half) * a.inter + column;
+
+#pragma unroll 4
+    for (int k = threadIdx.x / 32; k < TILE_K; k += N_LOAD_THREAD / 32) {
+        int row = step * TILE_K + k;
         bool live = row < t.n_row && column < a.inter;
-        const bf16 *from = a.k_rows + (live ? ((int64_t)(t.row + row) * a.n_half + t.half) * a.inter + column : 0);
-        cp_async_16(to + piece / 8 * 8192 + k * 128 + ((piece % 8 ^ (k & 7)) << 4), from, live ? 16 : 0);
+        cp_async_16(to + piece / 8 * 8192 + k * 128 + ((piece % 8 ^ (k & 7)) << 4), live ? from + (int64_t)row * a.n_half * a.inter : a.k_rows, live ? 16 : 0);
     }
 }
 
-template <int OP> __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_smem<OP> &s, int stage, int step)
+__device__ inline void fill_k_stage(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage, int step, const k_tokens &k)
 {
-    uint32_t bar = s.full + 8 * stage;
+    bool tail = (step + 1) * TILE_K > t.n_row;
 
-    mbar_expect(bar, B_BYTES + (hop_config<OP>::gather || t.n_row <= 0 ? 0 : t.n_row > 64 ? A_BYTES : A_BYTES / 2));
-    if (!hop_config<OP>::gather)
-        load_a<OP>(a, t, s.a(stage), bar, step);
-    load_b<OP>(a, t, s.b(stage), bar, step, s.rank);
+    if (tail)
+        copy_k_tail(a, t, s.b(stage), step);
+    if (threadIdx.x == 0 && tail) {
+        if (step == 0)
+            put_tile(s, stage, t);
+        mbar_arrive(s.full(stage));
+    }
+    if (threadIdx.x == 0 && !tail)
+        issue_tma<HOP_DW>(a, t, c, s, stage, step);
+    gather_k(k, a, t, s.a(stage), step);
+    mbar_arrive_cp_async(s.full(stage));
 }
 
-/* One thread feeds ops without a gather. */
-template <int OP> __device__ inline void produce_tma(const hop_args &a, const hop_smem<OP> &s)
+__device__ inline void produce_k(const hop_args &a, const hop_smem &s)
 {
-    hop_ring<hop_config<OP>::n_stage> ring;
-    int n_tile = count_tiles<OP>(a);
+    hop_ring ring;
+    hop_next<HOP_DW> next = first_tile<HOP_DW>(a, s);
+    k_tokens now, soon = find_k_tokens(a, next.tile, 0); // of this block of steps and of the next
 
-    for (int i = blockIdx.x / 2; i < n_tile; i += gridDim.x / 2) {
-        hop_tile t = find_tile<OP>(a, i, s.rank);
+    while (next.tile.n_step) {
+        hop_tile t = next.tile;
+        hop_coordinate c = find_coordinates<HOP_DW>(a, t, s.rank);
+        int last = (t.n_step - 1) / K_BLOCK;
         for (int step = 0; step < t.n_step; step++, ring.next()) {
-            mbar_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
-            issue_tma<OP>(a, t, s, ring.stage, step);
+            bool begins = step % K_BLOCK == 0;
+            if (begins)
+                now = soon;
+            mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
+            fill_k_stage(a, t, c, s, ring.stage, step, now);
+            bool looked = next.look(a, s, step, t.n_step);
+            if (begins && step / K_BLOCK < last)
+                soon = find_k_tokens(a, t, step / K_BLOCK + 1);
+            else if (step / K_BLOCK == last && (looked || (begins && step > look_step(t.n_step))))
+                soon = find_k_tokens(a, next.tile, 0);
         }
     }
+    announce_end(s, ring, true);
 }
 
-template <int OP> __device__ inline void produce_rows(const hop_args &a, const hop_smem<OP> &s)
-{
-    hop_ring<hop_config<OP>::n_stage> ring;
-    int n_tile = count_tiles<OP>(a);
-
-    for (int i = blockIdx.x / 2; i < n_tile; i += gridDim.x / 2) {
-        hop_tile t = find_tile<OP>(a, i, s.rank);
-        row_gather g = begin_rows(a, t);
-        for (int step = 0; step < t.n_step; step++, ring.next()) {
-            mbar_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
-            if (threadIdx.x == 0)
-                issue_tma<OP>(a, t, s, ring.stage, step);
-            gather_rows(g, a, t, s.a(ring.stage), step);
-            mbar_arrive_cp_async(s.full + 8 * ring.stage);
-        }
-    }
-}
-
-__device__ inline void produce_k(const hop_args &a, const hop_smem<HOP_DW> &s)
-{
-    hop_ring<hop_config<HOP_DW>::n_stage> ring;
-    int n_tile = count_tiles<HOP_DW>(a);
-
-    for (int i = blockIdx.x / 2; i < n_tile; i += gridDim.x / 2) {
-        hop_tile t = find_tile<HOP_DW>(a, i, s.rank);
-        k_gather g = next_tokens(a, t, 0);
-        for (int step = 0; step < t.n_step; step++, ring.next()) {
-            bool tail = (step + 1) * TILE_K > t.n_row;
-            k_gather ahead = next_tokens(a, t, step + 1);
-            mbar_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
-            if (tail)
-                copy_k_tail(a, t, s.b(ring.stage), step);
-            if (threadIdx.x == 0 && tail)
-                mbar_arrive(s.full + 8 * ring.stage);
-            if (threadIdx.x == 0 && !tail)
-                issue_tma<HOP_DW>(a, t, s, ring.stage, step);
-            gather_k(g, a, t, s.a(ring.stage));
-            mbar_arrive_cp_async(s.full + 8 * ring.stage);
-            g = ahead;
-        }
-    }
-}
-
-template <int OP> __device__ inline void produce(const hop_args &a, const hop_smem<OP> &s)
+template <int OP> __device__ inline void produce(const hop_args &a, const hop_smem &s)
 {
     if constexpr (OP == HOP_DW)
         produce_k(a, s);

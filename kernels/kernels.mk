@@ -47,12 +47,15 @@ else
 kernels: $(KERNELS_SO)
 endif
 
-# A version that waits for its measurement: the library with headers of the Hopper path from kernels/lab/v8.
-lab_v8_obj := $(patsubst kernels/%.cu,$(B)/lab/v8/%.o,$(wildcard kernels/hopper*.cu))
-lab_v8_so := $(B)/lab/libmoeprof_kernels_v8.so
-$(B)/lab/v8/%.o: kernels/%.cu
+# A version that waits for its measurement: the library with headers of the Hopper path from the newest kernels/lab/vN.
+LAB ?= $(lastword $(sort $(wildcard kernels/lab/v*)))
+ifneq ($(and $(LAB),$(NVCC)),)
+lab_obj := $(patsubst kernels/%.cu,$(B)/$(LAB)/%.o,$(wildcard kernels/hopper*.cu))
+lab_so := $(B)/libmoeprof_kernels_$(notdir $(LAB)).so
+$(B)/$(LAB)/%.o: kernels/%.cu
 	@mkdir -p $(@D)
-	$(call say,NVCC,$< v8)$(NVCC) -Ikernels/lab/v8 $(NVFLAGS) $(NVARCH_hopper) -c -o $@ $<
-$(lab_v8_so): $(lab_v8_obj) $(filter-out $(B)/kernels/hopper%,$(kernels_obj)) kernels/exports.map
+	$(call say,NVCC,$< $(notdir $(LAB)))$(NVCC) -I$(LAB) $(NVFLAGS) $(NVARCH_hopper) -c -o $@ $<
+$(lab_so): $(lab_obj) $(filter-out $(B)/kernels/hopper%,$(kernels_obj)) kernels/exports.map
 	$(call say,LINK,$@)$(kernels_link) -o $@ $(filter %.o,$^) -lm
-lab: kernels $(if $(NVCC),$(lab_v8_so))
+endif
+lab: kernels $(lab_so)

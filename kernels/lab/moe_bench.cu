@@ -31,7 +31,7 @@ enum { N_SHAPE = sizeof shapes / sizeof *shapes };
 
 struct options {
     const char *shape, *tokens, *routing;
-    int n, json;
+    int n, json, host;
     uint32_t flags;
 };
 
@@ -218,6 +218,30 @@ static void print_row(const struct options *o, const struct shape *s, int n_toke
     fflush(stdout);
 }
 
+static void run_backward(void *arg, cudaStream_t stream)
+{
+    struct bench *b = (struct bench *)arg;
+    check(b->api, b->api->backward(&b->b, stream));
+}
+
+/* What the host spends in each step alone, so that one sees which launch costs it. */
+static void print_host(struct bench *b, int n, cudaStream_t stream)
+{
+    static const struct {
+        const char *name;
+        uint32_t step;
+    } steps[] = { { "route", MK_STEP_ROUTE }, { "up", MK_STEP_UP },           { "down", MK_STEP_DOWN },   { "combine", MK_STEP_COMBINE }, { "dact", MK_STEP_DACT },
+                  { "dx", MK_STEP_DX },       { "dw_down", MK_STEP_DW_DOWN }, { "dw_up", MK_STEP_DW_UP }, { "dbias", MK_STEP_DBIAS },     { "dscore", MK_STEP_DSCORE } };
+
+    printf("  host, us:");
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        b->f.steps = b->b.steps = steps[i].step;
+        printf(" %s %.1f", steps[i].name, kit_host_us(steps[i].step < MK_STEP_DACT ? run_forward : run_backward, b, n, stream));
+    }
+    printf("\n");
+    b->f.steps = b->b.steps = 0;
+}
+
 static void bench_case(const struct mk_api *api, const struct shape *s, int n_token, const struct options *o, double dense, void *flush, cudaStream_t stream)
 {
     double flop = 6.0 * n_token * s->top_k * s->hidden * s->inter;
@@ -229,6 +253,8 @@ static void bench_case(const struct mk_api *api, const struct shape *s, int n_to
     struct kit_time a = kit_time_calls(run_both, &b, o->n, flush, stream), ag = kit_time_graph(run_both, &b, o->n, flush, stream);
     print_row(o, s, n_token, "forward", &b, f, fg, kit_host_us(run_forward, &b, o->n, stream), flop, dense);
     print_row(o, s, n_token, "fwd+bwd", &b, a, ag, kit_host_us(run_both, &b, o->n, stream), 3 * flop, dense);
+    if (o->host)
+        print_host(&b, o->n, stream);
     bench_close(&b);
 }
 
@@ -267,7 +293,7 @@ static bool listed(const char *list, const char *name)
 static void parse(struct options *o, int argc, char **argv)
 {
     static const struct option longs[] = { { "shape", 1, NULL, 's' }, { "tokens", 1, NULL, 't' }, { "routing", 1, NULL, 'r' },
-                                           { "portable", 0, NULL, 'p' }, { "json", 0, NULL, 'j' }, { "list", 0, NULL, 'l' }, { NULL, 0, NULL, 0 } };
+                                           { "portable", 0, NULL, 'p' }, { "json", 0, NULL, 'j' }, { "list", 0, NULL, 'l' }, { "host", 0, NULL, 'H' }, { NULL, 0, NULL, 0 } };
     int c;
 
     while ((c = getopt_long(argc, argv, "n:", longs, NULL)) != -1) {
@@ -276,6 +302,7 @@ static void parse(struct options *o, int argc, char **argv)
         else if (c == 'r') o->routing = optarg;
         else if (c == 'p') o->flags |= MK_FLAG_PORTABLE;
         else if (c == 'j') o->json = 1;
+        else if (c == 'H') o->host = 1;
         else if (c == 'n') o->n = atoi(optarg);
         else if (c == 'l') {
             for (int i = 0; i < N_SHAPE; i++)
@@ -292,7 +319,7 @@ static void parse(struct options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct options o = { "qwen3-30b", "4096,32768", "uniform", 9, 0, 0 };
+    struct options o = { "qwen3-30b", "4096,32768", "uniform", 9, 0, 0, 0 };
     const struct mk_api *api = mk_get_api(MK_API_VERSION);
     struct cudaDeviceProp device;
     cudaStream_t stream;

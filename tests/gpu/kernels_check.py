@@ -2,7 +2,7 @@
 
   python3 tests/gpu/kernels_check.py [--quick] [--path hopper|portable] [--only WORD]
 Passes where the RMS error of output and every gradient is at most 4e-3 relative and 1.05 times the eager bf16 loop's; with
-adapters the eager loop computes as PEFT does, with weights that hold them. Without a GPU: the CPU reference, small cases.
+adapters 4.5e-3, since A x is rounded on its own, and the eager loop computes as PEFT does, with weights that hold them. Without a GPU: the CPU reference, small cases.
 """
 import argparse, sys
 import torch
@@ -18,7 +18,8 @@ def judge(c, got, want, eager):
         ge, ee = err(g, w), err(e, w)
         text.append(f'{n} {ge:.1e}/{ee:.1e}')
         few = g.numel() < 64 or c.T * c.K < 16  # rounding of the few numbers themselves
-        if ge > (8e-3 if few else 4e-3) or ge > 1.05 * ee + 2e-5: bad.append(n)
+        most = 8e-3 if few else 4.5e-3 if c.lora else 4e-3
+        if ge > most or ge > 1.05 * ee + 2e-5: bad.append(n)
     return bad, text
 
 
