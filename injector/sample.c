@@ -149,10 +149,12 @@ static void tell_pace(void)
 {
     static bool told;
 
-    if (!told)
-        inj_log(0, "CUPTI is met and left in %.1f ms: a burst of traced steps every %.1f s%s",
-                (double)inj_tracer_move_ns() / 1e6, (double)rest_ns() / 1e9, paced ? "" : " would be enough");
+    if (told || !inj_tracer_move_ns())
+        return;
     told = true;
+    inj_log(0, "CUPTI is met and left in %.1f ms: a burst of traced steps every %.1f s%s",
+            (double)inj_tracer_move_ns() / 1e6, (double)rest_ns() / 1e9,
+            paced ? "" : " would be enough");
 }
 
 static void arm(void)
@@ -186,16 +188,19 @@ void inj_sample_round(bool quiet)
     if (wants && !atomic_load(&armed) && !lost) {
         arm();
     } else if (inj_sample_draining() && quiet) {
-        disarm();
-    } else if (!wants && !atomic_load(&armed) && !offered) { /* a round later: what that delivered was read */
-        inj_tracer_offer();
-        offered = true;
+        if (atomic_load(&armed)) {
+            disarm();
+        } else { /* a round later: what that delivered was read */
+            inj_tracer_offer();
+            offered = true;
+        }
     }
 }
 
 bool inj_sample_draining(void)
 {
-    return !atomic_load(&want) && !inj_sample_tracing() && atomic_load(&armed);
+    return atomic_load(&on_ns) && !atomic_load(&want) && !inj_sample_tracing() &&
+           (atomic_load(&armed) || !offered);
 }
 
 /* In a later burst not its first second, nor an earlier burst: CUPTI is armed a little longer than steps

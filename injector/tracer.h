@@ -3,8 +3,10 @@
  * A CUPTI that has recorded once costs every launch 0.8 µs and a GPU-bound step 0.6 % (measured on an
  * H100), also with everything switched off, until it is finalized; coming back takes 10 ms. So between
  * bursts of traced steps it is left: the agent switches off, drains, and offers; the training thread
- * takes the offer at a step boundary, where no backward runs. Not after another profiler was here or
- * CUDA graphs were launched, and not before CUPTI 12.8: finalizing has crashed there.
+ * takes the offer at a step boundary, where no backward runs. Only when the job was told so (leave=1):
+ * that is measured to be safe in trainings, not yet beside threads that call CUDA all the time, such as
+ * NCCL's watchdog (tests/gpu/leave.c). Not after another profiler was here or CUDA graphs were launched,
+ * and not before CUPTI 12.8: finalizing has crashed there.
  *
  * Agent thread, if nothing else is said.
  */
@@ -39,7 +41,7 @@ void inj_tracer_leave(void *stream);
 
 bool inj_tracer_has_left(void);
 
-/* What the last coming and going took, together. */
+/* What the last coming and going took, together; 0: CUPTI was never left. */
 uint64_t inj_tracer_move_ns(void);
 
 /* For another profiler, under the lock: everything of ours off and delivered; on again. */

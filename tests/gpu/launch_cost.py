@@ -1,14 +1,12 @@
 """What CUPTI costs a training in each state that the guest could leave it in. launch_cost.py [WORKLOAD..]
 
-One process a workload (tiny, eager, grouped, clock, direct, within), forked from one that has imported torch. A process goes through the
+One process a workload (tiny, eager, grouped, clock), forked from one that has imported torch. A process goes through the
 states several times, so that each is measured beside the others. No guest: CUPTI is called directly.
-direct, within: leaving CUPTI while other threads call CUDA.
 """
 import ctypes
 import os
 import statistics
 import sys
-import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -156,104 +154,6 @@ def eager():
 
 def grouped():
     training("grouped", ["--model", "qwen3-30b", "--experts", "grouped_mm", "--layers", "4", "--vocab", "32768"], 6)
-
-
-class Hammer(threading.Thread):
-    """Another thread that keeps calling CUDA, as data loaders and NCCL's watchdog do, and the longest that one call took."""
-
-    def __init__(self, call):
-        super().__init__(daemon=True)
-        self.call, self.worst, self.calls, self.done = call, 0.0, 0, False
-        self.start()
-
-    def run(self):
-        while not self.done:
-            started = time.perf_counter()
-            self.call()
-            self.worst = max(self.worst, time.perf_counter() - started)
-            self.calls += 1
-
-    def worst_since(self):
-        worst, self.worst = self.worst, 0.0
-        return 1e3 * worst
-
-
-def come_and_go(name, leave, n=60):
-    """Attaches and detaches while other threads launch and query; all kernels of the time between are to be there."""
-    import torch
-    cupti, stream, x = Cupti(), torch.cuda.Stream(), torch.zeros(16, device="cuda")
-    event, y = torch.cuda.Event(), torch.zeros(16, device="cuda")
-    event.record()
-
-    def launch():
-        with torch.cuda.stream(stream):
-            y.add_(1)
-
-    hammers, spent, worst, lost = [Hammer(launch), Hammer(event.query)], {}, {}, 0
-    cupti.keep = True
-    for _ in range(n):
-        for what, go in (("subscribe", cupti.subscribe), ("callbacks on", lambda: cupti.callbacks(1)), ("kinds on", cupti.kinds_on),
-                         ("work", None), ("off", cupti.off), ("leave", lambda: leave(cupti))):
-            started = time.perf_counter()
-            if go:
-                go()
-            else:
-                for _ in range(1000):
-                    x.add_(1)
-                torch.cuda.synchronize()
-            spent.setdefault(what, []).append(1e3 * (time.perf_counter() - started))
-            worst.setdefault(what, []).append(max(h.worst_since() for h in hammers))
-        lost += len(cupti.records) < 1000
-        cupti.records.clear()
-    for hammer in hammers:
-        hammer.done = True
-        hammer.join()
-    print("%-8s %d times, %d of them with records missing; %s calls beside; ms, median (worst), longest call beside: %s" %
-          (name, n, lost, [h.calls for h in hammers],
-           "; ".join("%s %.1f (%.1f) %.1f" % (what, statistics.median(ms), max(ms), max(worst[what])) for what, ms in spent.items())), flush=True)
-
-
-def leave_directly(cupti):
-    cupti.torch.cuda.synchronize()
-    cupti.call("cuptiActivityFlushAll", FORCED)
-    cupti.unsubscribe()
-    cupti.finalize()
-
-
-def direct():
-    come_and_go("direct", leave_directly)
-
-
-CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.POINTER(ctypes.c_int))
-CTX_SYNCHRONIZE = 17
-
-
-def within():
-    """As NVIDIA's documentation has it: at the exit of a CUDA call."""
-    driver = ctypes.CDLL("libcuda.so.1")
-    now = []
-
-    def leave(cupti):
-        cupti.call("cuptiEnableCallback", 1, cupti.subscriber, 1, CTX_SYNCHRONIZE)
-        now.append(cupti)
-        driver.cuCtxSynchronize()
-        if now:
-            print("    no callback came")
-            now.clear()
-            leave_directly(cupti)
-
-    def callback(user, domain, cbid, site):
-        if now and cbid == CTX_SYNCHRONIZE and site[0] == 1:
-            cupti = now.pop()
-            cupti.call("cuptiActivityFlushAll", FORCED)
-            cupti.unsubscribe()
-            cupti.finalize()
-
-    native = CALLBACK(callback)
-    ours, Cupti.subscribe = Cupti.subscribe, lambda self: self.call("cuptiSubscribe", ctypes.byref(self.subscriber), native, None)
-    # every launch calls Python here, so the launches beside are slow
-    come_and_go("within", leave, 30)
-    Cupti.subscribe = ours
 
 
 def clock():
