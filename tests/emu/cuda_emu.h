@@ -35,9 +35,9 @@ struct emu_config {
 /* The running thread's place. */
 extern dim3 emu_thread, emu_block, emu_block_dim, emu_grid_dim;
 #define threadIdx emu_thread
-#define blockIdx emu_block
-#define blockDim emu_block_dim
-#define gridDim emu_grid_dim
+#define blockIdx  emu_block
+#define blockDim  emu_block_dim
+#define gridDim   emu_grid_dim
 
 void emu_blocks(const emu_config &config, const std::function<void()> &body);
 template <typename A> void emu_run(const emu_config &config, void (*kernel)(A), const A &args)
@@ -65,14 +65,25 @@ static inline float __shfl_xor_sync(unsigned, float v, int mask)
     return v;
 }
 
-static inline uint4 __ldcs(const uint4 *p) { return *p; }
-static inline float __uint_as_float_emu(uint32_t v) { float f; memcpy(&f, &v, 4); return f; }
+static inline uint4 __ldcs(const uint4 *p)
+{
+    return *p;
+}
+static inline float __uint_as_float_emu(uint32_t v)
+{
+    float f;
+    memcpy(&f, &v, 4);
+    return f;
+}
 #define __uint_as_float __uint_as_float_emu
-#define __expf expf
-static inline float emu_normcdff(float v) { return .5f * erfcf(v * -0.70710678f); }
-#define normcdff emu_normcdff
+#define __expf          expf
+static inline float emu_normcdff(float v)
+{
+    return .5f * erfcf(v * -0.70710678f);
+}
+#define normcdff                  emu_normcdff
 #define cudaFuncSetAttribute(...) 0
-#define cudaGetLastError() cudaSuccess
-#define cudaGetDevice(device) (*(device) = 0)
+#define cudaGetLastError()        cudaSuccess
+#define cudaGetDevice(device)     (*(device) = 0)
 
 #endif

@@ -23,10 +23,11 @@ static void print_step(void *arg, const struct mp_step *s)
             check += s->route[i].count[e] * (uint64_t)(e + 1) * (uint64_t)(s->route[i].layer + 1);
         }
     fprintf(sums->out,
-            "step %u flags %u launches %u records %u kernels %u copies %u sets %u own %u micro %u window %" PRIu64
-            " idle %" PRIu64 " routed %" PRIu64 " (%" PRIu64 ") tokens %" PRIu64 " %" PRIu64 "\n",
-            s->step, s->flags, s->launches, s->records, s->n_kernel, s->n_copy, s->n_memset, s->n_own, s->n_micro,
-            s->window_ns, s->idle_ns, tokens, check, s->processed, s->useful);
+            "step %u flags %u launches %u records %u kernels %u copies %u sets %u own %u micro %u "
+            "window %" PRIu64 " idle %" PRIu64 " routed %" PRIu64 " (%" PRIu64 ") tokens %" PRIu64
+            " %" PRIu64 "\n",
+            s->step, s->flags, s->launches, s->records, s->n_kernel, s->n_copy, s->n_memset,
+            s->n_own, s->n_micro, s->window_ns, s->idle_ns, tokens, check, s->processed, s->useful);
     mp_total_add(sums->total, s);
 }
 
@@ -38,8 +39,8 @@ static void print_cells(const struct sums *s)
     c = mp_total_cells(s->total, &n);
     for (size_t i = 0; i < n; i++)
         fprintf(s->out, "L%d %s %s E%d %s n %u raw %" PRIu64 " booked %" PRIu64 "\n", c[i].layer,
-                mp_phase_name(c[i].phase), mp_pass_name(c[i].pass), c[i].expert, mp_basis_name(c[i].basis), c[i].n,
-                c[i].raw_ns, c[i].booked_ns);
+                mp_phase_name(c[i].phase), mp_pass_name(c[i].pass), c[i].expert,
+                mp_basis_name(c[i].basis), c[i].n, c[i].raw_ns, c[i].booked_ns);
 }
 
 int cells_print(FILE *out, const char *dir, int pid)
@@ -58,7 +59,8 @@ int cells_print(FILE *out, const char *dir, int pid)
     while ((n = mp_reader_read(&r, batch, countof(batch))))
         mp_steps_feed(steps, batch, n);
     mp_steps_finish(steps);
-    fprintf(out, "records lost %" PRIu64 " late %" PRIu64 "\n", r.n_lost, mp_steps_stat(steps)->n_late);
+    fprintf(out, "records lost %" PRIu64 " late %" PRIu64 "\n", r.n_lost,
+            mp_steps_stat(steps)->n_late);
     print_cells(&sums);
     mp_steps_free(steps);
     mp_total_free(sums.total);

@@ -108,11 +108,11 @@ static void status(struct job *j, const struct mp_msg *ask)
                {"moeprof", "libmoeprof_kernels.so", true},
                {"scattermoe", "the job's Python has no package scattermoe", false},
                {"deepgemm", "layer 0: needs 'deep_gemm', which is not installed", false}};
-    struct mp_msg state = {.kind = MP_WIRE_STATE,
-                           .id = ask->id,
-                           .text = "grouped_mm",
-                           .value = {j->fake.n_layer, j->fake.n_layer,
-                                     j->swapped ? j->fake.n_layer : 0}};
+    struct mp_msg state = {
+        .kind = MP_WIRE_STATE,
+        .id = ask->id,
+        .text = "grouped_mm",
+        .value = {j->fake.n_layer, j->fake.n_layer, j->swapped ? j->fake.n_layer : 0}};
 
     snprintf(state.name, sizeof state.name, "%s", j->swapped ? "moeprof" : "original");
     tell(j, state);

@@ -21,7 +21,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#define LAYERS 2
+#define LAYERS  2
 #define EXPERTS 4
 enum { GATE = 0x10000, STACK = 0x100000, SLICE = 0x1000, LAYER = 0x100000 };
 
@@ -32,7 +32,8 @@ MOCK_NODE_TYPE(select_type, "N5torch8autograd9generated15SelectBackward0E");
 static struct mock mock;
 static struct {
     const char *held;
-    int steps, pause_ms, wait_ms, kill_step, fork_step, kineto_step, exit_code, cuda, torch, hang_ms, nowait;
+    int steps, pause_ms, wait_ms, kill_step, fork_step, kineto_step, exit_code, cuda, torch,
+        hang_ms, nowait;
 } opt = {.steps = 3, .kill_step = -1, .fork_step = -1, .kineto_step = -1, .cuda = 1, .torch = 1};
 
 /* ---- the GPU ----------------------------------------------------------------------------------------- */
@@ -86,7 +87,8 @@ static void copy(void)
 
 static const char gemm[] = "nvjet_sm90_tst_64x8", add[] = "vectorized_elementwise_kernel_add",
                   gather[] = "vectorized_gather_kernel", scatter[] = "indexFuncLargeIndex_add",
-                  topk[] = "sbtopk::gatherTopK", adam[] = "multi_tensor_apply_kernel", fill[] = "FillFunctor";
+                  topk[] = "sbtopk::gatherTopK", adam[] = "multi_tensor_apply_kernel",
+                  fill[] = "FillFunctor";
 
 static uint64_t weight(int layer, int expert)
 {
@@ -135,7 +137,7 @@ static void layer(int i)
 
 /* ---- backward --------------------------------------------------------------------------------------------- */
 
-struct span { /* nodes of one forward */
+struct span {                         /* nodes of one forward */
     uint64_t first, last, checkpoint; /* checkpoint: the node that replays layer 1 */
 };
 
@@ -174,7 +176,13 @@ static void *engine(void *arg)
 
 static void micro_batch(void)
 {
-    struct mp_micro m = {.processed = 64, .useful = 60, .trainable = 59, .head_rows = UINT32_MAX, .n_segment = 2, .batch = 2, .basis = MP_MEASURED};
+    struct mp_micro m = {.processed = 64,
+                         .useful = 60,
+                         .trainable = 59,
+                         .head_rows = UINT32_MAX,
+                         .n_segment = 2,
+                         .batch = 2,
+                         .basis = MP_MEASURED};
     struct span s = {.first = mock.torch()->next_seq};
     pthread_t thread;
 
@@ -244,7 +252,8 @@ static int happenings(int i)
         return mock.kineto_start();
     if (i == opt.kineto_step + 1 && opt.kineto_step >= 0) {
         seen = mock.kineto_stop();
-        printf("kineto kernels %u others %u unknown %u\n", seen.kernels, seen.others, seen.unknown_buffers);
+        printf("kineto kernels %u others %u unknown %u\n", seen.kernels, seen.others,
+               seen.unknown_buffers);
     }
     return 0;
 }
@@ -270,8 +279,17 @@ static void tables(void)
     memset(r, 0, sizeof r);
     for (int i = 0; i < LAYERS; i++) {
         inj_count_layer(i, EXPERTS);
-        r[i * 2] = (struct mp_range){.base = GATE + (uint64_t)i * 0x1000, .bytes = 0x100, .layer = (int16_t)i, .expert = -1, .phase = MP_PHASE_ROUTER};
-        r[i * 2 + 1] = (struct mp_range){.base = weight(i, 0), .bytes = EXPERTS * SLICE, .n_slice = EXPERTS, .layer = (int16_t)i, .expert = -1, .phase = MP_PHASE_EXPERT};
+        r[i * 2] = (struct mp_range){.base = GATE + (uint64_t)i * 0x1000,
+                                     .bytes = 0x100,
+                                     .layer = (int16_t)i,
+                                     .expert = -1,
+                                     .phase = MP_PHASE_ROUTER};
+        r[i * 2 + 1] = (struct mp_range){.base = weight(i, 0),
+                                         .bytes = EXPERTS * SLICE,
+                                         .n_slice = EXPERTS,
+                                         .layer = (int16_t)i,
+                                         .expert = -1,
+                                         .phase = MP_PHASE_EXPERT};
     }
     inj_launch_set_ranges(mp_ranges_new(r, countof(r)));
 }
@@ -281,10 +299,10 @@ static void read_options(int argc, char **argv)
     static const struct {
         const char *name;
         int *to;
-    } number[] = {{"steps", &opt.steps},         {"pause", &opt.pause_ms},   {"wait", &opt.wait_ms},
-                  {"kill", &opt.kill_step},      {"fork", &opt.fork_step},   {"kineto", &opt.kineto_step},
-                  {"exit", &opt.exit_code},      {"cuda", &opt.cuda},        {"torch", &opt.torch},
-                  {"hang", &opt.hang_ms},        {"nowait", &opt.nowait}};
+    } number[] = {{"steps", &opt.steps},    {"pause", &opt.pause_ms}, {"wait", &opt.wait_ms},
+                  {"kill", &opt.kill_step}, {"fork", &opt.fork_step}, {"kineto", &opt.kineto_step},
+                  {"exit", &opt.exit_code}, {"cuda", &opt.cuda},      {"torch", &opt.torch},
+                  {"hang", &opt.hang_ms},   {"nowait", &opt.nowait}};
 
     for (int i = 1; i < argc; i++) {
         char *value = strchr(argv[i], '=');

@@ -9,7 +9,7 @@
 
 /* ---- libc10.so, libtorch_cpu.so ------------------------------------------------------------ */
 
-struct mock_node { /* torch::autograd::Node as far as the guest knows it */
+struct mock_node {             /* torch::autograd::Node as far as the guest knows it */
     const void *const *vtable; /* behind a type_info */
     void *self[2];
     uint64_t seq, topological;
@@ -17,7 +17,7 @@ struct mock_node { /* torch::autograd::Node as far as the guest knows it */
     uint64_t tid;
 };
 
-struct mock_torch { /* of the calling thread */
+struct mock_torch {         /* of the calling thread */
     struct mock_node *node; /* the one that runs; NULL none */
     bool grad;
     uint64_t next_seq, thread_id;
@@ -32,17 +32,17 @@ struct mock_kineto_seen {
 /* ---- libcupti.so.13 ------------------------------------------------------------------------- */
 
 struct mock_cupti {
-    uint32_t version;        /* 26: 12.8, 130001: 13.0U1 */
-    char holder[40];         /* another tool has the one subscriber; "" nobody */
+    uint32_t version; /* 26: 12.8, 130001: 13.0U1 */
+    char holder[40];  /* another tool has the one subscriber; "" nobody */
     int subscribe_result, enable_result, register_result; /* to fail with; 0 work */
     void *_Atomic subscriber;
     _Atomic(cupti_callback_fn) callback;
     void *user;
     _Atomic bool callback_on[CB_MAX];
-    _Atomic uint64_t kinds;          /* bit per activity kind that is on */
+    _Atomic uint64_t kinds; /* bit per activity kind that is on */
     _Atomic(cupti_request_fn) request;
     _Atomic(cupti_complete_fn) complete;
-    _Atomic size_t dropped;          /* since last asked */
+    _Atomic size_t dropped; /* since last asked */
     unsigned n_register, n_flush, n_finalize;
     cupti_clock_fn clock;    /* registered by somebody; NULL its own */
     unsigned torn;           /* so many records to come are stamped by the wrong clock */
@@ -54,14 +54,14 @@ struct mock_cupti {
 /* ---- libcuda.so.1 --------------------------------------------------------------------------- */
 
 struct mock_cuda {
-    int capturing;        /* a stream capture is under way */
-    int busy;             /* so many event queries say "not ready" */
-    int fail_alloc;       /* 1: cuMemAlloc fails */
+    int capturing;  /* a stream capture is under way */
+    int busy;       /* so many event queries say "not ready" */
+    int fail_alloc; /* 1: cuMemAlloc fails */
     int fail_launch, fail_copy;
-    size_t param_bytes;   /* of the one parameter every kernel has, 0: unknown kernel */
+    size_t param_bytes; /* of the one parameter every kernel has, 0: unknown kernel */
     unsigned n_launch, n_alloc, n_query_param;
-    unsigned n_illegal;   /* accesses outside what was allocated: error 700 on a GPU */
-    bool silent;          /* launches tell no CUPTI */
+    unsigned n_illegal; /* accesses outside what was allocated: error 700 on a GPU */
+    bool silent;        /* launches tell no CUPTI */
 };
 
 /* Entry points of all the stand-ins that are mapped; the others stay NULL. */

@@ -126,7 +126,8 @@ static void *allot(size_t bytes)
 static bool mine(const void *p, size_t bytes)
 {
     for (unsigned i = 0; i < n_block; i++)
-        if ((const char *)p >= block[i].base && (const char *)p + bytes <= block[i].base + block[i].bytes)
+        if ((const char *)p >= block[i].base &&
+            (const char *)p + bytes <= block[i].base + block[i].bytes)
             return true;
     m.n_illegal++;
     return false;
@@ -239,7 +240,8 @@ static bool on(const struct mask_args *a, size_t i)
         return true;
     if (a->mask_bytes == 4 && a->mask_float)
         return ((const float *)a->mask)[i] != 0;
-    return a->mask_bytes == 1 ? ((const uint8_t *)a->mask)[i] : index_at(a->mask, a->mask_bytes, i) != 0;
+    return a->mask_bytes == 1 ? ((const uint8_t *)a->mask)[i]
+                              : index_at(a->mask, a->mask_bytes, i) != 0;
 }
 
 /* One row: a token attends to itself and to what stands before it in its segment. */
@@ -262,9 +264,14 @@ static void mask_row(const struct mask_args *a, size_t row)
 
 static int mask(void **p, unsigned rows)
 {
-    struct mask_args a = {.mask = *(void **)p[0], .mask_bytes = *(int *)p[1], .mask_float = *(int *)p[2],
-                          .labels = *(void **)p[3], .position = *(void **)p[4], .cols = *(unsigned *)p[5],
-                          .n_window = *(int *)p[10], .sums = *(uint64_t **)p[11]};
+    struct mask_args a = {.mask = *(void **)p[0],
+                          .mask_bytes = *(int *)p[1],
+                          .mask_float = *(int *)p[2],
+                          .labels = *(void **)p[3],
+                          .position = *(void **)p[4],
+                          .cols = *(unsigned *)p[5],
+                          .n_window = *(int *)p[10],
+                          .sums = *(uint64_t **)p[11]};
 
     for (int k = 0; k < 4; k++)
         a.window[k] = *(unsigned *)p[6 + k];

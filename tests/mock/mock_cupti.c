@@ -340,7 +340,9 @@ EXPORT int cuptiActivitySetAttribute(int attribute, size_t *bytes, void *value)
 
 EXPORT int cuptiGetResultString(int result, const char **text)
 {
-    *text = result == BUSY ? "CUPTI_ERROR_MULTIPLE_SUBSCRIBERS" : result ? "CUPTI_ERROR_UNKNOWN" : "CUPTI_SUCCESS";
+    *text = result == BUSY ? "CUPTI_ERROR_MULTIPLE_SUBSCRIBERS"
+            : result       ? "CUPTI_ERROR_UNKNOWN"
+                           : "CUPTI_SUCCESS";
     return CUPTI_OK;
 }
 

@@ -7,18 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EXPORT __attribute__((visibility("default")))
-#define BUFFERS 64
+#define EXPORT       __attribute__((visibility("default")))
+#define BUFFERS      64
 #define BUFFER_BYTES 4096 /* small, so that records spill from one into the next */
 
 struct mock_torch *mock_torch(void);
 
+struct control {
+    void *vtable;
+    _Atomic int use_count, weak_count;
+};
+
 struct shared_ptr {
     void *object;
-    struct control {
-        void *vtable;
-        _Atomic int use_count, weak_count;
-    } *control;
+    struct control *control;
 };
 
 struct shared_ptr *_ZN5torch8autograd16get_current_nodeEv(struct shared_ptr *out);

@@ -43,7 +43,8 @@ static const struct mk_row *row(size_t i)
 
 __attribute__((visibility("default"))) const struct mk_api *mk_get_api(uint32_t version)
 {
-    static const struct mk_api api = {sizeof api, MK_API_VERSION, no_error, sizes, forward, backward, choose, row};
+    static const struct mk_api api = {sizeof api, MK_API_VERSION, no_error, sizes,
+                                      forward,    backward,       choose,   row};
 
     return version == MK_API_VERSION ? &api : NULL;
 }

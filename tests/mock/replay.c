@@ -97,14 +97,16 @@ static void launch(const struct replay_op *op)
     const struct inj_trace_launch *n = (const void *)op->data;
     const struct inj_trace_facts *facts = op->facts;
     struct mock_node node = {.vtable = n->flags & INJ_TRACED_SELECT ? select_type : any_type,
-                             .seq = facts->node_seq, .tid = facts->node_tid};
+                             .seq = facts->node_seq,
+                             .tid = facts->node_tid};
     uint64_t block[REPLAY_WORDS] = {0};
     size_t bytes = sizeof block;
     void *params[] = {block};
     void *extra[] = {(void *)EXTRA_POINTER, block, (void *)EXTRA_SIZE, &bytes, (void *)EXTRA_END};
     bool in_extra = n->flags & INJ_TRACED_EXTRA;
     bool ex = n->cbid == CB_cuLaunchKernelEx || n->cbid == CB_cuLaunchKernelEx_ptsz;
-    struct launch_params p = {.f = (void *)(uintptr_t)n->handle, .kernel_params = in_extra ? NULL : params,
+    struct launch_params p = {.f = (void *)(uintptr_t)n->handle,
+                              .kernel_params = in_extra ? NULL : params,
                               .extra = in_extra ? extra : NULL};
     struct launch_ex_params px = {.f = p.f, .kernel_params = p.kernel_params, .extra = p.extra};
 
@@ -203,7 +205,8 @@ static void agent_round(const struct replay_op *op)
 
     inj_join_launches(shm);
     for (size_t i = op->activity; i < op->activity + op->n_activity; i++)
-        mock.record(file.activity[i].record, mock.cupti()->record_bytes[file.activity[i].record[0] & 63]);
+        mock.record(file.activity[i].record,
+                    mock.cupti()->record_bytes[file.activity[i].record[0] & 63]);
     inj_tracer_flush();
     inj_activity_drain(inj_join_activity, shm);
     inj_join_steps(shm, op->time_ns, false);
@@ -222,7 +225,8 @@ static void run(void)
             agent_round(op);
             continue;
         }
-        while (k < file.n_op && k - i < TURN_MAX && file.op[k].thread == op->thread && file.op[k].tag != INJ_TRACE_ROUND)
+        while (k < file.n_op && k - i < TURN_MAX && file.op[k].thread == op->thread &&
+               file.op[k].tag != INJ_TRACE_ROUND)
             k++;
         give_turn(&worker[op->thread], op, &file.op[k]);
         if (k - i == TURN_MAX)
@@ -238,7 +242,8 @@ static void believe_torch(void)
 
     for (size_t i = 0; i < file.n_op; i++)
         if (file.op[i].tag == INJ_TRACE_NOTE && file.op[i].data[24] == INJ_TRACE_SCOPE &&
-            ((const struct inj_trace_scope *)(const void *)file.op[i].data)->flags & INJ_TRACED_TORCH) {
+            ((const struct inj_trace_scope *)(const void *)file.op[i].data)->flags &
+                INJ_TRACED_TORCH) {
             mock.torch()->thread_id = 1;
             mock.torch()->node = &node;
             inj_torch_init();
@@ -278,7 +283,8 @@ static int start(const char *dir)
         learn_size(&file.activity[i]);
     for (size_t i = 0; i < file.n_counted; i++)
         if (file.counted[i].head.kind == MP_ROUTING)
-            inj_count_layer(file.counted[i].routing.layer, file.counted[i].routing.expert0 + file.counted[i].routing.n);
+            inj_count_layer(file.counted[i].routing.layer,
+                            file.counted[i].routing.expert0 + file.counted[i].routing.n);
     snprintf(inj.opts.dir, sizeof inj.opts.dir, "%s", dir);
     atomic_store(&inj.life, INJ_ALIVE);
     atomic_store(&inj.step, first_step());

@@ -97,8 +97,9 @@ int replay_pack(const char *from, const char *to)
 
 struct parse {
     struct replay_file *f;
-    struct replay_op *launch[INJ_THREAD_MAX]; /* the thread's last, which facts and words complete */
-    uint64_t time_ns[INJ_THREAD_MAX];         /* of the thread's last operation */
+    struct replay_op
+        *launch[INJ_THREAD_MAX];      /* the thread's last, which facts and words complete */
+    uint64_t time_ns[INJ_THREAD_MAX]; /* of the thread's last operation */
 };
 
 const char *replay_text(const struct replay_file *f, uint64_t address)
@@ -156,8 +157,12 @@ static void add_op(struct parse *p, const struct inj_trace_item *item, const uin
         return;
     }
     op = &f->op[f->n_op];
-    *op = (struct replay_op){.order = (uint32_t)f->n_op++, .thread = (uint16_t)thread, .tag = item->tag, .data = data,
-                             .bytes = item->bytes, .activity = f->n_activity};
+    *op = (struct replay_op){.order = (uint32_t)f->n_op++,
+                             .thread = (uint16_t)thread,
+                             .tag = item->tag,
+                             .data = data,
+                             .bytes = item->bytes,
+                             .activity = f->n_activity};
     if (item->tag == INJ_TRACE_POSTED)
         op->time_ns = p->time_ns[thread];
     else
@@ -168,7 +173,8 @@ static void add_op(struct parse *p, const struct inj_trace_item *item, const uin
     p->launch[thread] = item->tag == INJ_TRACE_NOTE && kind == INJ_TRACE_LAUNCH ? op : NULL;
 }
 
-static void add_item(struct parse *p, const char *path, const struct inj_trace_item *item, const uint8_t *data)
+static void add_item(struct parse *p, const char *path, const struct inj_trace_item *item,
+                     const uint8_t *data)
 {
     struct replay_file *f = p->f;
     struct inj_trace_head head;

@@ -9,11 +9,13 @@
 
 static void print_facts(const struct mp_shm *s)
 {
-    printf("state %u step %u gpu '%s' uuid %s cc %d sms %d clock %d cupti %d driver %d\n", s->state, s->step,
-           s->gpu_name, s->gpu_uuid, s->gpu_cc, s->gpu_sm_count, s->gpu_clock_mhz, s->cupti_version,
-           s->driver_version);
-    printf("launches %lu records %lu dropped %lu lost %lu unmatched %lu agent_cpu_ms %.1f names %u\n",
-           s->n_launch, s->n_record, s->n_dropped, s->n_lost, s->n_unmatched, s->agent_cpu_ns / 1e6, s->n_name);
+    printf("state %u step %u gpu '%s' uuid %s cc %d sms %d clock %d cupti %d driver %d\n", s->state,
+           s->step, s->gpu_name, s->gpu_uuid, s->gpu_cc, s->gpu_sm_count, s->gpu_clock_mhz,
+           s->cupti_version, s->driver_version);
+    printf(
+        "launches %lu records %lu dropped %lu lost %lu unmatched %lu agent_cpu_ms %.1f names %u\n",
+        s->n_launch, s->n_record, s->n_dropped, s->n_lost, s->n_unmatched, s->agent_cpu_ns / 1e6,
+        s->n_name);
     for (int i = 0; i < MP_FEATURE_COUNT; i++)
         printf("feature %d state %u %s\n", i, s->feature[i].state, s->feature[i].why);
     for (uint64_t i = 0; i < s->n_log && i < MP_LOG_CAP; i++)
@@ -22,9 +24,9 @@ static void print_facts(const struct mp_shm *s)
 
 static void print_event(const struct mp_reader *r, const struct mp_event *e)
 {
-    printf("ev %u %lu step %u %s/%s L%d E%d dur %u lag %u fl %u s%u ", e->kind, e->start_ns, e->step,
-           mp_pass_name(e->pass), mp_phase_name(e->phase), e->layer, e->expert, e->dur_ns, e->lag_us, e->flags,
-           e->stream);
+    printf("ev %u %lu step %u %s/%s L%d E%d dur %u lag %u fl %u s%u ", e->kind, e->start_ns,
+           e->step, mp_pass_name(e->pass), mp_phase_name(e->phase), e->layer, e->expert, e->dur_ns,
+           e->lag_us, e->flags, e->stream);
     if (e->kind == MP_KERNEL)
         printf("%.120s\n", mp_reader_name(r, e->name));
     else
@@ -39,17 +41,19 @@ static void print_record(const struct mp_reader *r, const union mp_record *x)
                x->mark.records, x->mark.n_micro, x->mark.flags);
         break;
     case MP_MICRO:
-        printf("MICRO step %u processed %u useful %u trainable %d head %d seg %u batch %u basis %u\n",
-               x->micro.step, x->micro.processed, x->micro.useful, (int)x->micro.trainable,
-               (int)x->micro.head_rows, x->micro.n_segment, x->micro.batch, x->micro.basis);
+        printf(
+            "MICRO step %u processed %u useful %u trainable %d head %d seg %u batch %u basis %u\n",
+            x->micro.step, x->micro.processed, x->micro.useful, (int)x->micro.trainable,
+            (int)x->micro.head_rows, x->micro.n_segment, x->micro.batch, x->micro.basis);
         break;
     case MP_PAIRS:
-        printf("PAIRS step %u window %u useful %lu processed %lu max %u\n", x->pairs.step, x->pairs.window,
-               x->pairs.useful, x->pairs.processed, x->pairs.max_len);
+        printf("PAIRS step %u window %u useful %lu processed %lu max %u\n", x->pairs.step,
+               x->pairs.window, x->pairs.useful, x->pairs.processed, x->pairs.max_len);
         break;
     case MP_ROUTING:
-        printf("ROUTE step %u L%d E%d+%u: %u %u %u %u\n", x->routing.step, x->routing.layer, x->routing.expert0,
-               x->routing.n, x->routing.count[0], x->routing.count[1], x->routing.count[2], x->routing.count[3]);
+        printf("ROUTE step %u L%d E%d+%u: %u %u %u %u\n", x->routing.step, x->routing.layer,
+               x->routing.expert0, x->routing.n, x->routing.count[0], x->routing.count[1],
+               x->routing.count[2], x->routing.count[3]);
         break;
     default:
         print_event(r, &x->event);

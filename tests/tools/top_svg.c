@@ -34,8 +34,10 @@ static void head(const struct dash_cells *c)
     double w = c->w * CELL_W + 2 * PAD, h = c->h * CELL_H + 2 * PAD;
     char b[32];
 
-    printf("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\">\n"
-           "<style>text{font:14px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace;white-space:pre}\n",
+    printf("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
+           "height=\"%.0f\">\n"
+           "<style>text{font:14px ui-monospace,Menlo,Consolas,'DejaVu Sans "
+           "Mono',monospace;white-space:pre}\n",
            w, h, w, h);
     for (int i = 0; i < DASH_STYLE_COUNT; i++) {
         struct dash_look look = dash_look(DASH_THEME_DARK, (enum dash_style)i, 256);
@@ -55,8 +57,8 @@ static bool is_block(uint32_t ch)
 
 static void rect(double x, double y, double w, double h, char kind, int style)
 {
-    printf("<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" class=\"%c%d\"/>\n", PAD + x, PAD + y, w, h,
-           kind, style);
+    printf("<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" class=\"%c%d\"/>\n", PAD + x,
+           PAD + y, w, h, kind, style);
 }
 
 static void text(const struct dash_cell *cell, int n, int x, int y)
@@ -67,7 +69,8 @@ static void text(const struct dash_cell *cell, int n, int x, int y)
         cell++;
     if (n == 0)
         return;
-    printf("<text x=\"%.1f\" y=\"%.1f\" textLength=\"%.1f\" lengthAdjust=\"spacingAndGlyphs\" class=\"f%d\">",
+    printf("<text x=\"%.1f\" y=\"%.1f\" textLength=\"%.1f\" lengthAdjust=\"spacingAndGlyphs\" "
+           "class=\"f%d\">",
            PAD + x * CELL_W, PAD + y * CELL_H + 13.5, n * CELL_W, (int)cell->style);
     for (int i = 0; i < n; i++) {
         char bytes[4];
@@ -94,8 +97,8 @@ static int run(const struct dash_cell *row, int w, int x, int y)
     if (dash_look(DASH_THEME_DARK, (enum dash_style)style, 256).bg >= 16)
         rect(x * CELL_W, y * CELL_H, n * CELL_W, CELL_H, 'b', (int)style);
     if (is_block(ch))
-        rect(x * CELL_W, (y + 1) * CELL_H - CELL_H * (ch - 0x2580) / 8.0, n * CELL_W, CELL_H * (ch - 0x2580) / 8.0,
-             'f', (int)style);
+        rect(x * CELL_W, (y + 1) * CELL_H - CELL_H * (ch - 0x2580) / 8.0, n * CELL_W,
+             CELL_H * (ch - 0x2580) / 8.0, 'f', (int)style);
     else if (drawn)
         rect(x * CELL_W, y * CELL_H + 8.5, n * CELL_W, 1, 'f', (int)style);
     else

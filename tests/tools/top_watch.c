@@ -62,7 +62,8 @@ static int bounded(int v, int n)
 static void sequence(struct watch *w)
 {
     char kind = w->escape[w->n_escape - 1], *end;
-    int a = (int)strtol(w->escape + 2, &end, 10), b = *end == ';' ? (int)strtol(end + 1, NULL, 10) : 0, n = a ? a : 1;
+    int a = (int)strtol(w->escape + 2, &end, 10),
+        b = *end == ';' ? (int)strtol(end + 1, NULL, 10) : 0, n = a ? a : 1;
 
     if (kind == 'H' || kind == 'f') {
         w->y = bounded(n - 1, H);
@@ -92,7 +93,8 @@ static void plain(struct watch *w, unsigned char ch)
         w->x = bounded(w->x - 1, W);
     else if (ch == '\t')
         w->x = bounded((w->x / 8 + 1) * 8, W);
-    else if (ch >= 0x20 && (ch & 0xc0) != 0x80 && w->x < W) /* a character beyond ASCII is one cell */
+    else if (ch >= 0x20 && (ch & 0xc0) != 0x80 &&
+             w->x < W) /* a character beyond ASCII is one cell */
         w->cell[w->y][w->x++] = ch < 0x7f ? (char)ch : '#';
 }
 
@@ -105,7 +107,9 @@ static void feed(struct watch *w, unsigned char ch)
     if (w->n_escape < (int)sizeof w->escape - 1)
         w->escape[w->n_escape++] = (char)ch;
     w->escape[w->n_escape] = 0;
-    if (w->escape[1] == '[' ? w->n_escape > 2 && ch >= 0x40 : w->escape[1] == '(' || w->escape[1] == ')' ? w->n_escape == 3 : true) {
+    if (w->escape[1] == '['                          ? w->n_escape > 2 && ch >= 0x40
+        : w->escape[1] == '(' || w->escape[1] == ')' ? w->n_escape == 3
+                                                     : true) {
         if (w->escape[1] == '[')
             sequence(w);
         w->n_escape = 0;
@@ -231,9 +235,16 @@ static int keys_try(struct watch *w, int *n)
 {
     static const struct {
         const char *key, *text;
-    } row[] = {{"2", "layer and expert"}, {"3", "Kernels by name"}, {"4", "At the mark"}, {"5", "What works"},
-               {"?", "pause the display"}, {"\033", "What works"},  {"1", " Step "},      {" ", "PAUSED"},
-               {" ", "every 0.5 s"},       {"m", "by PaLM"}};
+    } row[] = {{"2", "layer and expert"},
+               {"3", "Kernels by name"},
+               {"4", "At the mark"},
+               {"5", "What works"},
+               {"?", "pause the display"},
+               {"\033", "What works"},
+               {"1", " Step "},
+               {" ", "PAUSED"},
+               {" ", "every 0.5 s"},
+               {"m", "by PaLM"}};
     int good = 0;
 
     *n = (int)(sizeof row / sizeof *row);
@@ -292,8 +303,8 @@ static void latencies(const struct watch *w, uint64_t from_ns, uint64_t to_ns)
     qsort(ms, n, sizeof *ms, by_value);
     printf("steps %zu\nnever_shown %zu\n", n, never);
     if (n)
-        printf("latency_ms_p50 %.0f\nlatency_ms_p99 %.0f\nlatency_ms_max %.0f\n", ms[n / 2], ms[(n * 99 + 99) / 100 - 1],
-               ms[n - 1]);
+        printf("latency_ms_p50 %.0f\nlatency_ms_p99 %.0f\nlatency_ms_max %.0f\n", ms[n / 2],
+               ms[(n * 99 + 99) / 100 - 1], ms[n - 1]);
 }
 
 int main(int argc, char **argv)

@@ -198,10 +198,16 @@ static inline void fx_ab(struct dash_ab *ab)
     static const unsigned order[] = {0, 1, 1, 0, 1, 0, 0, 1, 1};
     struct dash_ab_arm *a = ab->arm;
 
-    *ab = (struct dash_ab){.is_known = true, .is_running = true, .n_arm = 4, .n_left = 2, .n_planned = 20,
-                           .n_begun = countof(order), .n_block = countof(order)};
+    *ab = (struct dash_ab){.is_known = true,
+                           .is_running = true,
+                           .n_arm = 4,
+                           .n_left = 2,
+                           .n_planned = 20,
+                           .n_begun = countof(order),
+                           .n_block = countof(order)};
     for (size_t i = 0; i < countof(order); i++)
-        ab->block[i] = (struct dash_ab_block){order[i], order[i] ? 1.2 + 0.01 * (double)i : 0.81, false};
+        ab->block[i] =
+            (struct dash_ab_block){order[i], order[i] ? 1.2 + 0.01 * (double)i : 0.81, false};
     ab->block[countof(order) - 1].rate = NAN;
     ab->block[countof(order) - 1].is_cut = true;
     snprintf(a[0].name, sizeof a[0].name, "original (grouped_mm)");
@@ -217,9 +223,10 @@ static inline void fx_ab(struct dash_ab *ab)
     a[1].low = 1.405;
     a[1].high = 1.458;
     a[1].verdict = RP_FASTER;
-    snprintf(a[1].sentence, sizeof a[1].sentence,
-             "moeprof is faster than original (grouped_mm): 1.431 times the model FLOPs a second (95 %% "
-             "interval 1.405 to 1.458, 4 pairs of blocks); the interval lies outside of ±1.0 %%");
+    snprintf(
+        a[1].sentence, sizeof a[1].sentence,
+        "moeprof is faster than original (grouped_mm): 1.431 times the model FLOPs a second (95 %% "
+        "interval 1.405 to 1.458, 4 pairs of blocks); the interval lies outside of ±1.0 %%");
     a[1].n_layer = 24;
     a[1].worst = (struct rp_parity){1, 7, "dgate_up", 0.0021, 0.0019, 1.1, 4096, true, ""};
     snprintf(a[2].name, sizeof a[2].name, "deepgemm");
@@ -230,7 +237,8 @@ static inline void fx_ab(struct dash_ab *ab)
     snprintf(a[3].why, sizeof a[3].why, "layer 3: dx is 9.5 times as far off as the job's own");
     a[3].n_layer = 24;
     a[3].n_failed = 1;
-    a[3].worst = (struct rp_parity){3, 3, "dx", 0.02, 0.0021, 9.5, 4096, false, "not rounding any more"};
+    a[3].worst =
+        (struct rp_parity){3, 3, "dx", 0.02, 0.0021, 9.5, 4096, false, "not rounding any more"};
 }
 
 /* A model with one job that has run shape.steps steps. */

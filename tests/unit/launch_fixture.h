@@ -19,23 +19,32 @@ MOCK_NODE_TYPE(mul_type, "N5torch8autograd9generated12MulBackward0E");
 MOCK_NODE_TYPE(mm_type, "N5torch8autograd9generated11MmBackward0E");
 MOCK_NODE_TYPE(select_type, "N5torch8autograd9generated15SelectBackward0E");
 
-static const char gemm[] = "nvjet_sm90_tst_64x8", add[] = "at::native::vectorized_elementwise_kernel<add>",
-                  gather[] = "at::native::vectorized_gather_kernel", scatter[] = "indexFuncLargeIndex_add",
-                  grouped[] = "cutlass::gemm::GroupProblemShape", adam[] = "multi_tensor_apply_kernel",
-                  triton[] = "triton_poi_fused_0", copy[] = "direct_copy_kernel";
+static const char gemm[] = "nvjet_sm90_tst_64x8",
+                  add[] = "at::native::vectorized_elementwise_kernel<add>",
+                  gather[] = "at::native::vectorized_gather_kernel",
+                  scatter[] = "indexFuncLargeIndex_add",
+                  grouped[] = "cutlass::gemm::GroupProblemShape",
+                  adam[] = "multi_tensor_apply_kernel", triton[] = "triton_poi_fused_0",
+                  copy[] = "direct_copy_kernel";
 
 enum { GATE = 0x10000, STACK = 0x100000, SLICE = 0x1000, ONE = 0x900000, HEAD = 0xa00000 };
 
 static const struct mp_range weights[] = {
     {.base = GATE, .bytes = 0x100, .layer = 3, .expert = -1, .phase = MP_PHASE_ROUTER},
-    {.base = STACK, .bytes = 8 * SLICE, .n_slice = 8, .layer = 3, .expert = -1, .phase = MP_PHASE_EXPERT},
+    {.base = STACK,
+     .bytes = 8 * SLICE,
+     .n_slice = 8,
+     .layer = 3,
+     .expert = -1,
+     .phase = MP_PHASE_EXPERT},
     {.base = ONE, .bytes = 0x1000, .layer = 4, .expert = 5, .phase = MP_PHASE_EXPERT},
     {.base = HEAD, .bytes = 0x1000, .layer = -1, .expert = -1, .phase = MP_PHASE_LM_HEAD},
 };
 
 static inline void call(uint32_t cbid, const void *params, const char *name)
 {
-    struct cupti_callback info = {.site = SITE_ENTER, .params = params, .symbol_name = name, .correlation = next_corr++};
+    struct cupti_callback info = {
+        .site = SITE_ENTER, .params = params, .symbol_name = name, .correlation = next_corr++};
 
     inj_launch_callback(NULL, DOMAIN_DRIVER, cbid, &info);
     info.site = SITE_EXIT;
@@ -58,7 +67,8 @@ static inline struct inj_note launch(const char *name)
     return launch_word(name, 0);
 }
 
-static inline void expect(struct inj_note n, int layer, int expert, enum mp_phase phase, enum mp_pass pass)
+static inline void expect(struct inj_note n, int layer, int expert, enum mp_phase phase,
+                          enum mp_pass pass)
 {
     assert_int_equal(n.layer, layer);
     assert_int_equal(n.expert, expert);

@@ -47,7 +47,8 @@ static void test_closed(void **state)
     for (int s = 0; s < MP_PHASE_COUNT; s++)
         for (int k = 0; k < MP_KC_COUNT; k++)
             for (int p = 0; p < MP_PASS_COUNT; p++) {
-                int phase = (int)mp_attrib_phase((enum mp_phase)s, (enum mp_kclass)k, (enum mp_pass)p);
+                int phase =
+                    (int)mp_attrib_phase((enum mp_phase)s, (enum mp_kclass)k, (enum mp_pass)p);
 
                 assert_in_range(phase, 0, MP_PHASE_COUNT - 1);
                 assert_true(k != MP_KC_COMM || phase == MP_PHASE_COMM);
@@ -93,9 +94,8 @@ static void test_after(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows), cmocka_unit_test(test_closed), cmocka_unit_test(test_after),
-        cmocka_unit_test(test_region)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_closed),
+                                       cmocka_unit_test(test_after), cmocka_unit_test(test_region)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,7 @@
 
 #include <sys/wait.h>
 
-#define LAYERS 3
+#define LAYERS  3
 #define EXPERTS 6
 
 static struct mock mock;
@@ -272,10 +272,10 @@ static void test_capture_and_failures(void **state)
 #define ROWS 3
 #define COLS 8
 
-static const uint8_t mask_bool[ROWS * COLS] = {
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-static const int64_t position[ROWS * COLS] = {
-    0, 1, 2, 3, 0, 1, 2, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+static const uint8_t mask_bool[ROWS * COLS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                               1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+static const int64_t position[ROWS * COLS] = {0, 1, 2, 3, 0, 1, 2, 0, 0, 1, 2, 3,
+                                              4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 static int64_t labels[ROWS * COLS], mask64[ROWS * COLS];
 static int32_t mask32[ROWS * COLS];
 static float mask_f32[ROWS * COLS];
@@ -319,7 +319,8 @@ static void check_tokens(const union mp_record *r, size_t n, const struct inj_ma
     for (int k = 0; k < 2; k++) {
         assert_int_equal(r[1 + k].pairs.kind, MP_PAIRS);
         assert_int_equal(r[1 + k].pairs.window, m->window[k]);
-        assert_int_equal(r[1 + k].pairs.useful, pairs_by_hand(m->position_ids, masked, m->window[k]));
+        assert_int_equal(r[1 + k].pairs.useful,
+                         pairs_by_hand(m->position_ids, masked, m->window[k]));
         assert_int_equal(r[1 + k].pairs.processed, pairs_by_hand(NULL, false, m->window[k]));
     }
     if (masked) {
@@ -331,10 +332,13 @@ static void check_tokens(const union mp_record *r, size_t n, const struct inj_ma
 static void test_masks(void **state)
 {
     const struct inj_mask kind[] = {
-        {.mask = mask_bool, .mask_bytes = 1},       {.mask = mask64, .mask_bytes = 8},
-        {.mask = mask32, .mask_bytes = 4},          {.mask = mask_f32, .mask_bytes = 4, .mask_float = true},
+        {.mask = mask_bool, .mask_bytes = 1},
+        {.mask = mask64, .mask_bytes = 8},
+        {.mask = mask32, .mask_bytes = 4},
+        {.mask = mask_f32, .mask_bytes = 4, .mask_float = true},
         {.mask = mask64, .mask_bytes = 8, .position_ids = position},
-        {.mask = mask_bool, .mask_bytes = 1, .labels = labels}, {.labels = labels},
+        {.mask = mask_bool, .mask_bytes = 1, .labels = labels},
+        {.labels = labels},
     };
     uint32_t step = 100;
 
@@ -362,8 +366,10 @@ static void test_masks(void **state)
 /* Several micro-batches counted on the GPU become one record; what one of them did not know, none knows. */
 static void test_micro_batches_add_up(void **state)
 {
-    const struct inj_mask m = {.mask = mask_bool, .mask_bytes = 1, .rows = ROWS, .cols = COLS, .n_window = 1};
-    struct mp_micro known = {.processed = 24, .useful = UINT32_MAX, .head_rows = 10, .n_segment = 5};
+    const struct inj_mask m = {
+        .mask = mask_bool, .mask_bytes = 1, .rows = ROWS, .cols = COLS, .n_window = 1};
+    struct mp_micro known = {
+        .processed = 24, .useful = UINT32_MAX, .head_rows = 10, .n_segment = 5};
 
     (void)state;
     for (int i = 0; i < 3; i++) {
@@ -392,7 +398,8 @@ static void test_micro_batches_add_up(void **state)
 /* A micro-batch that nobody could count is published as it is, marked as modelled; never as zero. */
 static void test_flush_of_unknown(void **state)
 {
-    struct mp_micro m = {.processed = 64, .useful = UINT32_MAX, .n_segment = UINT16_MAX, .batch = 2};
+    struct mp_micro m = {
+        .processed = 64, .useful = UINT32_MAX, .n_segment = UINT16_MAX, .batch = 2};
     union mp_record r[4];
 
     (void)state;
@@ -418,10 +425,10 @@ static int up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_in_children),      cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_route_host),       cmocka_unit_test(test_route_gpu_first),
-        cmocka_unit_test(test_steps_are_apart),  cmocka_unit_test(test_many_blocks),
-        cmocka_unit_test(test_order_of_arrival), cmocka_unit_test(test_slots_used_up),
+        cmocka_unit_test(test_in_children),          cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_route_host),           cmocka_unit_test(test_route_gpu_first),
+        cmocka_unit_test(test_steps_are_apart),      cmocka_unit_test(test_many_blocks),
+        cmocka_unit_test(test_order_of_arrival),     cmocka_unit_test(test_slots_used_up),
         cmocka_unit_test(test_capture_and_failures), cmocka_unit_test(test_masks),
         cmocka_unit_test(test_micro_batches_add_up), cmocka_unit_test(test_flush_of_unknown),
     };

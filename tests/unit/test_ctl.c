@@ -152,7 +152,10 @@ static void test_status_first_from_the_step_then_at_once(void **state)
 {
     struct mp_sock s;
     struct inj_request r;
-    struct mp_msg row[3] = {{.kind = MP_WIRE_STATE, .name = "original"}, {.kind = MP_WIRE_ARM}, {.kind = MP_WIRE_LAYER}}, m;
+    struct mp_msg row[3] = {{.kind = MP_WIRE_STATE, .name = "original"},
+                            {.kind = MP_WIRE_ARM},
+                            {.kind = MP_WIRE_LAYER}},
+                  m;
 
     (void)state;
     open_tool(&s, 0);
@@ -200,7 +203,8 @@ static void test_cancel(void **state)
     ask(&s, MP_WIRE_CANCEL, 4, "", 2);
     expect_done(&s, 4, MP_EINVAL);
     assert_false(inj_ctl_pending());
-    ask(&s, MP_WIRE_SWAP, 5, "moeprof", 0); /* taken: the training thread is told, and answers itself */
+    ask(&s, MP_WIRE_SWAP, 5, "moeprof",
+        0); /* taken: the training thread is told, and answers itself */
     wait_pending(1);
     assert_true(inj_ctl_take(&r, 10));
     assert_false(inj_ctl_cancelled());
@@ -302,9 +306,15 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
     const struct CMUnitTest test[] = {
-        TEST(test_permissions), TEST(test_request_and_answer), TEST(test_not_before_its_step),
-        TEST(test_status_first_from_the_step_then_at_once), TEST(test_cancel), TEST(test_wrong_use),
-        TEST(test_lease_gives_the_job_back), TEST(test_bad_tools), TEST(test_more_tools_than_places),
+        TEST(test_permissions),
+        TEST(test_request_and_answer),
+        TEST(test_not_before_its_step),
+        TEST(test_status_first_from_the_step_then_at_once),
+        TEST(test_cancel),
+        TEST(test_wrong_use),
+        TEST(test_lease_gives_the_job_back),
+        TEST(test_bad_tools),
+        TEST(test_more_tools_than_places),
     };
 
     return cmocka_run_group_tests(test, NULL, NULL);

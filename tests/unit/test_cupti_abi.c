@@ -22,8 +22,12 @@
 #ifdef HAVE_CUPTI
 /* our names, before theirs come */
 enum {
-    our_memcpy = ACT_MEMCPY, our_memset = ACT_MEMSET, our_kernel = ACT_KERNEL,
-    our_concurrent = ACT_CONCURRENT_KERNEL, our_overhead = ACT_OVERHEAD, our_p2p = ACT_MEMCPY_P2P,
+    our_memcpy = ACT_MEMCPY,
+    our_memset = ACT_MEMSET,
+    our_kernel = ACT_KERNEL,
+    our_concurrent = ACT_CONCURRENT_KERNEL,
+    our_overhead = ACT_OVERHEAD,
+    our_p2p = ACT_MEMCPY_P2P,
 };
 
 #pragma GCC diagnostic push
@@ -127,7 +131,8 @@ static void test_launch_blocks(void **state)
     AT(cuLaunchKernel_params, kernelParams, offsetof(struct launch_params, kernel_params));
     AT(cuLaunchKernel_params, extra, offsetof(struct launch_params, extra));
     AT(cuLaunchCooperativeKernel_params, f, offsetof(struct launch_params, f));
-    AT(cuLaunchCooperativeKernel_params, kernelParams, offsetof(struct launch_params, kernel_params));
+    AT(cuLaunchCooperativeKernel_params, kernelParams,
+       offsetof(struct launch_params, kernel_params));
     AT(cuLaunchKernelEx_params, f, offsetof(struct launch_ex_params, f));
     AT(cuLaunchKernelEx_params, kernelParams, offsetof(struct launch_ex_params, kernel_params));
     AT(cuLaunchKernelEx_params, extra, offsetof(struct launch_ex_params, extra));
@@ -138,20 +143,47 @@ static void test_launch_blocks(void **state)
 
 static void test_cbids(void **state)
 {
-#define ID(name) {(int)CUPTI_DRIVER_TRACE_CBID_##name, (int)CB_##name, #name}
+#define ID(name)                                                                                   \
+    {                                                                                              \
+        (int)CUPTI_DRIVER_TRACE_CBID_##name, (int)CB_##name, #name                                 \
+    }
     static const struct {
         int theirs, ours;
         const char *name;
     } id[] = {
-        ID(cuMemcpy3DAsync), ID(cuMemsetD8Async), ID(cuMemsetD16Async), ID(cuMemsetD32Async), ID(cuMemcpyHtoD_v2),
-        ID(cuMemcpyHtoDAsync_v2), ID(cuMemcpyDtoH_v2), ID(cuMemcpyDtoHAsync_v2), ID(cuMemcpyDtoD_v2),
-        ID(cuMemcpyDtoDAsync_v2), ID(cuMemcpy2DAsync_v2), ID(cuMemcpy3DAsync_v2), ID(cuMemcpyAsync),
-        ID(cuLaunchKernel), ID(cuMemcpyHtoD_v2_ptds), ID(cuMemcpyDtoH_v2_ptds), ID(cuMemcpyDtoD_v2_ptds),
-        ID(cuMemcpyAsync_ptsz), ID(cuMemcpyHtoDAsync_v2_ptsz), ID(cuMemcpyDtoHAsync_v2_ptsz),
-        ID(cuMemcpyDtoDAsync_v2_ptsz), ID(cuMemcpy2DAsync_v2_ptsz), ID(cuMemcpy3DAsync_v2_ptsz),
-        ID(cuMemsetD8Async_ptsz), ID(cuMemsetD16Async_ptsz), ID(cuMemsetD32Async_ptsz), ID(cuLaunchKernel_ptsz),
-        ID(cuLaunchCooperativeKernel), ID(cuLaunchCooperativeKernel_ptsz), ID(cuGraphLaunch),
-        ID(cuGraphLaunch_ptsz), ID(cuLaunchKernelEx), ID(cuLaunchKernelEx_ptsz),
+        ID(cuMemcpy3DAsync),
+        ID(cuMemsetD8Async),
+        ID(cuMemsetD16Async),
+        ID(cuMemsetD32Async),
+        ID(cuMemcpyHtoD_v2),
+        ID(cuMemcpyHtoDAsync_v2),
+        ID(cuMemcpyDtoH_v2),
+        ID(cuMemcpyDtoHAsync_v2),
+        ID(cuMemcpyDtoD_v2),
+        ID(cuMemcpyDtoDAsync_v2),
+        ID(cuMemcpy2DAsync_v2),
+        ID(cuMemcpy3DAsync_v2),
+        ID(cuMemcpyAsync),
+        ID(cuLaunchKernel),
+        ID(cuMemcpyHtoD_v2_ptds),
+        ID(cuMemcpyDtoH_v2_ptds),
+        ID(cuMemcpyDtoD_v2_ptds),
+        ID(cuMemcpyAsync_ptsz),
+        ID(cuMemcpyHtoDAsync_v2_ptsz),
+        ID(cuMemcpyDtoHAsync_v2_ptsz),
+        ID(cuMemcpyDtoDAsync_v2_ptsz),
+        ID(cuMemcpy2DAsync_v2_ptsz),
+        ID(cuMemcpy3DAsync_v2_ptsz),
+        ID(cuMemsetD8Async_ptsz),
+        ID(cuMemsetD16Async_ptsz),
+        ID(cuMemsetD32Async_ptsz),
+        ID(cuLaunchKernel_ptsz),
+        ID(cuLaunchCooperativeKernel),
+        ID(cuLaunchCooperativeKernel_ptsz),
+        ID(cuGraphLaunch),
+        ID(cuGraphLaunch_ptsz),
+        ID(cuLaunchKernelEx),
+        ID(cuLaunchKernelEx_ptsz),
     };
 #undef ID
 
@@ -173,10 +205,19 @@ typedef CUpti_ActivityKernel9 kernel_record;
 
 static size_t make_buffer(uint8_t *buffer)
 {
-    kernel_record k = {.kind = CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, .start = 100, .end = 250, .streamId = 7,
-                       .correlationId = 11, .name = "some_gemm", .graphNodeId = 3};
-    CUpti_ActivityMemset4 s = {.kind = CUPTI_ACTIVITY_KIND_MEMSET, .start = 400, .end = 410, .streamId = 9,
-                               .correlationId = 13, .bytes = 64};
+    kernel_record k = {.kind = CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL,
+                       .start = 100,
+                       .end = 250,
+                       .streamId = 7,
+                       .correlationId = 11,
+                       .name = "some_gemm",
+                       .graphNodeId = 3};
+    CUpti_ActivityMemset4 s = {.kind = CUPTI_ACTIVITY_KIND_MEMSET,
+                               .start = 400,
+                               .end = 410,
+                               .streamId = 9,
+                               .correlationId = 13,
+                               .bytes = 64};
     size_t used = 0;
 
     for (int i = 0; i < 3; i++) {
@@ -248,9 +289,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unknown_kinds_are_refused),
 #ifdef HAVE_CUPTI
-        cmocka_unit_test(test_kernels),       cmocka_unit_test(test_copies_and_sets),
-        cmocka_unit_test(test_numbers),       cmocka_unit_test(test_callback_data),
-        cmocka_unit_test(test_launch_blocks), cmocka_unit_test(test_cbids),
+        cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_copies_and_sets),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_callback_data),
+        cmocka_unit_test(test_launch_blocks),
+        cmocka_unit_test(test_cbids),
         cmocka_unit_test(test_real_parser),
 #endif
     };

@@ -7,8 +7,8 @@
 
 #include "tests/mock/golden.h"
 
-static const char *const screen_name[DASH_SCREEN_COUNT] = {"overview", "experts", "kernels",
-                                                           "timeline", "log",     "ab",      "help"};
+static const char *const screen_name[DASH_SCREEN_COUNT] = {
+    "overview", "experts", "kernels", "timeline", "log", "ab", "help"};
 
 static char *draw(struct dash_model *m, int w, int h, bool ascii, bool styles)
 {
@@ -104,9 +104,10 @@ static void a_question_stands_over_the_screen(void **state)
     char *got;
 
     (void)state;
-    m->ui.dialog = (struct dash_dialog){DASH_ASK, DASH_ORDER_SWAP_ON, "Swap the experts",
-                                        "Run the experts of process 4711 (all 24 layers; now eager) through "
-                                        "moeprof's kernels? First both get one step's own activations."};
+    m->ui.dialog =
+        (struct dash_dialog){DASH_ASK, DASH_ORDER_SWAP_ON, "Swap the experts",
+                             "Run the experts of process 4711 (all 24 layers; now eager) through "
+                             "moeprof's kernels? First both get one step's own activations."};
     got = draw(m, 80, 24, true, false);
     golden_check("top_question_80x24.txt", got);
     free(got);

@@ -66,7 +66,8 @@ static void test_redirect(void **state)
     assert_int_equal(mock.kineto_start(), 0); /* the slot has been used before */
     mock.kineto_stop();
     assert_int_equal(inj_elf_patch("libtorch_cpu.so", patch, countof(patch)), 2);
-    assert_int_equal(inj_elf_patch("libtorch_cpu.so", patch, countof(patch)), 0); /* nothing left to do */
+    assert_int_equal(inj_elf_patch("libtorch_cpu.so", patch, countof(patch)),
+                     0); /* nothing left to do */
     assert_int_equal(mock.kineto_start(), 0);
     assert_int_equal(n_subscribed, 1);
     assert_null(mock.cupti()->subscriber);
@@ -75,8 +76,9 @@ static void test_redirect(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_not_mapped), cmocka_unit_test(test_mapped), cmocka_unit_test(test_redirect)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_not_mapped),
+                                       cmocka_unit_test(test_mapped),
+                                       cmocka_unit_test(test_redirect)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,11 +22,16 @@ static struct mp_shm *shm(void)
     return atomic_load(&inj.shm);
 }
 
-
 static uint32_t launch_in(uint32_t in_step, enum mp_phase phase, int layer, int expert)
 {
-    struct inj_note n = {.time_ns = now, .corr = next_corr++, .step = in_step, .layer = (int16_t)layer,
-                         .expert = (int16_t)expert, .phase = (uint8_t)phase, .kind = INJ_NOTE_LAUNCH, .counts = 1};
+    struct inj_note n = {.time_ns = now,
+                         .corr = next_corr++,
+                         .step = in_step,
+                         .layer = (int16_t)layer,
+                         .expert = (int16_t)expert,
+                         .phase = (uint8_t)phase,
+                         .kind = INJ_NOTE_LAUNCH,
+                         .counts = 1};
 
     assert_true(inj_thread_post(inj_thread_self(), &n));
     return n.corr;
@@ -169,7 +174,13 @@ static void test_correlation_wraps(void **state)
 /* One graph launch answers for all its nodes, which are not counted against launches. */
 static void test_graph_nodes(void **state)
 {
-    struct inj_note n = {.time_ns = now, .corr = next_corr++, .step = step, .layer = 2, .expert = -1, .phase = MP_PHASE_NORM, .kind = INJ_NOTE_LAUNCH};
+    struct inj_note n = {.time_ns = now,
+                         .corr = next_corr++,
+                         .step = step,
+                         .layer = 2,
+                         .expert = -1,
+                         .phase = MP_PHASE_NORM,
+                         .kind = INJ_NOTE_LAUNCH};
 
     (void)state;
     inj_thread_post(inj_thread_self(), &n);
@@ -466,7 +477,8 @@ static void test_names_too_many(void **state)
             published();
     }
     published();
-    assert_string_equal(mp_reader_name(&reader, event[n_event - 1].event.name), "(name table full)");
+    assert_string_equal(mp_reader_name(&reader, event[n_event - 1].event.name),
+                        "(name table full)");
 }
 
 /* ---- threads ------------------------------------------------------------------------------------------------------ */
@@ -510,7 +522,8 @@ static void test_first_thread_is_ahead(void **state)
 static int up(void **state)
 {
     step = 40; /* attached late */
-    return guest_up(state) || inj_join_init() || mp_reader_open(&reader, guest_dir, getpid(), true, NULL);
+    return guest_up(state) || inj_join_init() ||
+           mp_reader_open(&reader, guest_dir, getpid(), true, NULL);
 }
 
 static int down(void **state)

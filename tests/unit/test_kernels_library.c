@@ -37,9 +37,25 @@ static void test_cpu_path(void **state)
     float x[H], up[E * I * H], down[E * H * I], out[H], score = .5f;
     int64_t index = 1;
     struct mk_sizes sizes;
-    struct mk_problem p = { .size = sizeof p, .target = MK_TARGET_CPU, .n_token = 1, .hidden = H, .inter = I, .n_expert = E, .top_k = 1,
-        .dtype = MK_FP32, .index_dtype = MK_INT64, .score_dtype = MK_FP32, .act = MK_ACT_RELU2, .x = x, .index = &index, .score = &score,
-        .x_stride = H, .index_stride = 1, .score_stride = 1, .up = { up, NULL, 0, I * H, H, 1 }, .down = { down, NULL, 0, H * I, I, 1 } };
+    struct mk_problem p = {.size = sizeof p,
+                           .target = MK_TARGET_CPU,
+                           .n_token = 1,
+                           .hidden = H,
+                           .inter = I,
+                           .n_expert = E,
+                           .top_k = 1,
+                           .dtype = MK_FP32,
+                           .index_dtype = MK_INT64,
+                           .score_dtype = MK_FP32,
+                           .act = MK_ACT_RELU2,
+                           .x = x,
+                           .index = &index,
+                           .score = &score,
+                           .x_stride = H,
+                           .index_stride = 1,
+                           .score_stride = 1,
+                           .up = {up, NULL, 0, I * H, H, 1},
+                           .down = {down, NULL, 0, H * I, I, 1}};
 
     (void)state;
     need_library();
@@ -49,7 +65,12 @@ static void test_cpu_path(void **state)
         up[i] = down[i] = i < I * H ? 100 : .25f; /* only expert 1 is chosen */
     assert_int_equal(api->sizes(&sizes, &p), MK_OK);
     void *saved = malloc(sizes.saved_bytes);
-    struct mk_forward f = { .size = sizeof f, .out = out, .out_stride = H, .saved = saved, .saved_bytes = sizes.saved_bytes, .problem = &p };
+    struct mk_forward f = {.size = sizeof f,
+                           .out = out,
+                           .out_stride = H,
+                           .saved = saved,
+                           .saved_bytes = sizes.saved_bytes,
+                           .problem = &p};
     assert_int_equal(api->forward(&f, NULL), MK_OK);
     for (int i = 0; i < H; i++)
         assert_true(out[i] == .5f * 8 * 4 * .25f); /* (8 * 0.25)^2 = 4, times 0.25 over 8 columns */
@@ -57,7 +78,7 @@ static void test_cpu_path(void **state)
     assert_int_equal(api->forward(&f, NULL), MK_EVERSION);
     f.size = sizeof f;
     p.size = offsetof(struct mk_problem, lora); /* a caller from before there were adapters */
-    p.lora = (const struct mk_lora *)&score; /* beyond what it knows: not looked at */
+    p.lora = (const struct mk_lora *)&score;    /* beyond what it knows: not looked at */
     assert_int_equal(api->forward(&f, NULL), MK_OK);
     p.size = sizeof p + 8;
     assert_int_equal(api->forward(&f, NULL), MK_EVERSION);
@@ -67,7 +88,13 @@ static void test_cpu_path(void **state)
 /* Asking for a CUDA path needs no device: without one there is simply none. */
 static void test_choose(void **state)
 {
-    struct mk_problem p = { .size = sizeof p, .n_token = 1, .hidden = 8, .inter = 8, .n_expert = 2, .top_k = 1, .index_dtype = MK_INT64 };
+    struct mk_problem p = {.size = sizeof p,
+                           .n_token = 1,
+                           .hidden = 8,
+                           .inter = 8,
+                           .n_expert = 2,
+                           .top_k = 1,
+                           .index_dtype = MK_INT64};
     size_t n = 0;
 
     (void)state;
@@ -101,7 +128,9 @@ static void load(const char *self)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_cpu_path), cmocka_unit_test(test_choose) };
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table),
+                                       cmocka_unit_test(test_cpu_path),
+                                       cmocka_unit_test(test_choose)};
 
     (void)argc;
     load(argv[0]);

@@ -17,11 +17,13 @@ enum { T = 5, H = 8, I = 16, E = 4, K = 2, RU = 3, RD = 5 };
 
 /* Adapters as PEFT keeps them: A (E*R, in), B (out, R*E), the expert fastest. gate_a is there for adapters apart. */
 struct adapters {
-    double gate_a[E * RU * H], up_a[E * RU * H], up_b[2 * I * RU * E], down_a[E * RD * I], down_b[H * RD * E];
+    double gate_a[E * RU * H], up_a[E * RU * H], up_b[2 * I * RU * E], down_a[E * RD * I],
+        down_b[H * RD * E];
 };
 
 struct fixture {
-    double x[T * H], score[T * K], gate_up[E * 2 * I * H], down[E * H * I], out[T * H], dout[T * H], dx[T * H], dscore[T * K];
+    double x[T * H], score[T * K], gate_up[E * 2 * I * H], down[E * H * I], out[T * H], dout[T * H],
+        dx[T * H], dscore[T * K];
     struct adapters w, d; /* values and gradients */
     int32_t index[T * K];
     struct mk_lora lora;
@@ -42,12 +44,13 @@ static void fill(double *v, size_t n, uint64_t *state)
 /* The A of one parameter, and rows of its B: every step-th from first. */
 static struct mk_matrix peft_a(double *a, int rank, int in)
 {
-    return (struct mk_matrix){ a, NULL, 0, (int64_t)rank * in, in, 1 };
+    return (struct mk_matrix){a, NULL, 0, (int64_t)rank * in, in, 1};
 }
 
 static struct mk_matrix peft_b(double *b, int rank, int first, int step)
 {
-    return (struct mk_matrix){ b + (int64_t)first * rank * E, NULL, 0, 1, (int64_t)step * rank * E, E };
+    return (struct mk_matrix){b + (int64_t)first * rank * E, NULL, 0, 1,
+                              (int64_t)step * rank * E,      E};
 }
 
 /* gate and up rows of B one after the other, or alternating. */
@@ -55,14 +58,27 @@ static void describe(struct fixture *f, bool interleaved, bool apart)
 {
     int up = interleaved ? 1 : I, step = interleaved ? 2 : 1;
 
-    f->lora = (struct mk_lora){
-        .size = sizeof f->lora, .dtype = MK_FP64, .up_rank = RU, .down_rank = RD, .apart = apart, .up_scale = 2, .down_scale = .5f,
-        .gate_a = peft_a(f->w.gate_a, RU, H), .up_a = peft_a(f->w.up_a, RU, H), .gate_b = peft_b(f->w.up_b, RU, 0, step),
-        .up_b = peft_b(f->w.up_b, RU, up, step), .down_a = peft_a(f->w.down_a, RD, I), .down_b = peft_b(f->w.down_b, RD, 0, 1) };
-    f->dlora = (struct mk_lora_grad){
-        .size = sizeof f->dlora, .dtype = MK_FP64, .gate_a = peft_a(f->d.gate_a, RU, H), .up_a = peft_a(f->d.up_a, RU, H),
-        .gate_b = peft_b(f->d.up_b, RU, 0, step), .up_b = peft_b(f->d.up_b, RU, up, step), .down_a = peft_a(f->d.down_a, RD, I),
-        .down_b = peft_b(f->d.down_b, RD, 0, 1) };
+    f->lora = (struct mk_lora){.size = sizeof f->lora,
+                               .dtype = MK_FP64,
+                               .up_rank = RU,
+                               .down_rank = RD,
+                               .apart = apart,
+                               .up_scale = 2,
+                               .down_scale = .5f,
+                               .gate_a = peft_a(f->w.gate_a, RU, H),
+                               .up_a = peft_a(f->w.up_a, RU, H),
+                               .gate_b = peft_b(f->w.up_b, RU, 0, step),
+                               .up_b = peft_b(f->w.up_b, RU, up, step),
+                               .down_a = peft_a(f->w.down_a, RD, I),
+                               .down_b = peft_b(f->w.down_b, RD, 0, 1)};
+    f->dlora = (struct mk_lora_grad){.size = sizeof f->dlora,
+                                     .dtype = MK_FP64,
+                                     .gate_a = peft_a(f->d.gate_a, RU, H),
+                                     .up_a = peft_a(f->d.up_a, RU, H),
+                                     .gate_b = peft_b(f->d.up_b, RU, 0, step),
+                                     .up_b = peft_b(f->d.up_b, RU, up, step),
+                                     .down_a = peft_a(f->d.down_a, RD, I),
+                                     .down_b = peft_b(f->d.down_b, RD, 0, 1)};
     f->p.lora = &f->lora;
 }
 
@@ -79,16 +95,33 @@ static void fixture_init(struct fixture *f, uint32_t act)
     fill(f->down, E * H * I, &state);
     fill(f->dout, T * H, &state);
     fill((double *)&f->w, sizeof f->w / sizeof(double), &state);
-    for (int t = 0; t < T; t++) { /* expert 2 stays empty; the last token's second choice is dropped */
+    /* Expert 2 stays empty; the last token's second choice is dropped. */
+    for (int t = 0; t < T; t++) {
         f->index[t * K] = t % 2;
         f->index[t * K + 1] = t == T - 1 ? -1 : 3;
     }
-    f->p = (struct mk_problem){
-        .size = sizeof f->p, .target = MK_TARGET_CPU, .n_token = T, .hidden = H, .inter = I, .n_expert = E, .top_k = K,
-        .dtype = MK_FP64, .index_dtype = MK_INT32, .score_dtype = MK_FP64, .act = act, .act_alpha = 1.702f, .act_limit = 4.f,
-        .x = f->x, .index = f->index, .score = f->score, .x_stride = H, .index_stride = K, .score_stride = K,
-        .gate = { f->gate_up, NULL, 0, 2 * I * H, H, 1 }, .up = { f->gate_up + I * H, NULL, 0, 2 * I * H, H, 1 },
-        .down = { f->down, NULL, 0, H * I, I, 1 } };
+    f->p = (struct mk_problem){.size = sizeof f->p,
+                               .target = MK_TARGET_CPU,
+                               .n_token = T,
+                               .hidden = H,
+                               .inter = I,
+                               .n_expert = E,
+                               .top_k = K,
+                               .dtype = MK_FP64,
+                               .index_dtype = MK_INT32,
+                               .score_dtype = MK_FP64,
+                               .act = act,
+                               .act_alpha = 1.702f,
+                               .act_limit = 4.f,
+                               .x = f->x,
+                               .index = f->index,
+                               .score = f->score,
+                               .x_stride = H,
+                               .index_stride = K,
+                               .score_stride = K,
+                               .gate = {f->gate_up, NULL, 0, 2 * I * H, H, 1},
+                               .up = {f->gate_up + I * H, NULL, 0, 2 * I * H, H, 1},
+                               .down = {f->down, NULL, 0, H * I, I, 1}};
     describe(f, false, false);
     assert_int_equal(mk_plan(&f->plan, &f->p), MK_OK);
     f->saved = malloc(f->plan.saved.bytes * 2); /* room for any of the adapters' shapes */
@@ -97,16 +130,29 @@ static void fixture_init(struct fixture *f, uint32_t act)
 static void forward(struct fixture *f)
 {
     assert_int_equal(mk_plan(&f->plan, &f->p), MK_OK);
-    struct mk_forward a = { .size = sizeof a, .out = f->out, .out_stride = H, .saved = f->saved, .saved_bytes = f->plan.saved.bytes,
-                            .problem = &f->p };
+    struct mk_forward a = {.size = sizeof a,
+                           .out = f->out,
+                           .out_stride = H,
+                           .saved = f->saved,
+                           .saved_bytes = f->plan.saved.bytes,
+                           .problem = &f->p};
     assert_int_equal(mk_ref_forward(&a), MK_OK);
 }
 
 static int backward(struct fixture *f, uint32_t accumulate)
 {
-    struct mk_backward a = { .size = sizeof a, .dx = f->dx, .dx_stride = H, .dscore = f->dscore, .dscore_stride = K,
-        .dweight_dtype = MK_FP64, .accumulate = accumulate, .dout = f->dout, .dout_stride = H, .saved = f->saved,
-        .problem = &f->p, .dlora = &f->dlora };
+    struct mk_backward a = {.size = sizeof a,
+                            .dx = f->dx,
+                            .dx_stride = H,
+                            .dscore = f->dscore,
+                            .dscore_stride = K,
+                            .dweight_dtype = MK_FP64,
+                            .accumulate = accumulate,
+                            .dout = f->dout,
+                            .dout_stride = H,
+                            .saved = f->saved,
+                            .problem = &f->p,
+                            .dlora = &f->dlora};
 
     return mk_ref_backward(&a);
 }
@@ -145,8 +191,10 @@ static void check_case(uint32_t act, bool interleaved, bool apart)
     forward(&f);
     assert_int_equal(backward(&f, 0), MK_OK);
     check_gradient(&f, f.x, f.dx, T * H, 1e-6);
-    check_gradient(&f, f.score, f.dscore, T * K, 0.25); /* the loss is linear in it; exact in float */
-    check_gradient(&f, (double *)&f.w, (const double *)&f.d, sizeof f.w / sizeof(double), 1e-6); /* an unused A: 0 both ways */
+    check_gradient(&f, f.score, f.dscore, T * K,
+                   0.25); /* the loss is linear in it; exact in float */
+    check_gradient(&f, (double *)&f.w, (const double *)&f.d, sizeof f.w / sizeof(double),
+                   1e-6); /* an unused A: 0 both ways */
     free(f.saved);
 }
 
@@ -160,14 +208,16 @@ static void test_gradients(void **state)
 }
 
 /* The adapter's product added into one weight: row, column strides of the weight; its A and B. */
-static void merge(double *w, int64_t expert, int n_out, int n_in, const double *a, const double *b, int rank, int first, double scale)
+static void merge(double *w, int64_t expert, int n_out, int n_in, const double *a, const double *b,
+                  int rank, int first, double scale)
 {
     for (int e = 0; e < E; e++)
         for (int o = 0; o < n_out; o++)
             for (int i = 0; i < n_in; i++)
                 for (int r = 0; r < rank; r++)
                     w[e * expert + (int64_t)(first + o) * n_in + i] +=
-                        scale * b[((int64_t)(first + o) * rank + r) * E + e] * a[((int64_t)e * rank + r) * n_in + i];
+                        scale * b[((int64_t)(first + o) * rank + r) * E + e] *
+                        a[((int64_t)e * rank + r) * n_in + i];
 }
 
 /* delta as PEFT writes it, einsum("o r e, e r i -> e o i") * scaling, in the weights gives the same output and dx. */
@@ -185,10 +235,16 @@ static void test_equals_merged_weights(void **state)
     merge(f.gate_up, 2 * I * H, 2 * I, H, f.w.up_a, f.w.up_b, RU, 0, 2);
     merge(f.down, H * I, H, I, f.w.down_a, f.w.down_b, RD, 0, .5);
     f.p.lora = NULL;
-    f.dlora = (struct mk_lora_grad){ 0 };
+    f.dlora = (struct mk_lora_grad){0};
     forward(&f);
-    struct mk_backward a = { .size = sizeof a, .dx = f.dx, .dx_stride = H, .dweight_dtype = MK_FP64, .dout = f.dout,
-                             .dout_stride = H, .saved = f.saved, .problem = &f.p };
+    struct mk_backward a = {.size = sizeof a,
+                            .dx = f.dx,
+                            .dx_stride = H,
+                            .dweight_dtype = MK_FP64,
+                            .dout = f.dout,
+                            .dout_stride = H,
+                            .saved = f.saved,
+                            .problem = &f.p};
     assert_int_equal(mk_ref_backward(&a), MK_OK);
     for (int i = 0; i < T * H; i++) {
         assert_true(fabs(out[i] - f.out[i]) < 1e-11 * (1 + fabs(out[i])));
@@ -212,7 +268,7 @@ static void test_absent_parts(void **state)
     f.lora.gate_b.base = f.lora.up_b.base = f.lora.down_b.base = NULL;
     forward(&f);
     assert_memory_equal(f.out, want, sizeof want);
-    f.lora = (struct mk_lora){ .size = sizeof f.lora, .dtype = MK_FP64 };
+    f.lora = (struct mk_lora){.size = sizeof f.lora, .dtype = MK_FP64};
     forward(&f);
     assert_memory_equal(f.out, want, sizeof want);
     free(f.saved);
@@ -264,11 +320,12 @@ static void test_refusals(void **state)
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
     forward(&f);
-#define REFUSED(field, value, code) do { \
-        struct mk_lora keep = f.lora; \
-        f.lora.field = (value); \
-        assert_int_equal(mk_plan(&plan, &f.p), (code)); \
-        f.lora = keep; \
+#define REFUSED(field, value, code)                                                                \
+    do {                                                                                           \
+        struct mk_lora keep = f.lora;                                                              \
+        f.lora.field = (value);                                                                    \
+        assert_int_equal(mk_plan(&plan, &f.p), (code));                                            \
+        f.lora = keep;                                                                             \
     } while (0)
     REFUSED(size, 8, MK_EVERSION);
     REFUSED(up_rank, -1, MK_ESHAPE);
@@ -293,23 +350,30 @@ static void test_refusals(void **state)
 /* Adapters cost what backward must keep: the rank a choice, twice. */
 static void test_saved_bytes(void **state)
 {
-    struct mk_lora lora = { .size = sizeof lora, .dtype = MK_FP32, .up_rank = 16, .down_rank = 12 };
-    struct mk_problem p = { .size = sizeof p, .n_token = 4096, .hidden = 64, .inter = 64, .n_expert = 8, .top_k = 2,
-                            .index_dtype = MK_INT64 };
+    struct mk_lora lora = {.size = sizeof lora, .dtype = MK_FP32, .up_rank = 16, .down_rank = 12};
+    struct mk_problem p = {.size = sizeof p,
+                           .n_token = 4096,
+                           .hidden = 64,
+                           .inter = 64,
+                           .n_expert = 8,
+                           .top_k = 2,
+                           .index_dtype = MK_INT64};
     struct mk_plan with, without;
 
     (void)state;
     assert_int_equal(mk_plan(&without, &p), MK_OK);
     p.lora = &lora;
     assert_int_equal(mk_plan(&with, &p), MK_OK);
-    assert_int_equal(with.saved.bytes - without.saved.bytes, 4096 * 2 * (16 + 16) * 2); /* 12 rounds up to 16 */
+    assert_int_equal(with.saved.bytes - without.saved.bytes,
+                     4096 * 2 * (16 + 16) * 2); /* 12 rounds up to 16 */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients), cmocka_unit_test(test_equals_merged_weights), cmocka_unit_test(test_absent_parts),
-        cmocka_unit_test(test_accumulate), cmocka_unit_test(test_offsets), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_gradients),    cmocka_unit_test(test_equals_merged_weights),
+        cmocka_unit_test(test_absent_parts), cmocka_unit_test(test_accumulate),
+        cmocka_unit_test(test_offsets),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_saved_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

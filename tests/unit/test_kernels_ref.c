@@ -40,9 +40,9 @@ static void fill(double *v, size_t n, double scale, uint64_t *state)
 
 static void concat_layout(struct mk_problem *p, double *gate_up, double *down)
 {
-    p->gate = (struct mk_matrix){ gate_up, NULL, 0, 2 * I * H, H, 1 };
-    p->up = (struct mk_matrix){ gate_up + I * H, NULL, 0, 2 * I * H, H, 1 };
-    p->down = (struct mk_matrix){ down, NULL, 0, H * I, I, 1 };
+    p->gate = (struct mk_matrix){gate_up, NULL, 0, 2 * I * H, H, 1};
+    p->up = (struct mk_matrix){gate_up + I * H, NULL, 0, 2 * I * H, H, 1};
+    p->down = (struct mk_matrix){down, NULL, 0, H * I, I, 1};
 }
 
 static void fixture_init(struct fixture *f, uint32_t act)
@@ -60,15 +60,34 @@ static void fixture_init(struct fixture *f, uint32_t act)
     fill(f->up_b, E * I, .5, &state);
     fill(f->down_b, E * H, .5, &state);
     fill(f->dout, T * H, 1, &state);
-    for (int t = 0; t < T; t++) { /* expert 3 stays empty; the last token's second choice is dropped */
+    /* Expert 3 stays empty; the last token's second choice is dropped. */
+    for (int t = 0; t < T; t++) {
         f->index[t * K] = t % 3;
         f->index[t * K + 1] = t == T - 1 ? E : 4;
     }
     f->p = (struct mk_problem){
-        .size = sizeof f->p, .target = MK_TARGET_CPU, .n_token = T, .hidden = H, .inter = I, .n_expert = E, .top_k = K,
-        .dtype = MK_FP64, .index_dtype = MK_INT32, .score_dtype = MK_FP64, .act = act, .act_alpha = 1.702f, .act_limit = 1.f,
-        .x = f->x, .index = f->index, .score = f->score, .x_stride = H, .index_stride = K, .score_stride = K,
-        .gate_bias = { f->gate_b, I, 1 }, .up_bias = { f->up_b, I, 1 }, .down_bias = { f->down_b, H, 1 },
+        .size = sizeof f->p,
+        .target = MK_TARGET_CPU,
+        .n_token = T,
+        .hidden = H,
+        .inter = I,
+        .n_expert = E,
+        .top_k = K,
+        .dtype = MK_FP64,
+        .index_dtype = MK_INT32,
+        .score_dtype = MK_FP64,
+        .act = act,
+        .act_alpha = 1.702f,
+        .act_limit = 1.f,
+        .x = f->x,
+        .index = f->index,
+        .score = f->score,
+        .x_stride = H,
+        .index_stride = K,
+        .score_stride = K,
+        .gate_bias = {f->gate_b, I, 1},
+        .up_bias = {f->up_b, I, 1},
+        .down_bias = {f->down_b, H, 1},
     };
     concat_layout(&f->p, f->gate_up, f->down);
     assert_int_equal(mk_plan(&f->plan, &f->p), MK_OK);
@@ -77,18 +96,35 @@ static void fixture_init(struct fixture *f, uint32_t act)
 
 static void forward(struct fixture *f, uint32_t flags)
 {
-    struct mk_forward a = { .size = sizeof a, .flags = flags, .out = f->out, .out_stride = H, .saved = f->saved,
-                            .saved_bytes = f->plan.saved.bytes, .problem = &f->p };
+    struct mk_forward a = {.size = sizeof a,
+                           .flags = flags,
+                           .out = f->out,
+                           .out_stride = H,
+                           .saved = f->saved,
+                           .saved_bytes = f->plan.saved.bytes,
+                           .problem = &f->p};
     assert_int_equal(mk_ref_forward(&a), MK_OK);
 }
 
 static void backward(struct fixture *f, uint32_t accumulate)
 {
-    struct mk_backward a = { .size = sizeof a, .dx = f->dx, .dx_stride = H, .dscore = f->dscore, .dscore_stride = K,
-        .dgate = { f->dgate_up, NULL, 0, 2 * I * H, H, 1 }, .dup = { f->dgate_up + I * H, NULL, 0, 2 * I * H, H, 1 },
-        .ddown = { f->ddown, NULL, 0, H * I, I, 1 }, .dgate_bias = { f->dgate_b, I, 1 }, .dup_bias = { f->dup_b, I, 1 },
-        .ddown_bias = { f->ddown_b, H, 1 }, .dweight_dtype = MK_FP64, .accumulate = accumulate, .dout = f->dout,
-        .dout_stride = H, .saved = f->saved, .problem = &f->p };
+    struct mk_backward a = {.size = sizeof a,
+                            .dx = f->dx,
+                            .dx_stride = H,
+                            .dscore = f->dscore,
+                            .dscore_stride = K,
+                            .dgate = {f->dgate_up, NULL, 0, 2 * I * H, H, 1},
+                            .dup = {f->dgate_up + I * H, NULL, 0, 2 * I * H, H, 1},
+                            .ddown = {f->ddown, NULL, 0, H * I, I, 1},
+                            .dgate_bias = {f->dgate_b, I, 1},
+                            .dup_bias = {f->dup_b, I, 1},
+                            .ddown_bias = {f->ddown_b, H, 1},
+                            .dweight_dtype = MK_FP64,
+                            .accumulate = accumulate,
+                            .dout = f->dout,
+                            .dout_stride = H,
+                            .saved = f->saved,
+                            .problem = &f->p};
     assert_int_equal(mk_ref_backward(&a), MK_OK);
 }
 
@@ -125,7 +161,8 @@ static void check_act(uint32_t act)
     forward(&f, 0);
     backward(&f, 0);
     check_gradient(&f, f.x, f.dx, T * H, 1e-6);
-    check_gradient(&f, f.score, f.dscore, T * K, 0.25); /* the loss is linear in it; exact in float */
+    check_gradient(&f, f.score, f.dscore, T * K,
+                   0.25); /* the loss is linear in it; exact in float */
     check_gradient(&f, f.gate_up, f.dgate_up, E * 2 * I * H, 1e-6);
     check_gradient(&f, f.down, f.ddown, E * H * I, 1e-3);
     check_gradient(&f, f.gate_b, f.dgate_b, E * I, 1e-6);
@@ -158,15 +195,17 @@ static void test_accumulate(void **state)
 }
 
 /* Moves gate and up of every expert to (row, col) strides of another layout. */
-static void relayout(double *to, const double *from, struct mk_problem *p, int64_t row, int64_t col, int64_t up_at)
+static void relayout(double *to, const double *from, struct mk_problem *p, int64_t row, int64_t col,
+                     int64_t up_at)
 {
     for (int e = 0; e < E; e++)
         for (int half = 0; half < 2; half++)
             for (int i = 0; i < I; i++)
                 for (int h = 0; h < H; h++)
-                    to[e * 2 * I * H + half * up_at + i * row + h * col] = from[(e * 2 + half) * I * H + i * H + h];
-    p->gate = (struct mk_matrix){ to, NULL, 0, 2 * I * H, row, col };
-    p->up = (struct mk_matrix){ to + up_at, NULL, 0, 2 * I * H, row, col };
+                    to[e * 2 * I * H + half * up_at + i * row + h * col] =
+                        from[(e * 2 + half) * I * H + i * H + h];
+    p->gate = (struct mk_matrix){to, NULL, 0, 2 * I * H, row, col};
+    p->up = (struct mk_matrix){to + up_at, NULL, 0, 2 * I * H, row, col};
 }
 
 static void test_layouts_agree(void **state)
@@ -174,7 +213,7 @@ static void test_layouts_agree(void **state)
     struct fixture f;
     double other[E * 2 * I * H], want[T * H];
     int64_t offset[E];
-    const int64_t row_col_up[][3] = { { 2 * H, 1, H }, { 1, 2 * I, I }, { 2, 2 * I, 1 } };
+    const int64_t row_col_up[][3] = {{2 * H, 1, H}, {1, 2 * I, I}, {2, 2 * I, 1}};
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
@@ -233,7 +272,8 @@ static void test_refusals(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
-#define REFUSED(field, value, code) bad = f.p, bad.field = (value), assert_int_equal(mk_plan(&plan, &bad), (code))
+#define REFUSED(field, value, code)                                                                \
+    bad = f.p, bad.field = (value), assert_int_equal(mk_plan(&plan, &bad), (code))
     REFUSED(size, 8, MK_EVERSION);
     REFUSED(hidden, 12, MK_ESHAPE);
     REFUSED(inter, 0, MK_ESHAPE);
@@ -249,14 +289,26 @@ static void test_refusals(void **state)
 
 static void test_saved_is_minimal(void **state)
 {
-    struct mk_problem p = { .size = sizeof p, .n_token = 32768, .hidden = 2048, .inter = 768, .n_expert = 128, .top_k = 8 };
+    struct mk_problem p = {.size = sizeof p,
+                           .n_token = 32768,
+                           .hidden = 2048,
+                           .inter = 768,
+                           .n_expert = 128,
+                           .top_k = 8};
     struct mk_plan plan;
     const size_t n_row = 32768 * 8;
 
     (void)state;
-    assert_int_equal(mk_plan(&plan, &(struct mk_problem){ .size = sizeof p, .n_token = 32768, .hidden = 2048, .inter = 768,
-        .n_expert = 128, .top_k = 8, .index_dtype = MK_INT64 }), MK_OK);
-    assert_true(plan.saved.bytes < n_row * 2 * 768 * 2 + n_row * 17 + (1 << 17)); /* 4TKI and 16 bytes a choice */
+    assert_int_equal(mk_plan(&plan, &(struct mk_problem){.size = sizeof p,
+                                                         .n_token = 32768,
+                                                         .hidden = 2048,
+                                                         .inter = 768,
+                                                         .n_expert = 128,
+                                                         .top_k = 8,
+                                                         .index_dtype = MK_INT64}),
+                     MK_OK);
+    assert_true(plan.saved.bytes <
+                n_row * 2 * 768 * 2 + n_row * 17 + (1 << 17)); /* 4TKI and 16 bytes a choice */
 }
 
 static void test_elements_round_trip(void **state)
@@ -275,8 +327,9 @@ static void test_elements_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients), cmocka_unit_test(test_accumulate), cmocka_unit_test(test_layouts_agree),
-        cmocka_unit_test(test_fp32_is_near), cmocka_unit_test(test_no_tokens), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_gradients),        cmocka_unit_test(test_accumulate),
+        cmocka_unit_test(test_layouts_agree),    cmocka_unit_test(test_fp32_is_near),
+        cmocka_unit_test(test_no_tokens),        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_saved_is_minimal), cmocka_unit_test(test_elements_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,7 +99,8 @@ static void test_extra(void **state)
     expect(guest_note(), 3, 3, MP_PHASE_EXPERT, MP_PASS_FORWARD);
     extra[0] = (void *)EXTRA_END;
     call(CB_cuLaunchKernelEx, &p, gemm);
-    expect(guest_note(), 3, 3, MP_PHASE_EXPERT, MP_PASS_FORWARD); /* no arguments: expert 3 goes on */
+    expect(guest_note(), 3, 3, MP_PHASE_EXPERT,
+           MP_PASS_FORWARD); /* no arguments: expert 3 goes on */
     inj_micro_end();
 }
 
@@ -154,7 +155,12 @@ static void test_cooperative_has_no_extra(void **state)
 
 static void test_ranges_replaced(void **state)
 {
-    const struct mp_range moved = {.base = 0x5000, .bytes = 8 * 16, .n_slice = 8, .layer = 3, .expert = -1, .phase = MP_PHASE_EXPERT};
+    const struct mp_range moved = {.base = 0x5000,
+                                   .bytes = 8 * 16,
+                                   .n_slice = 8,
+                                   .layer = 3,
+                                   .expert = -1,
+                                   .phase = MP_PHASE_EXPERT};
 
     (void)state;
     inj_micro_begin();
@@ -181,7 +187,8 @@ static void test_optimizer_and_stages(void **state)
     inj_micro_end();
     inj_optimizer_begin();
     expect(launch(adam), -1, -1, MP_PHASE_OPTIMIZER, MP_PASS_UPDATE);
-    expect(launch_word(gemm, STACK), -1, -1, MP_PHASE_OPTIMIZER, MP_PASS_UPDATE); /* parameters everywhere */
+    expect(launch_word(gemm, STACK), -1, -1, MP_PHASE_OPTIMIZER,
+           MP_PASS_UPDATE); /* parameters everywhere */
     inj_optimizer_end();
     assert_int_equal(launch(add).step, step);
     inj_step_end(false);

@@ -58,7 +58,8 @@ static void forward_graph(void)
     inj_micro_end();
 }
 
-static struct inj_note backward(const void *const *type, uint64_t seq, uint64_t tid, const char *name, uint64_t word)
+static struct inj_note backward(const void *const *type, uint64_t seq, uint64_t tid,
+                                const char *name, uint64_t word)
 {
     struct mock_node node = {.vtable = type, .seq = seq, .tid = tid};
     struct inj_note n;
@@ -77,10 +78,14 @@ static void test_backward_by_node(void **state)
     expect(backward(mm_type, base + 12, 1, gemm, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
     expect(backward(mm_type, base + 14, 1, add, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
     expect(backward(mm_type, base + 16, 1, gemm, 0), 3, 5, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 11, 1, gemm, STACK + SLICE), 3, 1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(mm_type, base + 12, 99, gemm, 0), -1, -1, MP_PHASE_OTHER, MP_PASS_BACKWARD); /* nobody's node */
-    expect(backward(mm_type, 1, 1, gemm, 0), -1, -1, MP_PHASE_OTHER, MP_PASS_BACKWARD);     /* older than the log */
-    expect(backward(mm_type, 1, 1, gemm, ONE), 4, 5, MP_PHASE_EXPERT, MP_PASS_BACKWARD);    /* but the weight tells */
+    expect(backward(mm_type, base + 11, 1, gemm, STACK + SLICE), 3, 1, MP_PHASE_EXPERT,
+           MP_PASS_BACKWARD);
+    expect(backward(mm_type, base + 12, 99, gemm, 0), -1, -1, MP_PHASE_OTHER,
+           MP_PASS_BACKWARD); /* nobody's node */
+    expect(backward(mm_type, 1, 1, gemm, 0), -1, -1, MP_PHASE_OTHER,
+           MP_PASS_BACKWARD); /* older than the log */
+    expect(backward(mm_type, 1, 1, gemm, ONE), 4, 5, MP_PHASE_EXPERT,
+           MP_PASS_BACKWARD); /* but the weight tells */
 }
 
 static void test_backward_special_nodes(void **state)
@@ -90,7 +95,8 @@ static void test_backward_special_nodes(void **state)
     expect(backward(mm_type, UINT64_MAX, 0, add, 0), -1, -1, MP_PHASE_GRADIENT, MP_PASS_BACKWARD);
     expect(backward(select_type, base + 13, 1, add, 0), 3, -1, MP_PHASE_GRADIENT, MP_PASS_BACKWARD);
     expect(backward(mm_type, base + 12, 1, gemm, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
-    expect(backward(select_type, base + 6, 1, copy, 0), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
+    expect(backward(select_type, base + 6, 1, copy, 0), 3, -1, MP_PHASE_ATTENTION,
+           MP_PASS_BACKWARD);
     expect(backward(mm_type, base + 12, 1, copy, 0), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
     expect(backward(mm_type, base + 12, 1, gather, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
 }
@@ -176,7 +182,8 @@ static void test_region(void **state)
     region_backward(5200);
     region(5300, false);
     region_backward(5300);
-    expect(backward(mul_type, 5301, 1, add, 0), -1, -1, MP_PHASE_LOSS, MP_PASS_BACKWARD); /* after it */
+    expect(backward(mul_type, 5301, 1, add, 0), -1, -1, MP_PHASE_LOSS,
+           MP_PASS_BACKWARD); /* after it */
 }
 
 /* A checkpoint's first forward makes no node: what its own node runs outside of the replay is not the layer's. */
@@ -221,7 +228,8 @@ static void test_engine_thread(void **state)
     forward_graph();
     assert_int_equal(pthread_create(&thread, NULL, engine, NULL), 0);
     pthread_join(thread, NULL);
-    expect(launch(add), -1, -1, MP_PHASE_GRADIENT, MP_PASS_FORWARD); /* clipping, on the main thread */
+    expect(launch(add), -1, -1, MP_PHASE_GRADIENT,
+           MP_PASS_FORWARD); /* clipping, on the main thread */
 }
 
 int main(void)

@@ -10,7 +10,11 @@
 static const struct mp_range model[] = {
     {.base = 0x900000, .bytes = 0x1000, .layer = 1, .expert = 5, .phase = 6},
     {.base = 0x100000, .bytes = 0x8000, .n_slice = 8, .layer = 0, .expert = -1, .phase = 6},
-    {.base = 0x108000, .bytes = 0x400, .layer = 0, .expert = -1, .phase = 4}, /* begins where that ends */
+    {.base = 0x108000,
+     .bytes = 0x400,
+     .layer = 0,
+     .expert = -1,
+     .phase = 4}, /* begins where that ends */
 };
 
 static struct mp_ranges *r;
@@ -71,7 +75,8 @@ static void test_inside_is_stale(void **state)
 
 static void test_outside(void **state)
 {
-    static const uint64_t ptr[] = {0, 8, 0xfffff, 0x108400, 0x500000, 0x8fffff, 0x901000, UINT64_MAX};
+    static const uint64_t ptr[] = {0,        8,        0xfffff,  0x108400,
+                                   0x500000, 0x8fffff, 0x901000, UINT64_MAX};
     struct mp_hit hit;
 
     (void)state;

@@ -4,9 +4,9 @@
 #include "injector/tracer.h"
 
 #include <setjmp.h>
+#include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
-#include <stdarg.h>
 
 #include <cmocka.h>
 
@@ -52,7 +52,9 @@ static void test_bursts(void **state)
     (void)state;
     inj_sample_init(3, 2, 4);
     inj_sample_start();
-    steps(seen, 20); /* one more without: CUPTI is armed by the agent after the boundary that asks for it */
+    steps(
+        seen,
+        20); /* one more without: CUPTI is armed by the agent after the boundary that asks for it */
     assert_string_equal(seen, "TTTT.....TT.....TT..");
 }
 
@@ -131,10 +133,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paced), /* first: the default */
-        cmocka_unit_test(test_bursts),
-        cmocka_unit_test(test_modes),
-        cmocka_unit_test(test_covers),
-        cmocka_unit_test(test_delivered_late),
+        cmocka_unit_test(test_bursts), cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_covers), cmocka_unit_test(test_delivered_late),
     };
 
     cupti.enable_callback = nothing_callback;

@@ -125,8 +125,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty_and_below), cmocka_unit_test(test_equal_seq_later_holds),
-        cmocka_unit_test(test_never_back), cmocka_unit_test(test_any_hint),        cmocka_unit_test(test_hint_moves_down),
-        cmocka_unit_test(test_wrap_forgets_and_says_so),
+        cmocka_unit_test(test_never_back),      cmocka_unit_test(test_any_hint),
+        cmocka_unit_test(test_hint_moves_down), cmocka_unit_test(test_wrap_forgets_and_says_so),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,7 +91,8 @@ static void start_with(uint32_t version)
     CHECK(inj_tracer_start(&err) == MP_OK);
     CHECK(cupti.version == version);
     CHECK(strstr(cupti.path, "mock/libcupti.so.13"));
-    CHECK(mock.cupti()->kinds == (1u << ACT_CONCURRENT_KERNEL | 1u << ACT_MEMCPY | 1u << ACT_MEMCPY_P2P | 1u << ACT_MEMSET));
+    CHECK(mock.cupti()->kinds == (1u << ACT_CONCURRENT_KERNEL | 1u << ACT_MEMCPY |
+                                  1u << ACT_MEMCPY_P2P | 1u << ACT_MEMSET));
     CHECK(launch_is_seen());
     for (unsigned cbid = 0; cbid < CB_MAX; cbid++)
         CHECK(mock.cupti()->callback_on[cbid] == inj_launch_wants(cbid));
@@ -239,13 +240,15 @@ static void kineto_twice(void)
         CHECK(inj_other_aside());
         CHECK(inj_other_poll() == 1);
         inj_count_layer(0, 4);
-        CHECK(inj_count_route(0, index, 8, 1, true, NULL) == MP_EBUSY); /* it would see our kernels */
+        CHECK(inj_count_route(0, index, 8, 1, true, NULL) ==
+              MP_EBUSY); /* it would see our kernels */
         kernels(1000);
         CHECK(ours() == 100);
         seen = mock.kineto_stop();
-        CHECK(seen.kernels == 1000 && seen.others == 0 && seen.unknown_buffers == 0 && seen.refused == 0);
+        CHECK(seen.kernels == 1000 && seen.others == 0 && seen.unknown_buffers == 0 &&
+              seen.refused == 0);
         CHECK(seen.out_of_window == 0); /* its clock is set while nothing of ours is on */
-        kernels(7); /* in between: nobody's, and so it is said */
+        kernels(7);                     /* in between: nobody's, and so it is said */
         wait_for_resume();
         kernels(50);
         CHECK(ours() == 50);
@@ -304,7 +307,8 @@ static void kineto_fetches_late(void)
     CHECK(inj_other_poll() == 0 && inj_other_aside());
     CHECK(mock.kineto_stop().kernels == 300);
     wait_for_resume();
-    CHECK(mock.cupti()->clock && mock.cupti()->clock() > before_ns); /* stamps are in our clock again */
+    CHECK(mock.cupti()->clock &&
+          mock.cupti()->clock() > before_ns); /* stamps are in our clock again */
 }
 
 /* It begins when nothing of ours runs yet, and before our start: CUPTI is its own then. */
@@ -487,9 +491,9 @@ static int up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_versions),      cmocka_unit_test(test_no_buffer_left), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_beside_kineto), cmocka_unit_test(test_exact_counts),
-        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_versions),     cmocka_unit_test(test_no_buffer_left),
+        cmocka_unit_test(test_refused),      cmocka_unit_test(test_beside_kineto),
+        cmocka_unit_test(test_exact_counts), cmocka_unit_test(test_leaving),
     };
 
     return cmocka_run_group_tests(tests, up, guest_down);

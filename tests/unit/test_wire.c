@@ -130,7 +130,8 @@ static void test_any_bytes(void **state)
         used = mp_wire_unpack(&back, bytes, n);
         assert_true(used == 0 || used == MP_EFORMAT || (used > 0 && (size_t)used <= n));
         if (used > 0) {
-            assert_true(memchr(back.name, 0, sizeof back.name) && memchr(back.text, 0, sizeof back.text));
+            assert_true(memchr(back.name, 0, sizeof back.name) &&
+                        memchr(back.text, 0, sizeof back.text));
             assert_non_null(mp_wire_kind_name(back.kind));
         }
     }
