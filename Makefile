@@ -57,9 +57,11 @@ $(GUEST): $(call obj,$(core_src) $(inj_src)) injector/exports.map
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -shared -Wl,-z,defs -Wl,-z,nodelete -Wl,--gc-sections \
 		-Wl,--version-script=injector/exports.map -Wl,-soname,libmoeprof.so $(GUEST_LDFLAGS) -o $@ $(filter %.o,$^) -ldl -pthread
 
+# B is given relative or absolute: what an object was made of is written down under both names.
+both_names = $(sort $(abspath $(1)) $(patsubst $(CURDIR)/%,%,$(1)))
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(call say,CC,$<)$(CC) $(MP_CFLAGS) -ffunction-sections -fdata-sections $(TOOL_CFLAGS) -c -o $@ $<
+	$(call say,CC,$<)$(CC) $(MP_CFLAGS) $(addprefix -MT ,$(call both_names,$@)) -ffunction-sections -fdata-sections $(TOOL_CFLAGS) -c -o $@ $<
 
 # hook*.py and swap*.py travel inside the guest as text.
 $(B)/gen/%_py.h: injector/%.py tests/tools/embed.sh
