@@ -100,7 +100,8 @@ static int drain(struct window *w, size_t n)
     for (size_t i = 0; rc == 0 && i < n; i++)
         rc = hand_out(w, &w->item[i].record);
     w->n -= n;
-    memmove(w->item, w->item + n, w->n * sizeof *w->item);
+    if (w->n)
+        memmove(w->item, w->item + n, w->n * sizeof *w->item);
     return rc;
 }
 

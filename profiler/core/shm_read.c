@@ -114,7 +114,6 @@ int mp_reader_open(struct mp_reader *r, const char *dir, int pid, bool from_olde
         return fd;
     /* a shorter file must not be mapped: reading past its end is a SIGBUS */
     shm = (uint64_t)st.st_size >= sizeof *shm ? guarded_map(fd) : NULL;
-    rc = errno;
     close(fd);
     if (!shm)
         return mp_fail(err, MP_EFORMAT, "'%.100s' is cut short or cannot be mapped", path);
