@@ -33,14 +33,23 @@ static uint32_t later(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+static void link_lost(struct ab_drive *d)
+{
+    ab_drive_stop(d, ab_link_is_ending(d->pid) ? "the job ended" : "the job closed the connection");
+}
+
 static void ask(struct ab_drive *d, uint16_t kind, const char *name, uint32_t step, uint32_t flags,
                 int purpose, int about)
 {
     struct mp_msg msg = {.kind = kind, .step = step, .layer = -1, .flags = flags};
+    int rc;
 
     snprintf(msg.name, sizeof msg.name, "%s", name);
-    if (ab_links_ask(&d->links, msg, purpose, about))
-        ab_drive_stop(d, "the connection to the job was lost");
+    rc = ab_links_ask(&d->links, msg, purpose, about);
+    if (rc == MP_EFULL)
+        ab_drive_stop(d, "the job did not answer");
+    else if (rc)
+        link_lost(d);
 }
 
 /* ---- from the first look to the first block ------------------------------------------------------ */
@@ -443,7 +452,7 @@ bool ab_drive_tick(struct ab_drive *d, struct cli_follow *f)
     if (d->stage == AB_WAIT)
         job_look(d, f);
     if (d->stage != AB_WAIT && d->stage != AB_DONE && ab_links_poll(&d->links))
-        ab_drive_stop(d, "the job closed the connection");
+        link_lost(d);
     if (d->stage > AB_LOOK)
         progress_tell(d, f);
     return d->stage == AB_DONE;

@@ -1,8 +1,14 @@
 /* See ab_link.h. */
 #include "profiler/cli/ab_link.h"
 
+#include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define END_MS 1000 /* from a process's closed sockets to its end */
 
 int ab_links_add(struct ab_links *l, const char *dir, int pid, struct mp_err *err)
 {
@@ -91,4 +97,16 @@ void ab_links_close(struct ab_links *l)
     for (unsigned i = 0; i < l->n; i++)
         mp_sock_close(&l->sock[i]);
     l->n = 0;
+}
+
+bool ab_link_is_ending(int pid)
+{
+    struct pollfd end = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    int n;
+
+    if (end.fd < 0)
+        return errno == ESRCH;
+    n = poll(&end, 1, END_MS);
+    close(end.fd);
+    return n == 1;
 }

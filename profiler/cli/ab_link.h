@@ -1,6 +1,6 @@
 /* The control connections to all ranks of a job, driven as one: a request goes to every rank, its answer
  * is complete when every rank has answered, and holds from the latest of their steps. One owner thread;
- * nothing here waits. */
+ * nothing here waits but ab_link_is_ending(). */
 #ifndef CLI_AB_LINK_H
 #define CLI_AB_LINK_H
 
@@ -45,5 +45,9 @@ int ab_links_ask(struct ab_links *l, struct mp_msg msg, int purpose, int about);
 int ab_links_poll(struct ab_links *l);
 
 void ab_links_close(struct ab_links *l);
+
+/* Of a connection that is lost: does its process exit? One that does closes its sockets first, so this
+ * gives it a second. */
+bool ab_link_is_ending(int pid);
 
 #endif

@@ -129,8 +129,12 @@ void cli_job_follow(struct cli_job *j)
             cli_say("the command has ended, a process of it still trains: recording goes on, "
                     "Ctrl-C ends it");
         }
-        if (j->tick && j->tick(j->arg))
-            j->stop = true;
+        if (j->tick && j->tick(j->arg)) {
+            bool had_ended = j->child_ended;
+
+            child_look(j);
+            j->stop = j->child_ended == had_ended; /* else what it left behind is taken first */
+        }
         progress(j);
     }
     progress_clear(j);

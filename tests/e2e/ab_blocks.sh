@@ -99,6 +99,12 @@ holds busy.moeprof 'r["speedup"]["verdict"] == "faster" and len(r["blocks"]) == 
 # The job ends first: what there is is told, and is never conclusive.
 expect 0 moeprof ab -o short.moeprof -- "$job" end=100
 holds short.moeprof 'r["speedup"]["verdict"] == "inconclusive" and "the job ended in block" in r["method"]["ended_early"]'
+expect 0 moeprof ab -o slow-exit.moeprof -- "$job" end=100 linger=300
+! grep -q "goes on" run.err || fail "a job that ended is said to go on"
+[ "$(sql slow-exit.moeprof "SELECT max(step) FROM step")" = 99 ] || fail "the last steps are missing"
+holds slow-exit.moeprof '"the job ended in block" in r["method"]["ended_early"]'
+expect 0 moeprof ab -o hung-up.moeprof -- "$job" end=100 linger=3000
+holds hung-up.moeprof '"the job closed the connection in block" in r["method"]["ended_early"]'
 expect 3 moeprof ab -o none.moeprof -- "$job" end=20
 expect 3 moeprof ab -o deaf.moeprof -- "$job" deaf end=60
 said "control socket"

@@ -4,7 +4,7 @@
  *
  * Usage: fake_ab [steps=N] [ratio=R: moeprof's experts take 1/R of the time] [no-trace] [no-memory]
  *                [parity-fail] [revert=STEP] [late=N: answers N steps late] [noise=PERCENT]
- *                [end=STEP: exits there] [rank=R world=W] [deaf: no socket] [pace=US: real time a step]
+ *                [end=STEP: exits there] [linger=MS: between its sockets and it] [rank=R world=W] [deaf: no socket] [pace=US: real time a step]
  *                [foreign=STEP: another tool swaps there] [other-model=STEP: another model trains from there on]
  *                [loss-gap=D: the loss under moeprof is D higher] [no-loss] [busy=N: so often a graph is captured]
  */
@@ -369,6 +369,10 @@ int main(int argc, char **argv)
     mp_shm_flush(j.shm);
     atomic_store(&j.shm->state, MP_GUEST_ENDED);
     mp_sock_unlink(dir);
+    if (option(&j, "linger")) {
+        close(j.client);
+        usleep((useconds_t)number(&j, "linger", 0) * 1000);
+    }
     mp_shm_close(j.shm, dir, false);
     return 0;
 }
