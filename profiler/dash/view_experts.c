@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LABEL_W 6
-#define VIO_W   7
+#define LABEL_W  6
+#define VIO_W    7
+#define TALL_MAX 4 /* lines of a layer; taller ones read as bars */
 
 static bool is_shared(const struct dash_experts *e, enum dash_expert_metric metric, uint32_t row)
 {
@@ -49,16 +50,21 @@ static struct scale scale_for(const struct dash_experts *e, struct dash_rect r)
     return s;
 }
 
-static void draw_row(const struct dash_model *m, const struct dash_experts *e, uint32_t row, int y,
-                     struct dash_rect r, struct dash_cells *c)
+/* Lines of each layer in h lines: more than one only where all layers have them. */
+static int tall_for(const struct dash_experts *e, int h)
+{
+    int room = e->n_layer ? h / (int)e->n_layer : 1;
+
+    return room < 1 ? 1 : room < TALL_MAX ? room : TALL_MAX;
+}
+
+static void draw_heat(const struct dash_model *m, const struct dash_experts *e, uint32_t row, int y,
+                      struct dash_rect r, struct dash_cells *c)
 {
     enum dash_expert_metric metric = m->ui.expert_metric;
     struct scale s = scale_for(e, r);
     double mean = dash_experts_mean(e, metric, row);
-    char b[DASH_FMT_BYTES];
 
-    dash_putf(c, r, 0, y, (int)row == m->ui.row[DASH_EXPERTS] ? DASH_SELECTED : DASH_DIM, "L%-4d",
-              e->layer[row]);
     for (int x = 0; x < s.columns; x++) {
         int first = x / s.per_expert * s.per_column;
         double top = NAN;
@@ -68,6 +74,16 @@ static void draw_row(const struct dash_model *m, const struct dash_experts *e, u
                        dash_experts_value(e, metric, row, (uint32_t)i)); /* fmax passes over NAN */
         dash_plot_heat(c, r, LABEL_W + x, y, dash_heat_level(top / mean));
     }
+}
+
+static void draw_ends(const struct dash_model *m, const struct dash_experts *e, uint32_t row, int y,
+                      struct dash_rect r, struct dash_cells *c)
+{
+    enum dash_expert_metric metric = m->ui.expert_metric;
+    char b[DASH_FMT_BYTES];
+
+    dash_putf(c, r, 0, y, (int)row == m->ui.row[DASH_EXPERTS] ? DASH_SELECTED : DASH_DIM, "L%-4d",
+              e->layer[row]);
     dash_put_to(
         c, r, r.w - 1, y, DASH_NORMAL,
         dash_fmt_num(b, with_mark(e, metric, row, dash_experts_maxvio(e, metric, row)), 2, ""));
@@ -78,11 +94,11 @@ static void mark_selected(const struct dash_model *m, const struct dash_experts 
 {
     const struct dash_ui *ui = &m->ui;
     struct scale s = scale_for(e, r);
-    int y = ui->row[DASH_EXPERTS] - ui->top[DASH_EXPERTS] + 1;
+    int tall = tall_for(e, r.h - 2), y = (ui->row[DASH_EXPERTS] - ui->top[DASH_EXPERTS]) * tall + 1;
     int x = ui->col[DASH_EXPERTS] / s.per_column * s.per_expert;
 
-    if (s.columns > 0)
-        dash_restyle(c, r, LABEL_W + x, y, s.per_expert, DASH_SELECTED);
+    for (int i = 0; i < tall && s.columns > 0; i++)
+        dash_restyle(c, r, LABEL_W + x, y + i, s.per_expert, DASH_SELECTED);
 }
 
 static void draw_map(const struct dash_model *m, const struct dash_experts *e, struct dash_rect r,
@@ -90,7 +106,7 @@ static void draw_map(const struct dash_model *m, const struct dash_experts *e, s
 {
     struct scale s = scale_for(e, r);
     char title[120], shared[40] = "";
-    int top = m->ui.top[DASH_EXPERTS], last = r.h - 1;
+    int top = m->ui.top[DASH_EXPERTS], last = r.h - 1, tall = tall_for(e, r.h - 2);
 
     if (s.per_column > 1)
         snprintf(shared, sizeof shared, ", fullest of %d a column", s.per_column);
@@ -98,8 +114,11 @@ static void draw_map(const struct dash_model *m, const struct dash_experts *e, s
              m->ui.expert_metric == DASH_LOAD ? "Tokens" : "GPU time", dash_experts_depth(e),
              dash_experts_depth(e) == 1 ? "" : "s", shared);
     dash_rule(c, r, title);
-    for (int y = 1; y < last && top + y - 1 < (int)e->n_layer; y++)
-        draw_row(m, e, (uint32_t)(top + y - 1), y, r, c);
+    for (int y = 1, row = top; y < last && row < (int)e->n_layer; y++, row = top + (y - 1) / tall) {
+        draw_heat(m, e, (uint32_t)row, y, r, c);
+        if ((y - 1) % tall == 0)
+            draw_ends(m, e, (uint32_t)row, y, r, c);
+    }
     mark_selected(m, e, r, c);
     dash_plot_heat_legend(c, r, LABEL_W, last);
     dash_put_to(c, r, r.w - 1, last, DASH_DIM, "MaxVio");
@@ -214,11 +233,13 @@ static void draw_nothing(const struct dash_job *job, struct dash_rect r, struct 
 static struct dash_extent extent(const struct dash_model *m, const struct dash_job *job,
                                  const struct dash_layout *l)
 {
+    int room = l->slot[DASH_SLOT_MAP].h - 2;
+
     (void)m;
     if (!job)
         return (struct dash_extent){0, 0, 1};
     return (struct dash_extent){(int)job->experts.n_layer, (int)job->experts.n_expert,
-                                l->slot[DASH_SLOT_MAP].h - 2};
+                                room / tall_for(&job->experts, room)};
 }
 
 static void draw(const struct dash_model *m, const struct dash_job *job,

@@ -243,6 +243,19 @@ static void hostile_jobs_at_hostile_sizes(void **state)
     fx_free(m);
 }
 
+/* Few layers on a tall terminal: their rows grow, and the mark with them. */
+static void few_layers_fill_a_tall_map(void **state)
+{
+    struct dash_model *m = fx_model((struct fx_shape){.layers = 4, .experts = 16, .steps = 5});
+
+    (void)state;
+    m->ui.screen = DASH_EXPERTS;
+    m->ui.row[DASH_EXPERTS] = 2;
+    m->ui.col[DASH_EXPERTS] = 3;
+    check_one(m, "experts_tall", 100, 30);
+    fx_free(m);
+}
+
 /* 1024 experts x 94 layers: all layers can be reached, and drawing takes no noticeable time. */
 static void largest_model_is_drawn(void **state)
 {
@@ -278,6 +291,7 @@ int main(void)
         cmocka_unit_test(says_what_is_missing),
         cmocka_unit_test(waits_for_a_job),
         cmocka_unit_test(hostile_jobs_at_hostile_sizes),
+        cmocka_unit_test(few_layers_fill_a_tall_map),
         cmocka_unit_test(largest_model_is_drawn),
     };
 
