@@ -4,6 +4,7 @@
 #include "injector/activity.h"
 #include "injector/count.h"
 #include "injector/decode.h"
+#include "injector/other.h"
 #include "injector/sample.h"
 #include "injector/trace.h"
 #include "profiler/core/attrib.h"
@@ -312,10 +313,11 @@ static void set_copy_phase(struct mp_event *e)
         e->phase = MP_PHASE_COPY;
 }
 
-/* A stamp of another clock: seen when another profiler had set its own. It would tear its step's window. */
+/* A stamp of another clock: seen when another profiler had set its own, and only then looked for. It would
+ * tear its step's window. */
 static bool off_the_clock(const struct inj_activity *a)
 {
-    return newest_ns &&
+    return inj_other_was_here() && newest_ns &&
            (a->start_ns > newest_ns + CLOCK_OFF_NS || a->start_ns + CLOCK_OFF_NS < newest_ns);
 }
 
