@@ -271,7 +271,7 @@ void html_ab(struct rp_html *h)
         snprintf(id, sizeof id, "ab%zu", i);
         html_section(h, id, "Before and after, inside this run",
                      "The arms took turns in one process, on the same GPU and data stream.");
-        html_page_head(h, i);
+        html_page_head(h, i, 3);
         sentences(h->f, ab);
         blocks(h->f, ab);
         arm_bars(h->f, ab);

@@ -261,11 +261,11 @@ static void one_map(struct rp_html *h, size_t page)
     const struct rp_report *r = h->page[page].report;
     struct map m;
 
-    html_page_head(h, page);
+    html_page_head(h, page, 3);
     if (map_make(&m, r))
         return;
     if (m.n_row && r->step.count && (m.max_tokens > 0 || m.max_s > 0)) {
-        fputs("<figure>\n", h->f);
+        fputs("<figure aria-label=\"Experts, layer by layer\">\n", h->f);
         fprintf(h->f,
                 "<input type=\"radio\" name=\"pick%zu\" id=\"load%zu\" class=\"pick\" checked> "
                 "<label for=\"load%zu\">tokens</label> <input type=\"radio\" name=\"pick%zu\" "

@@ -192,13 +192,15 @@ void html_icicle(struct rp_html *h)
     for (size_t i = 0; i < h->n; i++) {
         struct icicle c = {.h = h, .r = h->page[i].report};
 
-        html_page_head(h, i);
+        html_page_head(h, i, 3);
         c.total_s = c.r->step.mean_s.v;
         if (c.r->step.count == 0 || c.total_s <= 0) {
             fputs("<p>" RP_DASH " no whole step</p>\n", h->f);
             continue;
         }
-        fputs("<figure class=\"scroll\" tabindex=\"0\">\n", h->f);
+        fputs(
+            "<figure class=\"scroll\" tabindex=\"0\" aria-label=\"From the step to its parts\">\n",
+            h->f);
         svg_open(h->f, "icicle", HTML_WIDTH, 4 * ROW, false, "Time by layer, phase and expert",
                  "The tables of phases, layers and experts above have the same figures.");
         rows(&c);

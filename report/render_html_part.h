@@ -49,7 +49,7 @@ const char *html_phase(enum mp_phase phase);
 /* Opens a section with its heading. */
 void html_section(struct rp_html *h, const char *id, const char *title, const char *sub);
 /* A heading for page i, when there are several. */
-void html_page_head(struct rp_html *h, size_t i);
+void html_page_head(struct rp_html *h, size_t i, int level);
 /* A cell with a figure: text, and v for sorting. */
 void html_cell(FILE *f, struct mp_val v, const char *text);
 void html_seconds(FILE *f, struct mp_val v);

@@ -162,7 +162,7 @@ void html_steps(struct rp_html *h)
         fputs("<p>" RP_DASH " no whole step</p>\n</section>\n", h->f);
         return;
     }
-    fputs("<figure class=\"scroll\" tabindex=\"0\">", h->f);
+    fputs("<figure class=\"scroll\" tabindex=\"0\" aria-label=\"How long steps took\">", h->f);
     svg_open(h->f, "wide", HTML_WIDTH, PLOT_H + 16, false, "Step times",
              "A dot a step in order, and a histogram of the same times.");
     axis_lines(h->f, &a);

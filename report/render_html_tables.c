@@ -39,7 +39,7 @@ void html_kernels(struct rp_html *h)
     for (size_t i = 0; i < h->n; i++) {
         const struct rp_report *r = h->page[i].report;
 
-        html_page_head(h, i);
+        html_page_head(h, i, 3);
         if (r->n_kernel == 0) {
             fputs("<p>" RP_DASH " no kernel was recorded</p>\n", h->f);
             continue;
@@ -74,9 +74,9 @@ static void put_or_dash(FILE *f, const char *text)
     html_text(f, text && *text ? text : RP_DASH);
 }
 
-static void fact_table(struct rp_html *h, const struct fact *fact, size_t n)
+static void fact_table(struct rp_html *h, const char *name, const struct fact *fact, size_t n)
 {
-    fputs("<div class=\"scroll\"><table>", h->f);
+    fprintf(h->f, "<div class=\"scroll\"><table aria-label=\"%s\">", name);
     if (h->n > 1) {
         fputs("<thead><tr><th></th>", h->f);
         for (size_t i = 0; i < h->n; i++) {
@@ -166,7 +166,7 @@ void html_coverage(struct rp_html *h)
     };
 
     html_section(h, "coverage", "Coverage and cost of measuring", NULL);
-    fact_table(h, fact, countof(fact));
+    fact_table(h, "Coverage and cost of measuring", fact, countof(fact));
     fputs("</section>\n", h->f);
 }
 
@@ -307,7 +307,7 @@ static void reproduce(struct rp_html *h, size_t i)
     const struct rp_report *r = h->page[i].report;
     const char *command = *r->spec.text.argv ? r->spec.text.argv : r->run.command;
 
-    html_page_head(h, i);
+    html_page_head(h, i, 3);
     fputs("<pre><code>moeprof run -o again.moeprof -- ", h->f);
     html_text(h->f, *r->spec.text.argv ? "python " : "");
     put_or_dash(h->f, command);
@@ -334,7 +334,7 @@ void html_environment(struct rp_html *h)
     };
 
     html_section(h, "environment", "Environment, and how to run it again", NULL);
-    fact_table(h, fact, countof(fact));
+    fact_table(h, "Environment", fact, countof(fact));
     for (size_t i = 0; i < h->n; i++)
         reproduce(h, i);
     fputs("</section>\n", h->f);

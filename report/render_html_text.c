@@ -76,11 +76,11 @@ void html_section(struct rp_html *h, const char *id, const char *title, const ch
         fprintf(h->f, "<p class=\"sub\">%s</p>\n", sub);
 }
 
-void html_page_head(struct rp_html *h, size_t i)
+void html_page_head(struct rp_html *h, size_t i, int level)
 {
     if (h->n < 2)
         return;
-    fputs("<h3>", h->f);
+    fprintf(h->f, "<h3 aria-level=\"%d\">", level);
     html_text(h->f, h->label[i]);
     fputs("</h3>\n", h->f);
 }

@@ -140,7 +140,7 @@ static void timeline(struct rp_html *h, size_t i)
     const struct rp_timeline *t = &h->page[i].data->timeline;
     char used[MP_PHASE_COUNT] = {0}, fig[RP_FIG];
 
-    html_page_head(h, i);
+    html_page_head(h, i, 3);
     fprintf(h->f, "<figure><figcaption>Step %u, %s, the nearest to the median.</figcaption>\n",
             t->step,
             rp_fmt_seconds(fig, (struct mp_val){(double)t->window_ns * 1e-9, MP_MEASURED}));

@@ -221,7 +221,7 @@ void html_verdict(struct rp_html *h)
     for (size_t i = 0; i < h->n; i++)
         convention(h, i);
     for (size_t i = 0; i < h->n; i++) {
-        html_page_head(h, i);
+        html_page_head(h, i, 2);
         figures(h->f, h->page[i].report);
         if (h->page[i].data && h->page[i].data->ab)
             fputs("<p class=\"sub\">Of the whole run, all arms together; each by itself is "

@@ -254,7 +254,7 @@ void html_where(struct rp_html *h)
         fputs("<p>" RP_DASH " no whole step</p>\n</section>\n", h->f);
         return;
     }
-    fputs("<figure>\n", h->f);
+    fputs("<figure aria-label=\"Where a step’s time went\">\n", h->f);
     for (size_t i = 0; i < h->n; i++)
         page_bar(h, i, max);
     html_bar_axis(h->f, max);

@@ -51,6 +51,15 @@
     Array.prototype.forEach.call(document.querySelectorAll('svg[role=img]'), function (s) {
       if (!s.querySelector('title') || !s.querySelector('desc')) wrong.push('a picture without a name');
     });
+    Array.prototype.forEach.call(document.querySelectorAll('figure, table'), function (e) {
+      if (!e.getAttribute('aria-label') && !e.querySelector('figcaption, caption')) wrong.push('a ' + e.tagName + ' without a name');
+      if (e.tagName === 'TABLE' && !e.querySelector('th')) wrong.push('a table without headers');
+    });
+    Array.prototype.reduce.call(document.querySelectorAll('h1, h2, h3, h4'), function (last, e) {
+      var level = Number(e.getAttribute('aria-level') || e.tagName[1]);
+      if (level > last + 1) wrong.push('heading "' + e.textContent + '" leaves out a level');
+      return level;
+    }, 0);
     Array.prototype.forEach.call(document.querySelectorAll('script[type="application/json"]'), function (s) { JSON.parse(s.textContent); });
   }
   function checkSort() {
