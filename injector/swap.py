@@ -108,6 +108,13 @@ class Stacked:
         self.gated = bool(getattr(experts, "has_gate", True))
         if not self.gated:
             self.names = ("up_proj",) + self.names[1:2] + ("up_proj_bias", "down_proj_bias")
+        if hasattr(experts, self.names[0] + "_blocks"):
+            raise Refused("its weights are quantised (mxfp4, as blocks and scales)")
+        for name in self.names[:2]:
+            if hasattr(mine.get(name), "_fsdp_flattened") or isinstance(experts.__dict__.get(name), torch.Tensor):
+                raise Refused("%s is a piece of a flat parameter of FSDP1 (FullyShardedDataParallel)" % name)
+            if name in mine:
+                check_tensor(name, mine[name])
         if any(mine.get(name) is None or mine[name].dim() != 3 for name in self.names[:2]):
             raise Refused("its weights are not stacked in %s and %s" % self.names[:2])
         self.biased = bool(getattr(experts, "has_bias", self.names[2] in mine))

@@ -248,10 +248,12 @@ class Experts(torch.autograd.Function):
         needed = (needed[3],) + needed[5:]
         dout = dout if dout.dtype is x.dtype else dout.to(x.dtype)
         try:
-            dx, dscore, dweights = call.backward(x, index, score, saved, call.used(weights, x.dtype), weights, needed, dout)
-        except KernelError as error:  # the training goes on, by the job's own code
-            call.failed = "backward: %s" % error
-            dx, dscore, dweights = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
+            found = call.backward(x, index, score, saved, call.used(weights, x.dtype), weights, needed, dout)
+        except (KernelError, torch.cuda.OutOfMemoryError) as error:
+            call.failed, found = "backward: %s" % error, None
+        if found is None:  # by the job's own code, once the error no longer keeps the buffers of the failed call
+            found = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
+        dx, dscore, dweights = found
         if ctx.hit is not None:
             dweights = call.unit.only_hit(ctx.hit, dweights)
         return (None, None, None, dx, None, dscore, *dweights)

@@ -259,10 +259,10 @@ class LoraExperts(torch.autograd.Function):
         dout = dout if dout.dtype is x.dtype else dout.to(x.dtype)
         try:
             found = lora_backward(call, x, index, score, saved, tensors, needed, dout)
-        except KernelError as error:  # the training goes on, by PEFT's code
-            call.failed = "backward: %s" % error
-            dx, dscore, dtensors = own_backward(call.unit, x, index, score, call.adapted.tensors(), needed, dout)
-            found = dx, dscore, dtensors
+        except (KernelError, torch.cuda.OutOfMemoryError) as error:
+            call.failed, found = "backward: %s" % error, None
+        if found is None:  # by PEFT's code, once the error no longer keeps the buffers of the failed call
+            found = own_backward(call.unit, x, index, score, call.adapted.tensors(), needed, dout)
         return (None, found[0], None, found[1]) + tuple(found[2])
 
 

@@ -17,12 +17,15 @@ pytestmark = pytest.mark.skipif(not GUEST or not (pathlib.Path(GUEST).parent / "
                                 reason="MOEPROF_GUEST and its kernels are not there")
 
 FAMILIES = ["qwen3_moe", "qwen2_moe", "mixtral", "deepseek_v3", "glm4_moe", "gpt_oss", "olmoe", "dots1", "llama4", "granitemoe"]
-ANY = ["fp64", "many_times", "accumulation", "wrong_use", "at_launch", "lease", "reverts", "other_model", "autocast bfloat16",
+ANY = ["fp64", "many_times", "optimizer_state", "accumulation", "wrong_use", "at_launch", "lease", "reverts", "other_model", "autocast bfloat16",
        "checkpointing reentrant", "checkpointing non-reentrant", "frozen experts", "frozen router", "frozen down",
        "frozen all_but_the_head"]
 FIVE = (["routing_flips", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",
          "by_hand softmax", "by_hand softmax_renormalised", "by_hand softmax_of_the_chosen", "by_hand sigmoid_renormalised",
-         "by_hand exotic", "trl", "trl adapters", "fsdp2", "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states"]
+         "by_hand exotic", "trl", "trl adapters", "fsdp2", "sharded_otherwise flat", "sharded_otherwise orig", "sharded_otherwise tensor",
+         "refused_weights bitsandbytes quantised by bitsandbytes", "refused_weights fp8 stored as float8_e4m3fn",
+         "refused_weights mxfp4 quantised (mxfp4", "refused_weights zero3 sharded by DeepSpeed ZeRO-3",
+         "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states"]
         + ["family " + name for name in ("ernie4_5_moe", "phimoe")])
 FOUR = ["unhit", "lora_listed qwen3_moe gate_proj,up_proj,down_proj", "lora_listed deepseek_v3 up_proj,down_proj",
         "lora_listed mixtral w1", "lora_listed_refused"] + ["unswappable " + name for name in ("phimoe",)] + ["family ernie4_5_moe"]
