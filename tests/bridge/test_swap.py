@@ -1,4 +1,4 @@
-"""Swapping experts in a job: each scenario of swap_scenarios.py in a process of its own under the real guest
+"""Swapping experts in a job: each scenario of swap_scenarios.py or stored_scenarios.py in a process of its own under the real guest
 (MOEPROF_GUEST), as many at once as there are processors."""
 import concurrent.futures
 import os
@@ -36,7 +36,8 @@ def run_in(program, scenario):
 
 
 def run(scenario):
-    return run_in("swap_scenarios.py", scenario)
+    stored = scenario.split()[0] in ("fsdp2", "sharded_otherwise", "refused_weights")
+    return run_in("stored_scenarios.py" if stored else "swap_scenarios.py", scenario)
 
 
 @pytest.fixture(scope="module")
