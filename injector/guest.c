@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-struct inj_guest inj;
+struct inj_guest inj = {.opts.leave = true};
 
 /* Creation and the log; never in a launch. */
 static pthread_mutex_t shm_lock = PTHREAD_MUTEX_INITIALIZER;

@@ -14,7 +14,7 @@ struct inj_opts {
     char session[40]; /* of the `moeprof run` that launched us */
     char trace[200];  /* file that takes the raw event stream (tests), "" none */
     char swap[64];    /* experts implementation to swap in as soon as there is a step, "" none */
-    bool leave;       /* leave CUPTI between bursts of traced steps */
+    bool leave;       /* leave CUPTI between bursts of traced steps; the default */
     bool no_cuda;     /* never start CUPTI: CPU tensors only (tests) */
 };
 

@@ -53,7 +53,7 @@ static void parse_options(struct inj_opts *o, const char *text)
         else if (strncmp(text, "cuda=none", 9) == 0)
             o->no_cuda = true;
         else if (strncmp(text, "leave=", 6) == 0)
-            o->leave = *value == '1';
+            o->leave = *value != '0';
         else if (sscanf(text, "steps=%d/%d/%d", &first, &on, &off) == 3)
             inj_sample_init(first, on, off);
         else if (strncmp(text, "steps=all", 9) == 0)

@@ -30,7 +30,7 @@ has 'launches 1025 records 1035 dropped 0 lost 0 unmatched 0'
 
 # Bursts: CUPTI is left in between and met again; what is traced is whole, and nothing else is counted.
 rm -rf "$T"/job/*
-MOEPROF="dir=$T/job,leave=1,steps=2/2/4" "$job" steps=80 pause=20 >job.out 2>job.err &
+MOEPROF="dir=$T/job,steps=2/2/4" "$job" steps=80 pause=20 >job.out 2>job.err &
 P=$!
 ended 0
 has 'CUPTI is met and left in'
