@@ -1,5 +1,6 @@
-# The checks that need a GPU, as a table. PAIRS=n: with/without pairs of the overhead check (default 10).
-# PARTS="coverage truth torch same pairs": some of them. OUT_DIR=DIR keeps everything there.
+# The checks that need a GPU, as a table. OUT_DIR=DIR keeps everything there.
+# PARTS="coverage truth torch same overhead": some of them. One more, "pairs", compares PAIRS=n pairs of
+# whole processes with and without the guest (default 10).
 set -u
 B=${B:-build}
 if ! nvidia-smi -L >/dev/null 2>&1; then

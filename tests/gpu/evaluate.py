@@ -86,9 +86,9 @@ def burst_seconds(steps):
     return sum(steps) - len(steps) * statistics.median(steps)
 
 
-def pace(name, by_name):
+def pace(prefix, by_name):
     """Seconds between two bursts by default, as the guest itself found them for this job."""
-    told = [re.search(r"every ([0-9.]+) s", text) for job, db in by_name.items() if job.startswith(name + "-with-")
+    told = [re.search(r"every ([0-9.]+) s", text) for job, db in by_name.items() if job.startswith(prefix)
             for (text,) in db.execute("select text from log")]
     return statistics.median([float(found[1]) for found in told if found] or [float("nan")])
 
@@ -105,11 +105,25 @@ def check_pairs(name, bar, by_name):
     if not untraced:
         return say("step time with / without, " + name, "no runs", "", False)
     q = statistics.quantiles(untraced, n=4) if len(untraced) > 1 else untraced * 3
-    burst, every = statistics.median(bursts), pace(name, by_name)
+    burst, every = statistics.median(bursts), pace(name + "-with-", by_name)
     whole = statistics.median(untraced) + burst / every
     say("step time with / without, " + name, "%+.2f %%: untraced steps median %+.2f %%, quartiles %+.2f %+.2f, n %d pairs; a burst "
         "%.0f ms, one every %.1f s" % (100 * whole, 100 * statistics.median(untraced), 100 * q[0], 100 * q[2], len(untraced),
                                       1e3 * burst, every), "<= %+.1f %%" % (100 * bar), whole <= bar)
+
+
+def check_overhead(name, bar, by_name):
+    """The same inside one process: hooks on and off in turns, and what a burst of traced steps adds."""
+    path = os.path.join(FOLDER, "overhead-%s.json" % name)
+    if not os.path.exists(path):
+        return
+    found, every = json.load(open(path)), pace("overhead-" + name, by_name)
+    whole = found["median"] + max(0, found["burst_seconds"]) / every
+    say("step time with hooks / without, " + name, "%+.2f %%: untraced steps of %.1f ms median %+.2f %%, quartiles %+.2f %+.2f, mean "
+        "%+.2f +- %.2f, n %d pairs of %d steps; a burst %.0f ms, one every %.1f s" % (
+            100 * whole, 1e3 * found["with_seconds"], 100 * found["median"], 100 * found["quartiles"][0], 100 * found["quartiles"][1],
+            100 * found["mean"], 100 * found["standard_error"], found["pairs"], found["steps"], 1e3 * found["burst_seconds"], every),
+        "<= %+.1f %%" % (100 * bar), whole <= bar)
 
 
 def torch_summary(name):
@@ -206,7 +220,9 @@ def main():
             continue
         a, b = loss_file("same-%s-without" % experts), loss_file("same-%s-with" % experts)
         say("losses of %d steps with and without, %s" % (len(a), experts), "identical" if a == b else "differ", "bit-identical", a == b)
-    if "pairs" in os.environ.get("PARTS", "pairs").split():
+    check_overhead("grouped", 0.005, by_name)
+    check_overhead("eager", 0.02, by_name)
+    if "pairs" in os.environ.get("PARTS", "").split():
         check_pairs("grouped", 0.005, by_name)
         check_pairs("eager", 0.02, by_name)
     width = max(len(r[0]) for r in rows)

@@ -1,12 +1,14 @@
-"""What the guest costs an untraced step, inside one process: overhead.py [eager|grouped|tiny] [BLOCKS]
+"""What the guest costs a step, inside one process: overhead.py eager|grouped|tiny [SECONDS] [OUT.json]
 
-    MOEPROF=leave=1,steps=2/2/1000000 CUDA_INJECTION64_PATH=build/libmoeprof.so python3 tests/gpu/overhead.py eager 24
+    MOEPROF=steps=1/2/20 CUDA_INJECTION64_PATH=build/libmoeprof.so python3 tests/gpu/overhead.py eager 60
 
 Blocks of steps in the order ABBA, with the guest's hooks on the model (A) and without any (B): one process, one model,
 the same memory, so that what processes differ by (5 % and more on a shared machine) does not hide half a percent.
-CUPTI is as the guest leaves it after its first burst, in both; launch_cost.py says what that costs.
+Between its bursts of traced steps the guest has left CUPTI, in A and B alike; launch_cost.py says that nothing of it stays.
+A's bursts do not touch its medians. What one costs is what A's steps take beyond their medians, more than B's do beyond theirs.
 """
 import gc
+import json
 import math
 import os
 import statistics
@@ -16,9 +18,10 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "samples"))
 QWEN = ["--model", "qwen3-30b", "--vocab", "32768"]
-TRAININGS = {"eager": (QWEN + ["--experts", "eager", "--layers", "1"], 3),
+TRAININGS = {"eager": (QWEN + ["--experts", "eager", "--layers", "1"], 6),
              "grouped": (QWEN + ["--experts", "grouped_mm", "--layers", "4"], 10),
              "tiny": (["--model", "tiny", "--device", "cpu", "--experts", "eager"], 20)}
+PERIOD = 22  # steps from one burst to the next, by steps=1/2/20
 
 
 class Guest:
@@ -36,9 +39,25 @@ class Guest:
         self.awake = awake
 
 
+def excess(blocks):
+    """Mean seconds that a step takes beyond the median of its block."""
+    beyond = [t - statistics.median(block) for block in blocks for t in block]
+    return sum(beyond) / len(beyond)
+
+
+def summary(seen):
+    ratios = [statistics.median(a) / statistics.median(b) - 1 for a, b in zip(seen[True], seen[False])]
+    q = statistics.quantiles(ratios, n=4)
+    return {"pairs": len(ratios), "steps": len(seen[True][0]), "median": statistics.median(ratios), "quartiles": [q[0], q[2]],
+            "mean": statistics.mean(ratios), "standard_error": statistics.stdev(ratios) / math.sqrt(len(ratios)),
+            "with_seconds": statistics.median(statistics.median(b) for b in seen[True]),
+            "without_seconds": statistics.median(statistics.median(b) for b in seen[False]),
+            "burst_seconds": PERIOD * (excess(seen[True]) - excess(seen[False]))}
+
+
 def main():
     import common
-    name, blocks = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 24
+    name, seconds = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 60
     argv, steps = TRAININGS[name]
     args = common.options("").parse_args(argv)
     torch = common.prepare(args)
@@ -61,20 +80,27 @@ def main():
             started = time.perf_counter()
             step()
             times.append(time.perf_counter() - started)
-        return statistics.median(times)
+        return times
 
+    if "--attach" in sys.argv:  # tests without a GPU
+        import ctypes
+        ctypes.PyDLL(os.environ["MOEPROF_GUEST"]).moeprof_attach(b"cuda=none")
     first = time.perf_counter()
     while time.perf_counter() < first + 3:  # the first burst is over, CUPTI as it stays
         step()
-    guest, seen = Guest(), {True: [], False: []}
-    for i in range(blocks):
-        for awake in ((True, False), (False, True))[i % 2]:
+    guest, seen, started = Guest(), {True: [], False: []}, time.perf_counter()
+    while time.perf_counter() < started + seconds or len(seen[True]) < 10:
+        for awake in ((True, False), (False, True))[len(seen[True]) % 2]:
             guest.be(awake)
             seen[awake].append(block())
-    ratios = [a / b - 1 for a, b in zip(seen[True], seen[False])]
-    print("%s: %.2f ms with hooks, %.2f without; median %+.2f %%, mean %+.2f %% +- %.2f (standard error), %d pairs of blocks of %d steps" %
-          (name, 1e3 * statistics.median(seen[True]), 1e3 * statistics.median(seen[False]), 100 * statistics.median(ratios),
-           100 * statistics.mean(ratios), 100 * statistics.stdev(ratios) / math.sqrt(len(ratios)), len(ratios), steps))
+    found = summary(seen)
+    print("%s: %.2f ms with hooks, %.2f without; median %+.2f %% (quartiles %+.2f %+.2f), mean %+.2f %% +- %.2f (standard error), "
+          "%d pairs of blocks of %d steps; a burst %.1f ms" % (
+              name, 1e3 * found["with_seconds"], 1e3 * found["without_seconds"], 100 * found["median"],
+              100 * found["quartiles"][0], 100 * found["quartiles"][1], 100 * found["mean"], 100 * found["standard_error"],
+              found["pairs"], found["steps"], 1e3 * found["burst_seconds"]), flush=True)
+    if len(sys.argv) > 3 and sys.argv[3].endswith(".json"):
+        json.dump(found, open(sys.argv[3], "w"))
 
 
 main()

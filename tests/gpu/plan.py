@@ -66,14 +66,21 @@ def identical(folder):
             for experts in ("eager", "grouped_mm") for side in ("without", "with")]
 
 
+def overhead(folder):
+    """Hooks on and off inside one process: what pairs of processes are too unlike for."""
+    return [{"name": "overhead-" + name, "guest": True, "script": os.path.join(ROOT, "tests", "gpu", "overhead.py"),
+             "argv": [name, "45", os.path.join(folder, "overhead-%s.json" % name)], "env_add": {"MOEPROF": ",steps=1/2/20"}}
+            for name in ("grouped", "eager")]
+
+
 def main():
     folder, n = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10
     truth = {"name": "truth", "guest": True, "script": os.path.join(ROOT, "tests", "gpu", "truth_eager.py"),
              "argv": [os.path.join(folder, "truth.txt"), os.path.join(os.environ.get("B", "build"), "dump_shm"), "2"]}
     parts = {"coverage": coverage(folder), "truth": [truth], "torch": against_torch_profiler(folder),
-             "same": identical(folder),
+             "same": identical(folder), "overhead": overhead(folder),
              "pairs": [job for name in PAIRS for job in pairs(name, n)]}
-    wanted = os.environ.get("PARTS", " ".join(parts)).split()
+    wanted = os.environ.get("PARTS", "coverage truth torch same overhead").split()
     jobs = [job for part in wanted for job in parts[part]]
     json.dump(jobs, open(os.path.join(folder, "jobs.json"), "w"), indent=1)
 
