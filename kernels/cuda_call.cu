@@ -12,7 +12,7 @@ static int run_combine(const mk_forward *f, const struct mk_plan *plan, const mk
     mk_combine_args c = { f->out, f->out_stride, (char *)f->workspace + plan->forward.expert_out, r.choice_row, r.row_score,
                           p->dtype, p->n_token, p->hidden, p->top_k };
 
-    return mk_combine_v1(&c, stream);
+    return mk_combine_v2(&c, NULL, stream);
 }
 
 int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_plan *plan, mk_stream stream)
@@ -23,7 +23,7 @@ int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_pl
     int rc = MK_OK;
 
     if (steps & MK_STEP_ROUTE)
-        rc = mk_route_v1(f->problem, plan, at, f->saved, (int32_t *)((char *)f->workspace + plan->forward.count), stream);
+        rc = mk_route_v2(f->problem, plan, at, f->saved, (int32_t *)((char *)f->workspace + plan->forward.count), stream);
     if (!plan->n_row)
         return rc;
     if (!rc && lora)
@@ -43,15 +43,33 @@ int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_pl
 
 /* ---- backward ---- */
 
-static int run_dx(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
+static mk_combine_args dx_args(const mk_backward *b, const struct mk_plan *plan)
 {
     const mk_problem *p = b->problem;
     mk_route_ptr r = mk_route_at(b->saved, &plan->saved);
-    mk_combine_args c = { b->dx, b->dx_stride, mk_work(b, plan->backward.dx_row), r.choice_row, NULL, p->dtype,
-                          p->n_token, p->hidden, p->top_k };
-    int rc = path->dx(b, plan, stream);
 
-    return rc ? rc : mk_combine_v1(&c, stream);
+    return { b->dx, b->dx_stride, mk_work(b, plan->backward.dx_row), r.choice_row, NULL, p->dtype, p->n_token, p->hidden, p->top_k };
+}
+
+static mk_dscore_args dscore_args(const mk_backward *b, const struct mk_plan *plan)
+{
+    const mk_problem *p = b->problem;
+    mk_route_ptr r = mk_route_at(b->saved, &plan->saved);
+
+    return { b->dscore, b->dscore_stride, (const float *)mk_work(b, plan->backward.dscore_part), r.choice_row, r.offset, b->dout,
+             b->dout_stride, p->down_bias, p->dtype, p->score_dtype, (int32_t)plan->n_row, p->top_k, plan->n_dscore_part, p->hidden,
+             p->n_expert };
+}
+
+/* Rows of dx, then the sums over a token's choices: dx and dscore. */
+static int run_dx(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, uint32_t steps, mk_stream stream)
+{
+    bool want_dx = b->dx && steps & MK_STEP_DX, want_dscore = b->dscore && steps & MK_STEP_DSCORE;
+    mk_combine_args rows = dx_args(b, plan);
+    mk_dscore_args score = dscore_args(b, plan);
+    int rc = want_dx ? path->dx(b, plan, stream) : MK_OK;
+
+    return rc ? rc : mk_combine_v2(want_dx ? &rows : NULL, want_dscore ? &score : NULL, stream);
 }
 
 /* The gradients that flow back along the rows. */
@@ -68,9 +86,7 @@ static int run_rows(const mk_path *path, const mk_backward *b, const struct mk_p
         rc = path->dact(b, plan, stream);
     if (!rc && lora && (b->dx || b->dlora))
         rc = mk_lora_dlow_up(b, plan, stream);
-    if (!rc && b->dx && steps & MK_STEP_DX)
-        rc = run_dx(path, b, plan, stream);
-    return rc;
+    return rc ? rc : run_dx(path, b, plan, steps, stream);
 }
 
 int mk_call_backward(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
@@ -85,9 +101,7 @@ int mk_call_backward(const mk_path *path, const mk_backward *b, const struct mk_
     if (!rc && b->dup.base && steps & MK_STEP_DW_UP)
         rc = path->dw(b, plan, true, stream);
     if (!rc && steps & MK_STEP_DBIAS)
-        rc = mk_dbias_v1(b, plan, stream);
-    if (!rc && b->dscore && steps & MK_STEP_DSCORE)
-        rc = mk_dscore_v1(b, plan, stream);
+        rc = mk_dbias_v2(b, plan, stream);
     if (!rc && steps & MK_STEP_LORA)
         rc = mk_lora_gradients(b, plan, stream);
     return rc;

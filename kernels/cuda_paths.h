@@ -8,8 +8,8 @@
 extern "C" {
 #endif
 
-/* route.cu: sorts choices by expert into the saved buffer. Three launches. */
-int mk_route_v1(const struct mk_problem *p, const struct mk_plan *plan, const struct mk_saved_layout *at,
+/* route.cu: sorts choices by expert into the saved buffer. Two launches, one where choices are few. */
+int mk_route_v2(const struct mk_problem *p, const struct mk_plan *plan, const struct mk_saved_layout *at,
                 void *saved, int32_t *count, mk_stream stream);
 
 /* combine.cu: out[t] = sum over choices of (weight or 1) * row_value[row of choice]. */
@@ -22,11 +22,26 @@ struct mk_combine_args {
     uint32_t dtype;
     int32_t n_token, hidden, top_k;
 };
-int mk_combine_v1(const struct mk_combine_args *a, mk_stream stream);
 
-/* reduce.cu: the small sums of backward. */
-int mk_dscore_v1(const struct mk_backward *a, const struct mk_plan *plan, mk_stream stream);
-int mk_dbias_v1(const struct mk_backward *a, const struct mk_plan *plan, mk_stream stream);
+/* Gradients of the scores: parts of a row's sum, and <dout, down bias> where there is a bias. */
+struct mk_dscore_args {
+    void *dscore;               /* (T, K) */
+    int64_t dscore_stride;
+    const float *part;          /* (R, n_part) */
+    const int32_t *choice_row;  /* (T*K) */
+    const int32_t *offset;      /* (E+1) */
+    const void *dout;           /* (T, H) */
+    int64_t dout_stride;
+    struct mk_vector down_bias;
+    uint32_t dtype, score_dtype;
+    int32_t n_choice, top_k, n_part, hidden, n_expert;
+};
+
+/* One launch; either may be NULL. */
+int mk_combine_v2(const struct mk_combine_args *rows, const struct mk_dscore_args *score, mk_stream stream);
+
+/* reduce.cu: gradients of the biases, in one launch. */
+int mk_dbias_v2(const struct mk_backward *a, const struct mk_plan *plan, mk_stream stream);
 
 /* hopper.cu, portable.cu: whole operations. */
 int mk_hopper_fits_forward(const struct mk_forward *a);

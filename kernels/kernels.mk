@@ -38,6 +38,12 @@ $(B)/%.o: %.cu
 $(B)/moe_bench: $(B)/kernels/lab/moe_bench.o $(kernels_obj)
 	$(call say,LINK,$@)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -lm -ldl
 
+# Every call of CUDA that the library makes, timed: --wrap puts host_time.cu between.
+host_wraps := cudaGetDevice cudaDeviceGetAttribute cudaFuncSetAttribute cudaGetLastError __cudaPushCallConfiguration __cudaPopCallConfiguration \
+	__cudaGetKernel __cudaLaunchKernel cudaGetDriverEntryPointByVersion
+$(B)/host_time: $(B)/kernels/lab/host_time.o $(kernels_obj)
+	$(call say,LINK,$@)$(NVCC) -cudart static -o $@ $(addprefix -Xlinker --wrap=,$(host_wraps)) $(filter %.o,$^) -lm -ldl
+
 .PHONY: kernels lab
 ALL_EXTRA += $(KERNELS_SO)
 ifneq ($(NVCC),)

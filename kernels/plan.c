@@ -117,6 +117,14 @@ static int32_t low_rows(int32_t rank)
     return (rank + 7) / 8 * 8; /* 16-byte copies */
 }
 
+static void plan_chunks(struct mk_plan *out)
+{
+    int64_t per_round = (int64_t)MK_ROUTE_CHUNK * MK_ROUTE_BLOCK, n_round = (out->n_row + per_round - 1) / per_round;
+
+    out->chunk = (int32_t)(MK_ROUTE_CHUNK * (n_round ? n_round : 1));
+    out->n_chunk = (int32_t)((out->n_row + out->chunk - 1) / out->chunk);
+}
+
 int mk_plan(struct mk_plan *out, const struct mk_problem *p)
 {
     int rc = check(p);
@@ -124,7 +132,7 @@ int mk_plan(struct mk_plan *out, const struct mk_problem *p)
     if (rc)
         return rc;
     out->n_row = (int64_t)p->n_token * p->top_k;
-    out->n_chunk = (int32_t)((out->n_row + MK_ROUTE_CHUNK - 1) / MK_ROUTE_CHUNK);
+    plan_chunks(out);
     /* each expert rounds up once; no more tiles than rows */
     out->max_tile = (int32_t)(out->n_row / MK_TILE_M + (p->n_expert < out->n_row ? p->n_expert : out->n_row));
     out->n_dscore_part = (p->inter + MK_DSCORE_TILE - 1) / MK_DSCORE_TILE;

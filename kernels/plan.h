@@ -11,7 +11,8 @@
 extern "C" {
 #endif
 
-#define MK_ROUTE_CHUNK 2048  /* choices that one block of the routing kernels sorts */
+#define MK_ROUTE_CHUNK 2048  /* choices that one block of the routing kernels sorts at a time */
+#define MK_ROUTE_BLOCK 256   /* blocks that share the choices at most: each reads what all have counted */
 #define MK_TILE_M 256        /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
 #define MK_DSCORE_TILE 128   /* columns of I that share one partial sum of dscore */
 #define MK_MAX_EXPERT 1024
@@ -68,7 +69,8 @@ struct mk_backward_layout {
 
 struct mk_plan {
     int64_t n_row;      /* T*K */
-    int32_t n_chunk, max_tile, n_dscore_part;
+    int32_t chunk, n_chunk; /* choices of one routing block, and how many such */
+    int32_t max_tile, n_dscore_part;
     bool has_gate;
     int32_t n_half;     /* 2 with a gate, 1 without: halves of a pre-activation row */
     int32_t low_up, low_down; /* rows of A on gate and up (twice the rank where apart), and on down; multiples of 8; 0: none */

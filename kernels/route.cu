@@ -1,20 +1,32 @@
 /* route.cu: routing metadata on the device: a stable counting sort of choices by expert, and the list of row tiles.
  *
  * Deterministic: only integer counts use atomics, and the order within an expert is the order of (t, k).
- * v1: count each chunk, scan chunks and experts in one block, scatter each chunk. No host sync. */
+ * v2: count each chunk; then every block sums the counts for itself (64 KB from L2 at T = 32768 and E = 128) and places its
+ * chunk. Few chunks are counted by every block whole, in the same launch: a launch less costs the host microseconds less,
+ * and at small T that is what a call's time is made of. No host sync. */
 #include "kernels/common.cuh"
 #include "kernels/cuda_paths.h"
 
-#define N_WARP 8
-#define CHOICE_PER_WARP (MK_ROUTE_CHUNK / N_WARP)
+#define N_WARP      8
+#define N_THREAD    (N_WARP * 32)
+#define PER_LANE    (MK_ROUTE_CHUNK / N_THREAD)
+#define PER_THREAD  (MK_MAX_EXPERT / N_THREAD)
+#define SELF_COUNTED 4 /* chunks that every block counts whole */
 
 struct route_args {
     const void *index, *score;
     int64_t index_stride, score_stride;
     uint32_t index_dtype, score_dtype;
-    int32_t n_choice, top_k, n_expert, n_chunk;
-    int32_t *count; // (n_chunk, E)
+    int32_t n_choice, top_k, n_expert, n_chunk, chunk;
+    int32_t *count; // (n_chunk, E), or NULL where every block counts
     mk_route_ptr to;
+};
+
+/* What a block knows of all choices. */
+struct route_sums {
+    int first[MK_MAX_EXPERT + 1]; // choices of an expert, then its first row; [MK_MAX_EXPERT] the number of rows
+    int first_tile[MK_MAX_EXPERT];
+    int before[MK_MAX_EXPERT];    // choices of an expert that come before those the block has yet to place
 };
 
 /* The expert of a choice, or E where it is dropped. */
@@ -26,25 +38,58 @@ __device__ static int expert_of(const route_args &a, int choice)
     return e >= 0 && e < a.n_expert ? (int)e : a.n_expert;
 }
 
-__global__ static void __launch_bounds__(N_WARP * 32) route_count_v1(route_args a)
+/* ---- counting ---- */
+
+__global__ static void __launch_bounds__(N_THREAD) route_count_v2(route_args a)
 {
     __shared__ int count[MK_MAX_EXPERT + 1];
-    int begin = blockIdx.x * MK_ROUTE_CHUNK, end = min(begin + MK_ROUTE_CHUNK, a.n_choice);
+    int begin = blockIdx.x * a.chunk, end = begin + min(a.chunk, a.n_choice - begin);
 
-    for (int e = threadIdx.x; e <= a.n_expert; e += blockDim.x)
+    for (int e = threadIdx.x; e <= a.n_expert; e += N_THREAD)
         count[e] = 0;
     __syncthreads();
-    for (int c = begin + threadIdx.x; c < end; c += blockDim.x)
+    for (int c = begin + threadIdx.x; c < end; c += N_THREAD)
         atomicAdd(&count[expert_of(a, c)], 1);
     __syncthreads();
-    for (int e = threadIdx.x; e < a.n_expert; e += blockDim.x)
+    for (int e = threadIdx.x; e < a.n_expert; e += N_THREAD)
         a.count[blockIdx.x * a.n_expert + e] = count[e];
 }
 
-/* Exclusive sum over the block's 1024 threads of v; the total in *total. */
+/* Warps share the chunks, lanes the experts. */
+__device__ static void add_counts(const route_args &a, route_sums *s)
+{
+    for (int e = threadIdx.x % 32; e < a.n_expert; e += 32) {
+        int all = 0, before = 0;
+#pragma unroll 8
+        for (int c = threadIdx.x / 32; c < a.n_chunk; c += N_WARP) {
+            int n = a.count[c * a.n_expert + e];
+            all += n;
+            before += c < (int)blockIdx.x ? n : 0;
+        }
+        atomicAdd(&s->first[e], all);
+        atomicAdd(&s->before[e], before);
+    }
+}
+
+__device__ static void count_choices(const route_args &a, route_sums *s)
+{
+    int begin = blockIdx.x * a.chunk;
+
+#pragma unroll 4
+    for (int c = threadIdx.x; c < a.n_choice; c += N_THREAD) {
+        int e = expert_of(a, c);
+        if (e == a.n_expert)
+            continue;
+        atomicAdd(&s->first[e], 1);
+        if (c < begin)
+            atomicAdd(&s->before[e], 1);
+    }
+}
+
+/* Exclusive sum over the block's threads of v; the total in *total. */
 __device__ static int block_scan(int v, int *total)
 {
-    __shared__ int warp_sum[32];
+    __shared__ int warp_sum[N_WARP];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, sum = v;
 
     for (int d = 1; d < 32; d *= 2) {
@@ -56,7 +101,7 @@ __device__ static int block_scan(int v, int *total)
         warp_sum[warp] = sum;
     __syncthreads();
     int before = 0, all = 0;
-    for (int w = 0; w < 32; w++) {
+    for (int w = 0; w < N_WARP; w++) {
         before += w < warp ? warp_sum[w] : 0;
         all += warp_sum[w];
     }
@@ -64,26 +109,35 @@ __device__ static int block_scan(int v, int *total)
     return before + sum - v;
 }
 
-/* Turns counts into first rows: count[chunk][e] becomes the row of the chunk's first choice of e. */
-__device__ static int scan_chunks(const route_args &a, int e)
+__device__ static int tiles(int n_row)
 {
-    int sum = 0;
-
-#pragma unroll 8
-    for (int c = 0; c < a.n_chunk; c++)
-        sum += a.count[(int64_t)c * a.n_expert + e];
-    return sum;
+    return (n_row + MK_TILE_M - 1) / MK_TILE_M;
 }
 
-__device__ static void write_first_rows(const route_args &a, int e, int row)
+/* Counts of the experts become first rows and first tiles. Returns the number of tiles. */
+__device__ static int find_first(route_sums *s)
 {
-#pragma unroll 8
-    for (int c = 0; c < a.n_chunk; c++) {
-        int n = a.count[(int64_t)c * a.n_expert + e];
-        a.count[(int64_t)c * a.n_expert + e] = row;
-        row += n;
+    int at = threadIdx.x * PER_THREAD, row = 0, tile = 0, n_row, n_tile;
+
+    for (int e = at; e < at + PER_THREAD; e++) {
+        row += s->first[e];
+        tile += tiles(s->first[e]);
     }
+    row = block_scan(row, &n_row);
+    tile = block_scan(tile, &n_tile);
+    for (int e = at; e < at + PER_THREAD; e++) {
+        int n = s->first[e];
+        s->first[e] = row;
+        s->first_tile[e] = tile;
+        row += n;
+        tile += tiles(n);
+    }
+    s->first[MK_MAX_EXPERT] = n_row; // by all threads alike
+    __syncthreads();
+    return n_tile;
 }
+
+/* ---- the list of tiles ---- */
 
 /* The expert whose tiles hold tile i: the last e with first[e] <= i and tiles of its own. */
 __device__ static int tile_expert(const int *first, int n_expert, int i)
@@ -100,30 +154,22 @@ __device__ static int tile_expert(const int *first, int n_expert, int i)
     return low;
 }
 
-__global__ static void __launch_bounds__(1024) route_scan_v1(route_args a)
+/* All blocks share the tiles; the first also says where experts begin. */
+__device__ static void write_tiles(const route_args &a, const route_sums *s, int n_tile)
 {
-    __shared__ int first_tile[MK_MAX_EXPERT], first_row[MK_MAX_EXPERT + 1];
-    int e = threadIdx.x, n_tile, n_row;
-    int n = e < a.n_expert ? scan_chunks(a, e) : 0;
-    int row = block_scan(n, &n_row), tile = block_scan((n + MK_TILE_M - 1) / MK_TILE_M, &n_tile);
-
-    first_tile[e] = tile;
-    first_row[e] = row;
-    if (e < a.n_expert) {
-        a.to.offset[e] = row;
-        write_first_rows(a, e, row);
+    for (int i = blockIdx.x * N_THREAD + threadIdx.x; i < n_tile; i += gridDim.x * N_THREAD) {
+        int e = tile_expert(s->first_tile, a.n_expert, i), nth = i - s->first_tile[e];
+        a.to.tile[i] = { e, s->first[e] + nth * MK_TILE_M, s->first[e + 1], nth == 0 };
     }
-    if (e == 0) {
-        a.to.offset[a.n_expert] = first_row[MK_MAX_EXPERT] = n_row;
-        *a.to.n_tile = n_tile;
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < n_tile; i += blockDim.x) {
-        int x = tile_expert(first_tile, a.n_expert, i), begin = first_row[x] + (i - first_tile[x]) * MK_TILE_M;
-        int end = x + 1 < MK_MAX_EXPERT ? first_row[x + 1] : n_row;
-        a.to.tile[i] = { x, begin, end, i == first_tile[x] };
-    }
+    if (blockIdx.x)
+        return;
+    for (int e = threadIdx.x; e < a.n_expert; e += N_THREAD)
+        a.to.offset[e] = s->first[e];
+    a.to.offset[a.n_expert] = s->first[MK_MAX_EXPERT]; // by all threads alike
+    *a.to.n_tile = n_tile;
 }
+
+/* ---- placing ---- */
 
 __device__ static void put_choice(const route_args &a, int choice, int row)
 {
@@ -137,55 +183,84 @@ __device__ static void put_choice(const route_args &a, int choice, int row)
     a.to.row_score[row] = load_any(a.score, a.score_dtype, t * a.score_stride + k);
 }
 
-/* Each warp counts its own share first, so that it knows where its first choice of every expert goes. */
-__global__ static void __launch_bounds__(N_WARP * 32) route_scatter_v1(route_args a)
+/* Numbers of choices, by warp and expert, become each warp's first row of the expert. */
+__device__ static void first_of_warps(int *next, route_sums *s, int n_expert)
 {
-    extern __shared__ int next[]; // (N_WARP, E+1): next free row
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, width = a.n_expert + 1;
-    int begin = blockIdx.x * MK_ROUTE_CHUNK + warp * CHOICE_PER_WARP, end = min(begin + CHOICE_PER_WARP, a.n_choice);
-
-    for (int i = threadIdx.x; i < N_WARP * width; i += blockDim.x)
-        next[i] = 0;
-    __syncthreads();
-    for (int c = begin + lane; c < end; c += 32)
-        atomicAdd(&next[warp * width + expert_of(a, c)], 1);
-    __syncthreads();
-    for (int e = threadIdx.x; e < a.n_expert; e += blockDim.x) {
-        int row = a.count[(int64_t)blockIdx.x * a.n_expert + e];
+    for (int e = threadIdx.x; e < n_expert; e += N_THREAD) {
+        int row = s->first[e] + s->before[e];
         for (int w = 0; w < N_WARP; w++) {
-            int n = next[w * width + e];
-            next[w * width + e] = row;
+            int *at = &next[w * (n_expert + 1) + e], n = *at;
+            *at = row;
             row += n;
         }
+        s->before[e] = row - s->first[e];
     }
+}
+
+/* Places MK_ROUTE_CHUNK choices from begin on. next: (N_WARP, E+1). */
+__device__ static void place(const route_args &a, route_sums *s, int *next, int begin, int end)
+{
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, *mine = next + warp * (a.n_expert + 1), first = begin + warp * PER_LANE * 32 + lane;
+    int expert[PER_LANE];
+
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++)
+        expert[i] = first + 32 * i < end ? expert_of(a, first + 32 * i) : a.n_expert;
+    for (int i = threadIdx.x; i < N_WARP * (a.n_expert + 1); i += N_THREAD)
+        next[i] = 0;
     __syncthreads();
-    for (int base = begin; base < end; base += 32) {
-        bool live = base + lane < end;
-        int e = live ? expert_of(a, base + lane) : a.n_expert;
-        unsigned same = __match_any_sync(~0u, e), below = same & ((1u << lane) - 1);
-        int row = next[warp * width + e] + __popc(below);
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++)
+        atomicAdd(&mine[expert[i]], 1);
+    __syncthreads();
+    first_of_warps(next, s, a.n_expert);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+        unsigned same = __match_any_sync(~0u, expert[i]), below = same & ((1u << lane) - 1);
+        int row = mine[expert[i]] + __popc(below);
         __syncwarp();
         if (!below)
-            next[warp * width + e] += __popc(same);
+            mine[expert[i]] += __popc(same);
         __syncwarp();
-        if (live)
-            put_choice(a, base + lane, e < a.n_expert ? row : -1);
+        if (first + 32 * i < end)
+            put_choice(a, first + 32 * i, expert[i] < a.n_expert ? row : -1);
     }
+    __syncthreads();
+}
+
+__global__ static void __launch_bounds__(N_THREAD) route_place_v2(route_args a)
+{
+    extern __shared__ __align__(128) uint8_t raw[];
+    __shared__ route_sums s;
+    int begin = blockIdx.x * a.chunk, end = begin + min(a.chunk, a.n_choice - begin);
+
+    for (int e = threadIdx.x; e < MK_MAX_EXPERT; e += N_THREAD)
+        s.first[e] = s.before[e] = 0;
+    __syncthreads();
+    if (a.count)
+        add_counts(a, &s);
+    else
+        count_choices(a, &s);
+    __syncthreads();
+    write_tiles(a, &s, find_first(&s));
+    for (; begin < end; begin += MK_ROUTE_CHUNK)
+        place(a, &s, (int *)raw, begin, end);
 }
 
 /* ---- launcher ---- */
 
-int mk_route_v1(const mk_problem *p, const struct mk_plan *plan, const mk_saved_layout *at, void *saved, int32_t *count,
+int mk_route_v2(const mk_problem *p, const struct mk_plan *plan, const mk_saved_layout *at, void *saved, int32_t *count,
                 mk_stream stream)
 {
-    route_args a = { p->index, p->score, p->index_stride, p->score_stride, p->index_dtype, p->score_dtype,
-                     (int32_t)plan->n_row, p->top_k, p->n_expert, plan->n_chunk, count, mk_route_at(saved, at) };
+    bool counted = plan->n_chunk > SELF_COUNTED;
+    unsigned n_block = plan->n_chunk ? plan->n_chunk : 1;
+    route_args a = { p->index, p->score, p->index_stride, p->score_stride, p->index_dtype, p->score_dtype, (int32_t)plan->n_row, p->top_k,
+                     p->n_expert, plan->n_chunk, plan->chunk, counted ? count : NULL, mk_route_at(saved, at) };
 
-    if (a.n_chunk)
-        route_count_v1<<<a.n_chunk, N_WARP * 32, 0, stream>>>(a);
-    route_scan_v1<<<1, 1024, 0, stream>>>(a);
-    if (a.n_chunk)
-        route_scatter_v1<<<a.n_chunk, N_WARP * 32, N_WARP * (p->n_expert + 1) * 4, stream>>>(a);
+    if (counted)
+        route_count_v2<<<n_block, N_THREAD, 0, stream>>>(a);
+    route_place_v2<<<n_block, N_THREAD, N_WARP * (p->n_expert + 1) * 4, stream>>>(a);
     MK_LAUNCHED();
     return MK_OK;
 }

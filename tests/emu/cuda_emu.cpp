@@ -166,9 +166,10 @@ void emu_blocks(const emu_config &config, const std::function<void()> &body)
     emu_block_dim = config.block;
     emu_grid_dim = config.grid;
     smem.assign(config.smem_bytes, 0);
-    for (unsigned y = 0; y < config.grid.y; y++)
-        for (unsigned x = 0; x < config.grid.x; x++) {
-            emu_block = dim3(x, y, 0);
-            run_block(config.block.x);
-        }
+    for (unsigned z = 0; z < config.grid.z; z++)
+        for (unsigned y = 0; y < config.grid.y; y++)
+            for (unsigned x = 0; x < config.grid.x; x++) {
+                emu_block = dim3(x, y, z);
+                run_block(config.block.x);
+            }
 }

@@ -65,6 +65,33 @@ static inline float __shfl_xor_sync(unsigned, float v, int mask)
     return v;
 }
 
+static inline int __shfl_up_sync(unsigned, int v, int distance)
+{
+    int lane = (int)(emu_thread.x % 32);
+    const uint32_t *all = emu_exchange((const uint32_t *)&v, 1);
+    return lane < distance ? v : (int)all[(lane - distance) * 8];
+}
+static inline unsigned __match_any_sync(unsigned, int v)
+{
+    const uint32_t *all = emu_exchange((const uint32_t *)&v, 1);
+    unsigned same = 0;
+    for (int i = 0; i < 32; i++)
+        same |= (unsigned)((int)all[i * 8] == v) << i;
+    return same;
+}
+static inline void __syncwarp(void)
+{
+    uint32_t none = 0;
+    emu_exchange(&none, 1);
+}
+static inline int atomicAdd(int *at, int v) /* fibers switch at barriers only */
+{
+    int before = *at;
+    *at += v;
+    return before;
+}
+#define __popc __builtin_popcount
+
 static inline uint4 __ldcs(const uint4 *p)
 {
     return *p;

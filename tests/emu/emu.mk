@@ -1,7 +1,7 @@
 # emu.mk: the portable kernels' source, run on the CPU (cuda_emu.h), and the same cases for a GPU. Included by the top
 # Makefile. The first needs CUDA's headers and a C++ compiler, no nvcc and no GPU.
 
-emu_cu := lora lora_pack portable portable_up portable_down portable_grad cuda_call combine reduce
+emu_cu := lora lora_pack portable portable_up portable_down portable_grad cuda_call combine reduce route
 emu_h := common.cuh portable_gemm.cuh portable_epilogue.cuh portable_host.h lora_gemm.cuh
 emu_src := $(patsubst %,$(B)/emu/kernels/%,$(emu_h) $(emu_cu:%=%.cu))
 emu_obj := $(emu_cu:%=$(B)/emu/%.o) $(B)/emu/cuda_emu.o $(B)/emu/kernels_small.o

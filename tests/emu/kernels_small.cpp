@@ -56,14 +56,6 @@ static void dev_get(void *to, const void *from, size_t n)
 
 static void dev_put(void *to, const void *from, size_t n) { dev_get(to, from, n); }
 
-/* Routing is not under test here. */
-extern "C" int mk_route_v1(const mk_problem *p, const struct mk_plan *, const mk_saved_layout *at, void *saved, int32_t *, mk_stream)
-{
-    struct mk_ref_route r = mk_ref_route_at(saved, at);
-    mk_ref_route(&r, p);
-    return MK_OK;
-}
-
 static int forward(const mk_forward *f, const struct mk_plan *plan)
 {
     int rc = mk_portable_fits_forward(f);
@@ -168,13 +160,13 @@ static mk_matrix low_b(array &a, const shape &s, int rank, int out, int first, i
 struct run {
     shape s;
     int n_half;
-    array out, dx, dscore, dgate_up, ddown, dgate_a, dup_a, dup_b, ddown_a, ddown_b;
+    array out, dx, dscore, dgate_up, ddown, dbias, dgate_a, dup_a, dup_b, ddown_a, ddown_b;
 
     run(const shape &c) : s(c), n_half(c.act == MK_ACT_RELU2 ? 1 : 2), out(c.dtype, (size_t)c.t * c.h, 0), dx(c.dtype, (size_t)c.t * c.h, 0),
         dscore(MK_FP32, (size_t)c.t * c.k, 0), dgate_up(c.dtype, weight_elements(c, n_half), c.accumulate), ddown(c.dtype, weight_elements(c, 1), c.accumulate),
-        dgate_a(c.lora_dtype, (size_t)c.e * c.up_rank * c.h, c.accumulate), dup_a(dgate_a), dup_b(c.lora_dtype, (size_t)c.e * c.up_rank * n_half * c.i, c.accumulate),
+        dbias(c.dtype, (size_t)c.e * (2 * c.i + c.h), c.accumulate), dgate_a(c.lora_dtype, (size_t)c.e * c.up_rank * c.h, c.accumulate), dup_a(dgate_a), dup_b(c.lora_dtype, (size_t)c.e * c.up_rank * n_half * c.i, c.accumulate),
         ddown_a(c.lora_dtype, (size_t)c.e * c.down_rank * c.i, c.accumulate), ddown_b(c.lora_dtype, (size_t)c.e * c.down_rank * c.h, c.accumulate) {}
-    std::vector<array *> results(void) { return { &out, &dx, &dscore, &dgate_up, &ddown, &dgate_a, &dup_a, &dup_b, &ddown_a, &ddown_b }; }
+    std::vector<array *> results(void) { return { &out, &dx, &dscore, &dgate_up, &ddown, &dbias, &dgate_a, &dup_a, &dup_b, &ddown_a, &ddown_b }; }
     static size_t weight_elements(const shape &c, int n) { return (size_t)c.e * n * c.i * c.h * (c.weights == STRIDED ? 3 : 1); }
 };
 
@@ -288,6 +280,11 @@ static mk_backward describe_backward(run &r, inputs &in)
         b.dup = half(r.dgate_up, s.weights, r.n_half, r.n_half - 1, s.i, s.h);
         b.ddown = whole(r.ddown, s.weights, s.h, s.i);
     }
+    if (s.act == MK_ACT_CLAMPED_GLU) {
+        b.dgate_bias = { r.dbias.at(0), s.i, 1 };
+        b.dup_bias = { r.dbias.at((size_t)s.e * s.i), s.i, 1 };
+        b.ddown_bias = { r.dbias.at((size_t)s.e * 2 * s.i), s.h, 1 };
+    }
     b.dweight_dtype = s.dtype, b.accumulate = s.accumulate, b.dout = in.dout.at(0), b.dout_stride = s.h, b.problem = &in.p;
     return b;
 }
@@ -354,7 +351,7 @@ static bool agree(const shape &s)
 
     compute(want, in, false);
     compute(got, in, true);
-    static const char *const name[] = { "out", "dx", "dscore", "dgate_up", "ddown", "dgate_a", "dup_a", "dup_b", "ddown_a", "ddown_b" };
+    static const char *const name[] = { "out", "dx", "dscore", "dgate_up", "ddown", "dbias", "dgate_a", "dup_a", "dup_b", "ddown_a", "ddown_b" };
     std::vector<array *> mine = got.results(), other = want.results();
     bool ok = true;
     for (size_t i = 0; i < mine.size(); i++)
@@ -376,6 +373,7 @@ static const shape shapes[] = {
     { "adapters apart, rank 12", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, APART, DENSE, 12, 5, false, false, false },
     { "adapters apart, rank 72", 40, 64, 40, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_BF16, CONCAT, APART, PEFT, 72, 64, false, false, false },
     { "adapters, transposed weights, biases", 40, 72, 136, 4, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, TRANSPOSED, SHARED, PEFT, 16, 16, false, false, false },
+    { "no adapters, biases, added up", 40, 72, 136, 4, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, true, false },
     { "adapters, any strides", 30, 40, 24, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, STRIDED, SHARED, DENSE, 3, 5, false, false, false },
     { "adapters, relu2", 40, 72, 72, 4, 2, MK_ACT_RELU2, MK_BF16, MK_FP32, CONCAT, SHARED, DENSE, 16, 33, false, false, false },
     { "adapters on gate and up alone", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, UP_ONLY, PEFT, 8, 8, false, false, false },
@@ -383,6 +381,66 @@ static const shape shapes[] = {
     { "adapters, one token, 40 experts", 1, 64, 64, 40, 3, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
     { "adapters, no tokens", 0, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
 };
+
+/* ---- routing alone: bit for bit what the reference says ---- */
+
+struct routing {
+    const char *name;
+    int t, k, e;
+    uint32_t index_dtype;
+};
+
+static const routing routings[] = {
+    { "one choice", 1, 1, 1, MK_INT32 },
+    { "a chunk, not full", 700, 2, 7, MK_INT64 },
+    { "three chunks, each counted by every block", 3000, 2, 1024, MK_INT32 },
+    { "twelve chunks", 5800, 4, 67, MK_INT64 },
+    { "more chunks than blocks", 300000, 2, 3, MK_INT32 },
+};
+
+template <typename T> static bool same(const char *what, const T *got, const T *want, int n)
+{
+    bool ok = !n || !memcmp(got, want, (size_t)n * sizeof(T));
+    if (!ok)
+        printf("  %s differs\n", what);
+    return ok;
+}
+
+static bool same_routing(const struct mk_ref_route &got, const struct mk_ref_route &want, const mk_problem &p)
+{
+    int n = want.offset[p.n_expert];
+    bool ok = same("offset", got.offset, want.offset, p.n_expert + 1) & same("n_tile", got.n_tile, want.n_tile, 1);
+
+    ok = ok && same("tile", got.tile, want.tile, *want.n_tile) & same("row_token", got.row_token, want.row_token, n) &
+                   same("row_choice", got.row_choice, want.row_choice, n) & same("row_score", got.row_score, want.row_score, n);
+    return ok & same("choice_row", got.choice_row, want.choice_row, p.n_token * p.top_k);
+}
+
+static bool routes(const routing &c)
+{
+    int n = c.t * c.k;
+    array index(c.index_dtype, (size_t)n, 1), score(MK_FP32, (size_t)n, 1);
+    mk_problem p = {};
+    struct mk_plan plan;
+
+    for (int i = 0; i < n; i++)
+        mk_ref_put(index.bytes.data(), c.index_dtype, i, floor((uniform() + 1) / 2 * (c.e + 2)) - 1); /* -1 and E are dropped */
+    index.put();
+    p.size = sizeof p, p.n_token = c.t, p.hidden = p.inter = 8, p.n_expert = c.e, p.top_k = c.k, p.index_dtype = c.index_dtype;
+    p.score_dtype = MK_FP32, p.index_stride = p.score_stride = c.k, p.index = index.bytes.data(), p.score = score.bytes.data();
+    check(mk_plan(&plan, &p), "plan");
+    std::vector<char> want(plan.saved.bytes), got(plan.saved.bytes);
+    struct mk_ref_route w = mk_ref_route_at(want.data(), &plan.saved);
+    mk_ref_route(&w, &p);
+    on_device = true;
+    blank saved(plan.saved.bytes), count(plan.forward.bytes);
+    p.index = index.dev, p.score = score.dev;
+    check(mk_route_v2(&p, &plan, &plan.saved, saved.p, (int32_t *)count.p, NULL), "route");
+    dev_get(got.data(), saved.p, got.size());
+    bool ok = same_routing(mk_ref_route_at(got.data(), &plan.saved), w, p);
+    printf("%s routing, %s\n", ok ? "ok  " : "FAIL", c.name);
+    return ok;
+}
 
 /* ---- what is refused, before anything is launched ---- */
 
@@ -449,6 +507,9 @@ int main(int argc, char **argv)
     for (const shape &s : shapes)
         if (strstr(s.name, word))
             bad += !agree(s);
+    for (const routing &c : routings)
+        if (strstr(c.name, word))
+            bad += !routes(c);
     for (const broken &c : brokens)
         if (!*word)
             bad += !refuses(c);
