@@ -22,6 +22,13 @@ kernels_cu :=
 kernels_link = $(CC) -shared -Wl,-z,defs,--version-script=kernels/exports.map
 endif
 
+# What depends on whether there is a toolkit is made again when that changes.
+.PHONY: always
+$(B)/toolkit: always
+	@mkdir -p $(@D)
+	@echo '$(NVCC)' | cmp -s - $@ || echo '$(NVCC)' > $@
+$(B)/kernels/registry.o $(KERNELS_SO): $(B)/toolkit
+
 kernels_obj := $(patsubst %.c,$(B)/%.o,$(kernels_c)) $(patsubst %.cu,$(B)/%.o,$(kernels_cu))
 
 $(KERNELS_SO): $(kernels_obj) kernels/exports.map
