@@ -133,7 +133,7 @@ demo:
 	$(Q)B=$(B) bash samples/demo.sh
 
 bench: all
-	$(Q)$(B)/moe_bench
+	$(Q)$(TOOL) bench
 
 # Host time of a swapped call, with kernels that do nothing beside a copy of the guest.
 bench-host: $(GUEST) $(call obj,tests/mock/noop_kernels.c)
@@ -158,6 +158,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/moeprof $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(TOOL) $(DESTDIR)$(PREFIX)/bin/moeprof
 	install -s -m 755 $(GUEST) $(wildcard $(B)/libmoeprof_kernels.so) $(DESTDIR)$(PREFIX)/lib/moeprof/
+	$(if $(wildcard $(B)/moe_bench),install -s -m 755 $(B)/moe_bench $(DESTDIR)$(PREFIX)/lib/moeprof/)
 	install -m 644 profiler/cli/moeprof.1 $(DESTDIR)$(PREFIX)/share/man/man1/moeprof.1
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/moeprof $(DESTDIR)$(PREFIX)/share/man/man1/moeprof.1

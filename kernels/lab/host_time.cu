@@ -21,19 +21,12 @@ static struct {
 static int n_part, round_now;
 static bool stub, listen;
 
-static double now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e9 + t.tv_nsec;
-}
-
 static void note(const char *name, double begin)
 {
     if (!listen || n_part == MAX_PART)
         return;
     part[n_part].name = name;
-    part[n_part++].ns[round_now] = (float)(now_ns() - begin);
+    part[n_part++].ns[round_now] = (float)(kit_now_ns() - begin);
 }
 
 /* ---- what the library calls ---- */
@@ -42,7 +35,7 @@ static void note(const char *name, double begin)
     extern "C" type __real_##name parameters; \
     extern "C" type __wrap_##name parameters \
     { \
-        double begin = now_ns(); \
+        double begin = kit_now_ns(); \
         type rc = stub ? answer : __real_##name call; \
         note(#name, begin); \
         return rc; \
@@ -95,7 +88,7 @@ static CUresult encode(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t ra
                        const cuuint32_t *box, const cuuint32_t *step, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
                        CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill)
 {
-    double begin = now_ns();
+    double begin = kit_now_ns();
     CUresult rc = stub ? CUDA_SUCCESS : real_encode(map, type, rank, base, size, stride, box, step, interleave, swizzle, promotion, fill);
     note("cuTensorMapEncodeTiled", begin);
     return rc;
@@ -221,9 +214,9 @@ template <typename F> static void time_call(const char *what, int n, F call)
         listen = i >= 0;
         n_part = 0;
         round_now = i < 0 ? 0 : i;
-        double begin = now_ns();
+        double begin = kit_now_ns();
         int rc = call();
-        total[round_now] = (float)(now_ns() - begin);
+        total[round_now] = (float)(kit_now_ns() - begin);
         listen = false;
         if (rc) {
             fprintf(stderr, "host_time: %s\n", mk_get_api(MK_API_VERSION)->strerror(rc));

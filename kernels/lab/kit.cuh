@@ -22,8 +22,10 @@
 
 #define KIT_FLUSH_BYTES (256u << 20) /* five times the L2 of an H100 */
 
+enum { KIT_MAX_N = 1001 };
+
 struct kit_time {
-    double median_ms, min_ms, max_ms;
+    double median_s, min_s, max_s;
 };
 
 /* A hash of (seed, i) as 32 random bits. */
@@ -65,13 +67,20 @@ static inline int kit_compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Of n seconds, which are sorted. */
+static inline struct kit_time kit_order(float *s, int n)
+{
+    qsort(s, (size_t)n, sizeof *s, kit_compare);
+    return { s[n / 2], s[0], s[n - 1] };
+}
+
 typedef void (*kit_fn)(void *arg, cudaStream_t stream);
 
-/* Median, least and greatest of n calls, the L2 flushed before each, after two that do not count. n at most 64. */
+/* n calls, the L2 flushed before each, after two that do not count. */
 static inline struct kit_time kit_time_calls(kit_fn fn, void *arg, int n, void *flush, cudaStream_t stream)
 {
     cudaEvent_t begin, end;
-    float ms[64];
+    float s[KIT_MAX_N], ms;
 
     KIT_CHECK(cudaEventCreate(&begin));
     KIT_CHECK(cudaEventCreate(&end));
@@ -81,30 +90,34 @@ static inline struct kit_time kit_time_calls(kit_fn fn, void *arg, int n, void *
         fn(arg, stream);
         KIT_CHECK(cudaEventRecord(end, stream));
         KIT_CHECK(cudaEventSynchronize(end));
-        KIT_CHECK(cudaEventElapsedTime(&ms[i < 0 ? 0 : i], begin, end));
+        KIT_CHECK(cudaEventElapsedTime(&ms, begin, end));
+        s[i < 0 ? 0 : i] = ms / 1e3f;
     }
-    qsort(ms, (size_t)n, sizeof *ms, kit_compare);
     KIT_CHECK(cudaEventDestroy(begin));
     KIT_CHECK(cudaEventDestroy(end));
-    return { ms[n / 2], ms[0], ms[n - 1] };
+    return kit_order(s, n);
 }
 
-/* Median microseconds that the host spends in one call while the device is idle. */
-static inline double kit_host_us(kit_fn fn, void *arg, int n, cudaStream_t stream)
+static inline double kit_now_ns(void)
 {
-    float us[64];
-    struct timespec begin, end;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e9 + t.tv_nsec;
+}
 
-    for (int i = 0; i < n; i++) {
+/* What the host spends in one call. The device is idle before each, so that no full queue is waited for. */
+static inline struct kit_time kit_host_time(kit_fn fn, void *arg, int n, cudaStream_t stream)
+{
+    float s[KIT_MAX_N];
+
+    for (int i = -2; i < n; i++) {
         KIT_CHECK(cudaStreamSynchronize(stream));
-        clock_gettime(CLOCK_MONOTONIC, &begin);
+        double begin = kit_now_ns();
         fn(arg, stream);
-        clock_gettime(CLOCK_MONOTONIC, &end);
-        us[i] = (float)((end.tv_sec - begin.tv_sec) * 1e6 + (end.tv_nsec - begin.tv_nsec) / 1e3);
+        s[i < 0 ? 0 : i] = (float)((kit_now_ns() - begin) / 1e9);
     }
     KIT_CHECK(cudaStreamSynchronize(stream));
-    qsort(us, (size_t)n, sizeof *us, kit_compare);
-    return us[n / 2];
+    return kit_order(s, n);
 }
 
 static inline void kit_replay(void *arg, cudaStream_t stream)

@@ -107,23 +107,16 @@ static const struct {
     { "cudaDeviceGetAttribute", get_attribute }, { "cudaGetLastError", last_error },
 };
 
-static double now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e9 + t.tv_nsec;
-}
-
 static void time_thing(const char *name, void (*fn)(void))
 {
     float ns[N_BATCH];
 
     for (int i = 0; i < N_BATCH; i++) {
         KIT_CHECK(cudaStreamSynchronize(stream));
-        double begin = now_ns();
+        double begin = kit_now_ns();
         for (int j = 0; j < BATCH; j++)
             fn();
-        ns[i] = (float)((now_ns() - begin) / BATCH);
+        ns[i] = (float)((kit_now_ns() - begin) / BATCH);
     }
     qsort(ns, N_BATCH, sizeof *ns, kit_compare);
     printf("%-52s %6.0f ns (%.0f..%.0f)\n", name, ns[N_BATCH / 2], ns[N_BATCH / 10], ns[N_BATCH * 9 / 10]);

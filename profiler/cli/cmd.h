@@ -22,6 +22,7 @@ int cmd_run_main(int argc, char **argv);
 int cmd_report_main(int argc, char **argv);
 int cmd_compare_main(int argc, char **argv);
 int cmd_ab_main(int argc, char **argv);
+int cmd_bench_main(int argc, char **argv);
 int cmd_doctor_main(int argc, char **argv);
 int cmd_swap_main(int argc, char **argv);
 /* In cmd_top.c, beside the dashboard; weak, so that a build without it has no row. */

@@ -21,7 +21,7 @@
 #define GUEST_NAME    "libmoeprof.so"
 #define GUEST_DIR_MAX 199 /* what the guest keeps room for: inj_opts in injector/guest.h */
 
-int cli_guest_path(char *out, size_t out_bytes, struct mp_err *err)
+int cli_beside(char *out, size_t out_bytes, const char *name, struct mp_err *err)
 {
     static const char *const place[] = {"", "../lib/moeprof/"};
     char self[2048];
@@ -34,13 +34,17 @@ int cli_guest_path(char *out, size_t out_bytes, struct mp_err *err)
     slash = strrchr(self, '/');
     slash[1] = 0;
     for (size_t i = 0; i < countof(place); i++) {
-        snprintf(out, out_bytes, "%s%s" GUEST_NAME, self, place[i]);
+        snprintf(out, out_bytes, "%s%s%s", self, place[i], name);
         if (access(out, R_OK) == 0)
             return MP_OK;
     }
     return mp_fail(err, MP_EIO,
-                   "cannot find '" GUEST_NAME "' in '%.100s' or '../lib/moeprof': run make all",
-                   self);
+                   "cannot find '%s' in '%.100s' or '../lib/moeprof': run make all", name, self);
+}
+
+int cli_guest_path(char *out, size_t out_bytes, struct mp_err *err)
+{
+    return cli_beside(out, out_bytes, GUEST_NAME, err);
 }
 
 int cli_job_dir(char *out, size_t out_bytes, struct mp_err *err)

@@ -6,7 +6,9 @@
 
 #include "profiler/core/base.h"
 
-/* Path of libmoeprof.so: beside this binary, or in ../lib/moeprof. */
+/* Path of a file that comes with moeprof: beside this binary, or in ../lib/moeprof. */
+int cli_beside(char *out, size_t out_bytes, const char *name, struct mp_err *err);
+/* Of libmoeprof.so. */
 int cli_guest_path(char *out, size_t out_bytes, struct mp_err *err);
 
 /* The job directory: what MOEPROF="dir=..." says, else the default of mp_shm_dir. */

@@ -66,9 +66,11 @@ int cli_python_read(struct cli_python *out)
         "    except Exception: return \"\"\n"
         "print(sys.executable); print(sys.version.split()[0]); print(version(\"torch\")); "
         "print(version(\"transformers\"))\n"
-        "found = [g for p in sys.path for g in sorted(glob.glob(os.path.join(p, \"nvidia\", \"*\", "
-        "\"lib\", \"libcupti.so.1*\")))]\n"
-        "print(found[0] if found else \"\")\n"
+        "def library(name):\n"
+        "    found = [g for p in sys.path for g in sorted(glob.glob(os.path.join(p, \"nvidia\", \"*\", "
+        "\"lib\", name + \".so.1*\")))]\n"
+        "    return found[0] if found else \"\"\n"
+        "print(library(\"libcupti\")); print(library(\"libcublas\"))\n"
         "' 2>/dev/null";
     FILE *f = popen(ask, "r");
 
@@ -80,6 +82,7 @@ int cli_python_read(struct cli_python *out)
     line_take(f, out->torch, sizeof out->torch);
     line_take(f, out->transformers, sizeof out->transformers);
     line_take(f, out->cupti, sizeof out->cupti);
+    line_take(f, out->cublas, sizeof out->cublas);
     return pclose(f) == 0 && *out->version ? MP_OK : MP_ENOTSUP;
 }
 

@@ -24,7 +24,7 @@ int cli_cuda_version(int *version);
 struct cli_python {
     char path[512], version[64];
     char torch[64], transformers[64]; /* "" when not installed */
-    char cupti[512];                  /* the CUPTI of its wheels, or "" */
+    char cupti[512], cublas[512];     /* those of its wheels, or "" */
 };
 
 /* Asks the python3 in PATH, without importing torch. */

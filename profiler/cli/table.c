@@ -13,6 +13,8 @@ const struct cli_cmd cli_table[] = {
      "run a job's experts through other kernels, after parity", cmd_swap_main},
     {"ab", "[--arms A,B] [--blocks N] -- CMD...", "before/after inside one job, with an interval",
      cmd_ab_main},
+    {"bench", "[--shape NAME] [--tokens N] [--json]",
+     "moeprof's own experts kernels, timed on this GPU", cmd_bench_main},
     {"doctor", "", "check this machine, with what to do", cmd_doctor_main},
 };
 

@@ -28,3 +28,10 @@ $(B)/mock/replay: $(addprefix $(B)/tests/mock/,replay.o replay_file.o cells.o) $
 $(B)/mock/host: $(B)/tests/mock/host.o
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -ldl -pthread
 unit: $(addprefix $(B)/mock/,job replay host) $(B)/dump_shm
+
+# The bench of the kernels on a GPU that is not there. Made by tests/e2e/bench.sh, where there is a CUDA toolkit.
+$(B)/mock/libcublas.so.13: $(B)/tests/mock/mock_cublas.o
+	$(mock_of)
+$(B)/mock/moe_bench: $(B)/kernels/lab/moe_bench.o $(kernels_obj) $(B)/tests/mock/mock_cudart.o | $(B)/mock/libcublas.so.13
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CXX) -o $@ $(filter %.o,$^) -lm -ldl
