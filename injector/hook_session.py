@@ -127,7 +127,9 @@ class Session:
         self.finalizer = weakref.finalize(root, self.gone)
         self.names = argument_names(structure.core)
         self.windows = windows_of(structure)
-        self.seen["trainer"] = calling_trainer()
+        trainer = calling_trainer()
+        self.seen["trainer"] = type(trainer).__name__ if trainer is not None else None
+        self.seen["repeat"] = repeat_facts(fields_of(fields_of(trainer).get("args")))
         self.install(structure)
         self.register_weights(structure)
         if structure.moes:
@@ -342,11 +344,24 @@ def calling_kwargs():
 
 
 def calling_trainer():
-    """The class whose training_step called the model, if one did."""
+    """The object whose training_step called the model, if one did."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != "training_step":
         frame = frame.f_back
-    return type(frame.f_locals["self"]).__name__ if frame is not None and "self" in frame.f_locals else None
+    return frame.f_locals.get("self") if frame is not None else None
+
+
+def fields_of(thing):
+    """What an object holds itself: no property of the job's runs."""
+    return getattr(thing, "__dict__", {})
+
+
+def repeat_facts(arguments):
+    """What a run is repeated by: its seeds, and how many sequences a micro-batch takes."""
+    names = {"seed": "seed", "data_seed": "data_seed", "micro_batch": "per_device_train_batch_size", "packing": "packing"}
+    given = {key: arguments.get(name) for key, name in names.items()}
+    facts = {key: value if isinstance(value, int) and abs(value) < 1 << 62 else None for key, value in given.items()}
+    return dict(facts, torch_seed=str(torch.initial_seed()), deterministic=torch.are_deterministic_algorithms_enabled())
 
 
 def autocast_dtype(root):

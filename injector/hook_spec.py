@@ -35,6 +35,7 @@ def build_spec(root, optimizer=None, seen=None):
         "env": environment(),
         "model": {
             "class": type(structure.core).__name__, "family": getattr(config, "model_type", None),
+            **identity(getattr(structure.core, "config", config)),
             "n_layers": len(structure.layers), "hidden": first_of(("hidden_size", "d_model", "n_embd", "dim"), config),
             "vocab": getattr(unwrap(head), "out_features", None) if head is not None else None,
             "params_total": total, "params_active": total - idle_params(structure),
@@ -49,7 +50,7 @@ def build_spec(root, optimizer=None, seen=None):
         "ops": [op.row() for op in ops],
         "optimizer": optimizer_spec(optimizer) or seen.get("optimizer"),
         "train": {"world_size": env_int("WORLD_SIZE", 1), "rank": env_int("RANK", 0),
-                  "grad_accum": seen.get("grad_accum"), "trainer": seen.get("trainer")},
+                  "grad_accum": seen.get("grad_accum"), "trainer": seen.get("trainer"), **seen.get("repeat", {})},
         "notes": [sentence + about(layers) for sentence, layers in notes.items()]}
 
 
@@ -80,6 +81,35 @@ def environment():
 def env_int(name, default):
     value = os.environ.get(name, "")
     return int(value) if value.isdigit() else default
+
+
+VOLATILE = ("transformers_version", "dtype", "torch_dtype", "use_cache")  # told apart elsewhere, or not the model's
+
+
+def identity(config):
+    """What the model is called, a hash of its configuration, and how it is quantised."""
+    quantised = getattr(config, "quantization_config", None)
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else getattr(quantised, "quant_method", None)
+    return {"name": getattr(config, "_name_or_path", None) or None, "config_hash": config_hash(config),
+            "quantization": None if method is None else str(getattr(method, "value", method))}
+
+
+def config_hash(config):
+    """The first 16 hex digits of SHA-256 over the configuration with sorted keys, without VOLATILE and private ones."""
+    try:  # a configuration is the job's own code
+        values = config.to_dict() if callable(getattr(config, "to_dict", None)) else vars(config)
+        text = json.dumps(settled(values), sort_keys=True, default=lambda value: type(value).__name__)
+        return sys.modules["hashlib"].sha256(text.encode()).hexdigest()[:16]
+    except Exception:
+        return None
+
+
+def settled(value):
+    if isinstance(value, (list, tuple)):
+        return list(map(settled, value))
+    if not isinstance(value, dict):
+        return value
+    return {str(key): settled(one) for key, one in value.items() if str(key) not in VOLATILE and str(key)[:1] != "_"}
 
 
 def optimizer_spec(optimizer):
@@ -122,9 +152,14 @@ def lora_spec(root):
         if isinstance(config, dict) and config:
             adapter = next(iter(config))
             one = config[adapter]
-            targets = [*(getattr(one, "target_modules", None) or []), *(getattr(one, "target_parameters", None) or [])]
+            targets = listed(getattr(one, "target_modules", None)) + listed(getattr(one, "target_parameters", None))
             return {"r": getattr(one, "r", None), "targets": sorted(targets), "adapter": adapter}
     return None
+
+
+def listed(names):
+    """A pattern is one string."""
+    return [names] if isinstance(names, str) else list(names or [])
 
 
 def backend_of(base, block):

@@ -6,7 +6,7 @@ returned. Whatever goes wrong here puts the job's own arm back and is said; noth
 import time
 
 HELLO, STATUS, SWAP, CHECK, MEMORY = 1, 2, 3, 4, 5  # enum mp_wire_kind
-STATE, ARM, LAYER, PARITY, DONE, SWAPPED, REVERTED, LOSS = 32, 33, 34, 35, 36, 37, 38, 39
+STATE, ARM, LAYER, PARITY, DONE, SWAPPED, REVERTED, LOSS, COSINE = 32, 33, 34, 35, 36, 37, 38, 39, 40
 FRESH, PARTIAL, RESET, YES, ACTIVE = 1, 2, 1, 1, 2
 EINVAL, ENOMEM, ENOTSUP, EGONE, EBUSY, EPARITY = -1, -2, -6, -7, -9, -100
 UNKNOWN = float("nan")
@@ -39,6 +39,9 @@ class Swapper:
         """Between two steps."""
         try:
             self.follow_model(root)
+            if graph_capture():
+                self.put_off()
+                return
             if self.arm != ORIGINAL or self.task is not None or self.spot_task is not None:
                 self.look_after(root)
             while self.task is None and guest.pending():
@@ -51,13 +54,23 @@ class Swapper:
         except Exception as error:
             self.give_up("%s: %s" % (type(error).__name__, error))
 
+    def put_off(self):
+        """A CUDA graph is being captured: what ran on the GPU now would run in every replay, and a wait would end it."""
+        while self.task is None and guest.pending():
+            request = guest.take()
+            if request is None:
+                break
+            self.done(request[0], EBUSY, "a CUDA graph is being captured")
+
     def enter(self):
         """Before a training forward."""
-        if self.meter is not None:
+        if self.meter is not None and not graph_capture():
             self.meter.enter()
 
     def watch(self, output):
         """What the model returned: its loss, or a little of its logits, on its way to the host."""
+        if graph_capture():
+            return
         if self.meter is not None:
             self.meter.leave(output)
         if self.arm == ORIGINAL or self.loss is not None:
@@ -170,8 +183,6 @@ class Swapper:
             self.layers(root)
             self.publish()
             guest.status(ticket)
-        elif torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-            self.done(ticket, EBUSY, "a CUDA graph is being captured")
         else:
             self.serve_swap(root, ticket, kind, flags, name)
 
@@ -338,6 +349,10 @@ class Swapper:
         guest.publish(rows)
 
 
+def graph_capture():
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 def check(unit, experts, capture):
     """Parity of one layer, whatever happens."""
     try:
@@ -350,8 +365,15 @@ def check(unit, experts, capture):
 
 
 def post_parity(ticket, result):
-    values = tuple(UNKNOWN if v is None else float(v) for v in (result.error, result.own_error, result.ratio, result.tokens))
+    values = known_or_nan(result.error, result.own_error, result.ratio, result.tokens)
     guest.post(ticket, (PARITY, 0, result.layer, 0 if result.why else YES, values, result.name, result.why or result.note))
+    if result.out_cosine is not None:
+        values = known_or_nan(result.out_cosine, result.own_out_cosine, result.cosine, result.own_cosine)
+        guest.post(ticket, (COSINE, 0, result.layer, 0, values, result.gradient, ""))
+
+
+def known_or_nan(*values):
+    return tuple(UNKNOWN if value is None else float(value) for value in values)
 
 
 def loss_like(output):

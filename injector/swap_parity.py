@@ -15,6 +15,7 @@ SAMPLE_BYTES = 2 << 30  # of all layers, and at most a quarter of the free memor
 TIMES, ROW_TIMES = 2.0, 4.0
 FAR = {torch.float32: 1e-3, torch.float64: 1e-7}  # an own arm further away than this is no scale
 FAR_HALF = 0.1
+N_SUMS = 5  # of class Sums
 STEPS_TO_WAIT = 3
 
 
@@ -39,7 +40,7 @@ class Capture:
         unit = self.unit
         function = self.before if self.before is not None else unit.own()
         output = function(*args, **kwargs)
-        if torch.is_grad_enabled() and not self.complete:
+        if torch.is_grad_enabled() and not self.complete and not graph_capture():
             try:
                 self.keep(args, kwargs, output)
             except Exception as error:  # never the job's problem
@@ -117,6 +118,8 @@ class Result:
     def __init__(self, layer, name="", error=None, own_error=None, tokens=0, why=None):
         self.layer, self.name, self.error, self.own_error, self.tokens, self.why = layer, name, error, own_error, tokens, why
         self.note = ""  # what a user should know although it passed
+        self.out_cosine = self.own_out_cosine = None
+        self.gradient, self.cosine, self.own_cosine = "", None, None  # of the gradient with the least cosine
 
     @property
     def ratio(self):
@@ -124,15 +127,17 @@ class Result:
 
 
 class Sums:
-    """Distance from the reference, gathered expert by expert: [norm, own, new] of squares, for one quantity."""
+    """One quantity, gathered expert by expert, as sums of squares: of the reference, of the distance of the own and the
+    new one from it, of the own and the new one themselves."""
 
     def __init__(self, device):
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(N_SUMS, dtype=torch.float64, device=device)
 
     def add(self, reference, own_one, new_one):
         self.sums[0] += reference.square().sum()
         for i, got in ((1, own_one), (2, new_one)):
             self.sums[i] += reference.square().sum() if got is None else (got.double() - reference).square().sum()
+            self.sums[i + 2] += 0 if got is None else got.double().square().sum()
 
 
 def grads_of(function, x, leaf, weights, capture):
@@ -181,7 +186,7 @@ def own_skips(unit, capture, index):
 
 @torch.no_grad()
 def measure(unit, capture, index, weights, own_one, new_one):
-    """{quantity: (norm, own error, new error, worst rows or None)} with everything relative to nothing yet."""
+    """{quantity: N_SUMS sums and the three of its worst row (0: none)}, not relative to anything yet."""
     device = capture.x.device
     x, dout = capture.x.double(), capture.dout.double() if capture.dout is not None else None
     leaf = capture.leaf.detach().double().requires_grad_(True)
@@ -279,7 +284,8 @@ def judge(unit, capture, own_one, new_one, table):
     if new_one[0].dtype != own_one[0].dtype or new_one[0].shape != own_one[0].shape:
         worst.name, worst.why = "out", "its output has another type or shape than the job's own"
         return worst
-    for name, (norm, own_sum, new_sum, row, own_row, new_row) in table.items():
+    cosines_of(worst, table)
+    for name, (norm, own_sum, new_sum, _, _, row, own_row, new_row) in table.items():
         if not norm > 0:
             if new_sum > 0 or norm != norm:
                 worst.name, worst.why = name, "%s is not zero where the reference is, or not finite" % name
@@ -299,6 +305,23 @@ def judge(unit, capture, own_one, new_one, table):
         if why:
             return worst
     return worst
+
+
+def cosines_of(result, table):
+    """Of the output, and of the gradient that the new arm points furthest away with: what rounding leaves near 1."""
+    for name, (norm, own_sum, new_sum, own_norm, new_norm, *_) in table.items():
+        new_one, own_one = cosine(norm, new_norm, new_sum), cosine(norm, own_norm, own_sum)
+        if name == "out":
+            result.out_cosine, result.own_out_cosine = new_one, own_one
+        elif new_one is not None and (result.cosine is None or new_one < result.cosine):
+            result.gradient, result.cosine, result.own_cosine = name, new_one, own_one
+
+
+def cosine(norm, other, distance):
+    """From three sums of squares: of two vectors and of their difference. None where there is no direction."""
+    if not (norm > 0 and 0 < other < float("inf")):
+        return None
+    return max(-1.0, min(1.0, (norm + other - distance) / (2 * (norm * other) ** 0.5)))
 
 
 def plain_name(dtype):

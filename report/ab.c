@@ -183,7 +183,8 @@ static int arms_fill(struct rp_ab *ab, const struct rp_step_list *l, const struc
     for (size_t i = 0; i < r->n_block; i++)
         rp_block_sum(&r->block[i], l->step, l->n, ab->unit);
     for (unsigned i = 0; !rc && i < r->n_arm; i++) {
-        if ((rc = arm_steps(&ab->arm[i], r, i, l)) || (rc = arm_rate(&ab->arm[i], r, i)))
+        if ((rc = arm_steps(&ab->arm[i], r, i, l)) || (rc = arm_rate(&ab->arm[i], r, i)) ||
+            (rc = rp_ab_arm_data(&ab->arm[i], r, i, l)))
             break;
         arm_mfu(&ab->arm[i], ab);
         arm_loss(&ab->arm[i], r, i);

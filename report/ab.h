@@ -6,6 +6,8 @@
 #ifndef RP_AB_H
 #define RP_AB_H
 
+#include <math.h>
+
 #include "report/analyze.h"
 #include "report/blocks_read.h"
 #include "report/figure.h"
@@ -41,6 +43,10 @@ struct rp_parity {
     int layer;
     char quantity[24];                      /* the worst: "out", "dx", .. */
     double error, own_error, ratio, tokens; /* ratio: of error to that of the job's own arm */
+    double out_cosine
+        [2]; /* of the output with the reference: this arm's, the job's own; NAN unknown */
+    char gradient[24]; /* the one with the least cosine; "" none */
+    double cosine[2];  /* its */
     bool passed;
     char why[160];
 };
@@ -77,6 +83,8 @@ void rp_ab_record_release(struct rp_ab_record *r);
 int rp_ab_add_block(struct rp_ab_record *r, const struct rp_ab_block *b);
 int rp_ab_add_parity(struct rp_ab_record *r, const struct rp_parity *p);
 
+#define RP_PARITY_NONE ((struct rp_parity){.out_cosine = {NAN, NAN}, .cosine = {NAN, NAN}})
+
 /* Tables arm, block_ab and parity (SCHEMA.md). Written in one transaction, in place of what was there. */
 int rp_ab_put(struct rp_profile *p, const struct rp_ab_record *r, struct mp_err *err);
 /* *out is empty (n_arm 0) when the profile holds no before/after. */
@@ -94,9 +102,11 @@ struct rp_ab_arm {
     bool has_rate;
     struct rp_interval rate; /* work a second over the blocks, 95 % */
     struct mp_val mfu, mfu_low, mfu_high;
-    struct mp_val memory[RP_AB_MEMORY]; /* largest of the blocks */
-    struct rp_gauge_sum gauge;          /* while its blocks ran */
-    double phase_s[MP_PHASE_COUNT];     /* summed over n_traced steps */
+    struct mp_val memory[RP_AB_MEMORY];      /* largest of the blocks */
+    struct mp_val useful, segments, longest; /* of a counted step: means; tokens of the longest */
+    struct mp_val tracing;     /* what it adds to a step: median of traced over counted ones, - 1 */
+    struct rp_gauge_sum gauge; /* while its blocks ran */
+    double phase_s[MP_PHASE_COUNT]; /* summed over n_traced steps */
     double idle_s, window_s;
     double layer_s[RP_AB_LAYERS]; /* router to combine, the layer's experts: same */
     size_t n_layer_traced;        /* steps behind layer_s */
@@ -136,6 +146,15 @@ void rp_ab_arm_name(char out[96], const struct rp_ab_record *r, unsigned arm);
 /* Sentences. */
 void rp_ab_verdict_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
 void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab);
+
+/* The least one of all layers, of the arm that ab->worst is of; layer -1: nobody told. */
+struct rp_cosine {
+    int layer;
+    const char *quantity; /* borrowed from the record */
+    double value, own;    /* of the arm, of the job's own one; NAN unknown */
+};
+
+void rp_ab_cosines(struct rp_cosine *out, struct rp_cosine *gradient, const struct rp_ab *ab);
 /* "" when the model returns no loss. */
 void rp_ab_loss_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm);
 

@@ -15,6 +15,12 @@ bool rp_ab_is_attributed(const struct mp_step *s);
 /* Time of each layer's experts by arm, from the raw records. */
 int rp_ab_layers(struct rp_ab *ab, struct rp_profile *p, struct mp_err *err);
 
+/* What data the arm saw, and what watching it costs. Behind rp_ab_arm.step. Errors: MP_ENOMEM. */
+int rp_ab_arm_data(struct rp_ab_arm *a, const struct rp_ab_record *r, unsigned arm,
+                   const struct rp_step_list *l);
+/* What moeprof itself costs, as far as the run shows it. */
+void rp_ab_cost_text(char *out, size_t n, const struct rp_ab *ab);
+
 /* Fills the rows, what got worse, and the notes. */
 void rp_ab_rows(struct rp_ab *ab);
 

@@ -28,10 +28,22 @@ static const struct rp_figure figure_table[] = {
     {.key = "step_seconds", .name = "step, median", .unit = RP_UNIT_SECONDS, .better = -1},
     {.key = "step_seconds_q1", .name = "step, lower quartile", .unit = RP_UNIT_SECONDS},
     {.key = "step_seconds_q3", .name = "step, upper quartile", .unit = RP_UNIT_SECONDS},
-    {.key = "step_seconds_min", .name = "step, shortest", .unit = RP_UNIT_SECONDS},
-    {.key = "step_seconds_max", .name = "step, longest", .unit = RP_UNIT_SECONDS},
-    {.key = "steps", .name = "steps counted", .unit = RP_UNIT_COUNT},
-    {.key = "blocks", .name = "blocks", .unit = RP_UNIT_COUNT},
+    {.key = "step_seconds_min",
+     .name = "step, shortest",
+     .unit = RP_UNIT_SECONDS,
+     .is_detail = true},
+    {.key = "step_seconds_max",
+     .name = "step, longest",
+     .unit = RP_UNIT_SECONDS,
+     .is_detail = true},
+    {.key = "steps", .name = "steps counted", .unit = RP_UNIT_COUNT, .is_detail = true},
+    {.key = "blocks", .name = "blocks", .unit = RP_UNIT_COUNT, .is_detail = true},
+    {.key = "useful_tokens", .name = "useful tokens a step", .unit = RP_UNIT_COUNT},
+    {.key = "sequences", .name = "sequences a step", .unit = RP_UNIT_COUNT, .is_detail = true},
+    {.key = "sequence_tokens_max",
+     .name = "longest sequence, tokens",
+     .unit = RP_UNIT_COUNT,
+     .is_detail = true},
     {.key = "allocated_peak_bytes",
      .name = "peak memory allocated",
      .unit = RP_UNIT_BYTES,
@@ -56,7 +68,10 @@ static const struct rp_figure figure_table[] = {
      .least = 0.01},
     {.key = "max_violation", .name = "MaxVio, mean of layers", .unit = RP_UNIT_PLAIN},
     {.key = "sm_clock_hertz_mean", .name = "SM clock, mean", .unit = RP_UNIT_HERTZ, .better = 1},
-    {.key = "sm_clock_hertz_min", .name = "SM clock, lowest", .unit = RP_UNIT_HERTZ},
+    {.key = "sm_clock_hertz_min",
+     .name = "SM clock, lowest",
+     .unit = RP_UNIT_HERTZ,
+     .is_detail = true},
     {.key = "power_watts_mean", .name = "power, mean", .unit = RP_UNIT_WATT},
     {.key = "temperature_celsius_max", .name = "temperature, highest", .unit = RP_UNIT_CELSIUS},
     {.key = "throttled_ratio",
@@ -89,6 +104,9 @@ static void figures_arm(struct rp_figure *f, const struct rp_ab_arm *a, unsigned
     (f++)->v[i] = measured(a->step.max, steps);
     (f++)->v[i] = measured((double)a->n_step, true);
     (f++)->v[i] = measured(a->n_block, true);
+    (f++)->v[i] = a->useful;
+    (f++)->v[i] = a->segments;
+    (f++)->v[i] = a->longest;
     (f++)->v[i] = a->memory[RP_ALLOCATED_PEAK];
     (f++)->v[i] = a->memory[RP_RESERVED_PEAK];
     (f++)->v[i] = a->memory[RP_SAVED];
@@ -361,22 +379,4 @@ void rp_ab_loss_text(char *out, size_t n, const struct rp_ab *ab, unsigned arm)
              l->status == RP_LOSS_UNKNOWN ? "too few pairs to tell" : rp_loss_name(l->status),
              l->arm, name, l->base, base, l->difference.value, l->difference.low,
              l->difference.high, l->n_pair, stray);
-}
-
-void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab)
-{
-    const struct rp_parity *w = ab->worst;
-    char name[96];
-
-    if (!w) {
-        snprintf(out, n, "%s", rp_ab_parity_status(ab));
-        return;
-    }
-    rp_ab_arm_name(name, &ab->record, w->arm);
-    snprintf(
-        out, n,
-        "%s; worst: %.60s, layer %d, %s: error %.2g of the fp64 norm, %.2f times that of the job's "
-        "own arm (%.0f tokens)%s%s",
-        rp_ab_parity_status(ab), name, w->layer, *w->quantity ? w->quantity : RP_DASH, w->error,
-        w->ratio, w->tokens, *w->why ? "; " : "", w->why);
 }

@@ -43,24 +43,61 @@ static struct mp_val a_step(struct mp_val all, size_t n)
     return all;
 }
 
+static void batches_text(char *out, size_t n, const struct rp_spec *s)
+{
+    int at = 0;
+
+    out[0] = 0;
+    if (s->grad_accum > 0)
+        at =
+            snprintf(out, n, " in %d micro-batch%s", s->grad_accum, s->grad_accum == 1 ? "" : "es");
+    if (*s->text.micro_batch)
+        at += snprintf(out + at, n - (size_t)at, " of %.12s", s->text.micro_batch);
+    if (strcmp(s->text.packing, "yes") == 0)
+        snprintf(out + at, n - (size_t)at, ", packed");
+}
+
+/* What the trainer was told, else what torch's generator began with. */
+static void seed_text(char *out, size_t n, const struct rp_spec_text *t)
+{
+    int at = *t->seed         ? snprintf(out, n, "seed %.24s", t->seed)
+             : *t->torch_seed ? snprintf(out, n, "torch's seed %.24s", t->torch_seed)
+                              : snprintf(out, n, "seed %s", RP_DASH);
+
+    if (*t->data_seed)
+        at += snprintf(out + at, n - (size_t)at, ", of the data %.24s", t->data_seed);
+    if (*t->deterministic)
+        snprintf(out + at, n - (size_t)at, ", deterministic algorithms %s",
+                 strcmp(t->deterministic, "yes") == 0 ? "on" : "not asked for");
+}
+
+static void lora_text(char *out, size_t n, const struct rp_spec *s)
+{
+    out[0] = 0;
+    if (s->has_lora)
+        snprintf(out, n, " (LoRA, rank %u%s%.200s)", s->lora_r,
+                 *s->text.lora_targets ? ", on " : "", s->text.lora_targets);
+}
+
 void rp_ab_training_text(char *out, size_t n, const struct rp_report *r)
 {
     const struct rp_spec *s = &r->spec;
-    char total[RP_FIG], trained[RP_FIG], useful[RP_FIG], processed[RP_FIG], accum[40] = "";
+    char total[RP_FIG], trained[RP_FIG], useful[RP_FIG], processed[RP_FIG], batches[80], seed[128],
+        lora[260];
     struct mp_val all = {(double)s->model.params_total,
                          s->model.params_total ? MP_MEASURED : MP_UNKNOWN},
                   some = {(double)s->params_trainable,
                           s->params_trainable ? MP_MEASURED : MP_UNKNOWN};
 
-    if (s->grad_accum > 0)
-        snprintf(accum, sizeof accum, " in %d micro-batch%s", s->grad_accum,
-                 s->grad_accum == 1 ? "" : "es");
+    batches_text(batches, sizeof batches, s);
+    seed_text(seed, sizeof seed, &s->text);
+    lora_text(lora, sizeof lora, s);
     snprintf(out, n,
-             "%s parameters, %s trained%s, checkpointing %.40s; %s tokens a step, %s useful%s",
-             rp_fmt_si(total, all), rp_fmt_si(trained, some), s->has_lora ? " (LoRA)" : "",
+             "%s parameters, %s trained%s, checkpointing %.40s; %s tokens a step, %s useful%s; %s",
+             rp_fmt_si(total, all), rp_fmt_si(trained, some), lora,
              *s->text.checkpointing ? s->text.checkpointing : RP_DASH,
              rp_fmt_count(processed, a_step(r->tokens.processed, r->timed.count)),
-             rp_fmt_count(useful, a_step(r->tokens.useful, r->timed.count)), accum);
+             rp_fmt_count(useful, a_step(r->tokens.useful, r->timed.count)), batches, seed);
 }
 
 /* A loop as the base proves little where the job has a faster implementation of its own. */

@@ -45,6 +45,7 @@ struct rp_ab_step {
     double seconds;             /* > 0 where it counts */
     double work[RP_WORK_COUNT]; /* NaN: unknown */
     uint64_t begin_ns, end_ns;  /* CLOCK_REALTIME; 0 unknown */
+    double segments, longest;   /* sequences; tokens of the longest one; NaN unknown */
     bool is_traced;             /* the GPU was watched */
 };
 

@@ -41,6 +41,16 @@ static void work_fill(struct rp_ab_step *out, const struct mp_step *s, const str
     out->work[RP_WORK_STEP] = 1;
 }
 
+static double longest_of(const struct mp_step *s)
+{
+    double most = NAN;
+
+    for (uint32_t i = 0; i < s->n_pairs; i++)
+        if (s->pairs[i].max_len)
+            most = fmax(most, s->pairs[i].max_len); /* of NAN and a number the number */
+    return most;
+}
+
 /* A step that was not traced, or did nothing on the GPU, has the host clock only. */
 static uint64_t duration_ns(const struct reading *r, const struct mp_step *s)
 {
@@ -69,6 +79,8 @@ static int on_step(void *arg, const struct mp_step *s)
     l->step[l->n] = (struct rp_ab_step){.step = s->step,
                                         .counts = mp_mfu_counts(s) && ns > 0,
                                         .seconds = (double)ns * 1e-9,
+                                        .segments = s->n_segment ? s->n_segment : NAN,
+                                        .longest = longest_of(s),
                                         .is_traced = !(s->flags & MP_STEP_UNTRACED),
                                         .end_ns = s->host_end_ns};
     l->step[l->n].begin_ns = s->begin_ns           ? s->begin_ns

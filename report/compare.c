@@ -245,6 +245,8 @@ static int compare(struct rp_compare *c, struct rp_profile *const p[2], struct m
         rp_differences(c->difference, RP_DIFFERENCES_MAX, c->side[0].report, c->side[1].report);
     for (size_t i = 0; i < c->n_difference; i++)
         c->n_grave += c->difference[i].is_grave;
+    if ((rc = rp_compare_data(&c->data, p, err)))
+        return rc;
     rp_compare_rows(c);
     worse_find(c);
     notes(c);

@@ -12,7 +12,7 @@
 #include "report/figure.h"
 
 #define RP_COMPARE_SCHEMA  1 /* report/schema/compare.schema.json */
-#define RP_DIFFERENCES_MAX 32
+#define RP_DIFFERENCES_MAX 48
 #define RP_FIGURES_MAX     32
 #define RP_UNPAIRED        "unpaired: confounded by time, clock and data"
 
@@ -32,6 +32,17 @@ struct rp_side {
     struct rp_steady steady;
 };
 
+/* Whether both runs were given the same data, as far as two profiles show it. */
+struct rp_same_data {
+    size_t n_common; /* steps of the same number whose tokens are known on both sides */
+    size_t n_same;   /* .. with as many of them, useful and in all, and as many sequences */
+    bool varies;     /* tokens change from step to step: then equal ones say something */
+    struct mp_val
+        moved; /* of one step's and layer's assignments, those that went to other experts */
+    uint32_t moved_step;
+    int moved_layer;
+};
+
 struct rp_compare {
     struct rp_side side[2];
     enum rp_work unit;          /* what the rates count; known on both sides */
@@ -43,6 +54,7 @@ struct rp_compare {
     char why[160];
     struct rp_difference difference[RP_DIFFERENCES_MAX];
     size_t n_difference, n_grave;
+    struct rp_same_data data;
     struct rp_figure figure[RP_FIGURES_MAX], phase[MP_PHASE_COUNT + 1]; /* phases: seconds a step */
     size_t n_figure, n_phase;
     struct rp_figure worse[RP_FIGURES_MAX + MP_PHASE_COUNT]; /* of both, what got worse */

@@ -164,7 +164,7 @@ void rp_figures_md(FILE *f, const struct rp_figure *row, size_t n, int n_side)
     char text[RP_FIG];
 
     for (size_t k = 0; k < n; k++) {
-        if (!has_any(&row[k], n_side))
+        if (row[k].is_detail || !has_any(&row[k], n_side))
             continue;
         fputs("| ", f);
         rp_md_text(f, row[k].name);

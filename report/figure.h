@@ -23,8 +23,9 @@ enum rp_unit {
 struct rp_figure {
     const char *key, *name; /* in JSON; for people */
     enum rp_unit unit;
-    int better;   /* 1 more, -1 less, 0 neither */
-    double least; /* a difference below it is never worth a word, in the unit */
+    int better;     /* 1 more, -1 less, 0 neither */
+    double least;   /* a difference below it is never worth a word, in the unit */
+    bool is_detail; /* left out of a comment on a pull request */
     struct mp_val v[RP_SIDES];
 };
 

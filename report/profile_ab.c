@@ -114,6 +114,11 @@ static int put_parity(struct rp_profile *p, const struct rp_parity *q, struct mp
         bind_real(s, 7, q->ratio);
         bind_real(s, 8, q->tokens);
         sqlite3_bind_text(s, 9, q->why, -1, SQLITE_TRANSIENT);
+        bind_real(s, 10, q->out_cosine[0]);
+        bind_real(s, 11, q->out_cosine[1]);
+        sqlite3_bind_text(s, 12, q->gradient, -1, SQLITE_TRANSIENT);
+        bind_real(s, 13, q->cosine[0]);
+        bind_real(s, 14, q->cosine[1]);
     }
     return rp_db_run(p, s, err);
 }
@@ -149,7 +154,8 @@ int rp_ab_put(struct rp_profile *p, const struct rp_ab_record *r, struct mp_err 
 
 static void text_copy(char *out, size_t n, sqlite3_stmt *s, int column)
 {
-    const char *t = (const char *)sqlite3_column_text(s, column);
+    bool there = column < sqlite3_column_count(s); /* an older schema lacks some */
+    const char *t = there ? (const char *)sqlite3_column_text(s, column) : NULL;
 
     snprintf(out, n, "%s", t ? t : "");
 }
@@ -221,10 +227,13 @@ static int get_parity(struct rp_ab_record *r, sqlite3_stmt *s)
                           .error = real_or_nan(s, 4),
                           .own_error = real_or_nan(s, 5),
                           .ratio = real_or_nan(s, 6),
-                          .tokens = real_or_nan(s, 7)};
+                          .tokens = real_or_nan(s, 7),
+                          .out_cosine = {real_or_nan(s, 9), real_or_nan(s, 10)},
+                          .cosine = {real_or_nan(s, 12), real_or_nan(s, 13)}};
 
     text_copy(q.quantity, sizeof q.quantity, s, 3);
     text_copy(q.why, sizeof q.why, s, 8);
+    text_copy(q.gradient, sizeof q.gradient, s, 11);
     return q.arm < r->n_arm ? rp_ab_add_parity(r, &q) : MP_EFORMAT;
 }
 

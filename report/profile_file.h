@@ -11,7 +11,7 @@
 
 #include "profiler/core/step.h"
 
-#define RP_SCHEMA_VERSION 3
+#define RP_SCHEMA_VERSION 4
 #define RP_SCHEMA_OLDEST  1 /* still read: without the tables of a before/after */
 #define RP_SUFFIX         ".moeprof"
 

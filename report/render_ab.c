@@ -8,8 +8,8 @@
 
 #define LAYERS    16 /* in the text; --json has all */
 #define MD_PHASES 6
-#define MD_WORSE  5
-#define MD_NOTES  8
+#define MD_WORSE  4
+#define MD_NOTES  6
 
 struct names {
     char text[RP_AB_ARMS][96];
@@ -53,11 +53,23 @@ static const char *run_name(const struct rp_report *r)
     return *r->spec.text.argv ? r->spec.text.argv : *r->run.command ? r->run.command : RP_DASH;
 }
 
+static const char *known_or_dash(const char *text)
+{
+    return *text ? text : RP_DASH;
+}
+
 static void run_text(char *out, size_t n, const struct rp_report *r)
 {
-    snprintf(out, n, "%.200s on %s; %s, %s", run_name(r), *r->run.gpu ? r->run.gpu : RP_DASH,
-             *r->spec.text.class ? r->spec.text.class : RP_DASH,
-             *r->spec.text.dtype ? r->spec.text.dtype : RP_DASH);
+    const struct rp_spec_text *t = &r->spec.text;
+
+    snprintf(out, n,
+             "%.160s on %d x %.60s; %.60s%s%.80s%s, configuration %.20s, %.20s%s%.20s, attention "
+             "%.30s%s",
+             run_name(r), r->run.world > 0 ? r->run.world : 1, known_or_dash(r->run.gpu),
+             known_or_dash(t->class), *t->name ? " (" : "", t->name, *t->name ? ")" : "",
+             known_or_dash(t->config_hash), known_or_dash(t->dtype),
+             *t->quantization ? ", quantised by " : "", t->quantization,
+             known_or_dash(t->attention), r->spec.compiled ? ", compiled" : "");
 }
 
 static void software_text(char *out, size_t n, const struct rp_report *r)
@@ -108,6 +120,8 @@ static void head(FILE *f, const struct rp_ab *ab)
         if (*text)
             rp_line(f, "loss", text);
     }
+    rp_ab_cost_text(text, sizeof text, ab);
+    rp_line(f, "overhead", text);
     run_text(text, sizeof text, ab->report);
     rp_line(f, "run", text);
     rp_ab_training_text(text, sizeof text, ab->report);
@@ -210,6 +224,8 @@ static void md_details(FILE *f, const struct rp_ab *ab)
         rp_ab_method_text(text, sizeof text, ab, ab->main_arm);
         md_line(f, "- ", text, "\n");
     }
+    rp_ab_cost_text(text, sizeof text, ab);
+    md_line(f, "- overhead: ", text, "\n");
     run_text(text, sizeof text, ab->report);
     md_line(f, "- ", text, "\n");
     rp_ab_training_text(text, sizeof text, ab->report);

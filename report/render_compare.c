@@ -107,6 +107,10 @@ int rp_render_compare_text(FILE *f, const struct rp_compare *c, struct mp_err *e
         side_text(text, sizeof text, &c->side[i]);
         rp_line(f, i ? "after" : "before", text);
     }
+    rp_compare_data_text(text, sizeof text, &c->data);
+    rp_line(f, "data", text);
+    rp_compare_cost_text(text, sizeof text, c);
+    rp_line(f, "overhead", text);
     differences(f, c);
     fputc('\n', f);
     rp_figures_head(f, "", side, 2);
@@ -183,6 +187,10 @@ int rp_render_compare_md(FILE *f, const struct rp_compare *c, struct mp_err *err
         side_text(text, sizeof text, &c->side[i]);
         md_line(f, i ? "- after: " : "- before: ", text, "\n");
     }
+    rp_compare_data_text(text, sizeof text, &c->data);
+    md_line(f, "- data: ", text, "\n");
+    rp_compare_cost_text(text, sizeof text, c);
+    md_line(f, "- overhead: ", text, "\n");
     if (c->side[1].report->mfu.convention[0])
         md_line(f, "- MFU: ", c->side[1].report->mfu.convention, "\n");
     fputs("\n</details>\n", f);

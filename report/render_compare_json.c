@@ -1,5 +1,5 @@
 /* The comparison for programs: report/schema/compare.schema.json. Base units, null for unknown. */
-#include "report/compare.h"
+#include "report/compare_part.h"
 #include "report/json_part.h"
 
 #if HAVE_JANSSON
@@ -10,14 +10,16 @@ static json_t *side_object(const struct rp_side *s)
     bool has = s->n > 0;
 
     return json_pack(
-        "{so so so so so sI so so so so so so so so}", "file", rp_json_text(r->run.file), "gpu",
-        rp_json_text(r->run.gpu), "command", rp_json_text(r->run.command), "experts_backend",
+        "{so so so so so sI so so so so so so so so so so}", "file", rp_json_text(r->run.file),
+        "gpu", rp_json_text(r->run.gpu), "command", rp_json_text(r->run.command), "experts_backend",
         rp_json_text(r->spec.text.backend), "convention", rp_json_text(r->mfu.convention), "steps",
         (json_int_t)s->n, "mfu", rp_json_value(r->mfu.mfu), "step_seconds",
         rp_json_known(s->step.median, has), "step_seconds_q1", rp_json_known(s->step.q1, has),
         "step_seconds_q3", rp_json_known(s->step.q3, has), "step_seconds_min",
         rp_json_known(s->step.min, has), "step_seconds_max", rp_json_known(s->step.max, has),
-        "steady", rp_json_steady(&s->steady), "seconds", rp_json_series(s->seconds, s->n));
+        "tracing_ratio", rp_json_value(rp_compare_tracing(r)), "agent_cpu_ratio",
+        rp_json_value(r->coverage.agent_ratio), "steady", rp_json_steady(&s->steady), "seconds",
+        rp_json_series(s->seconds, s->n));
 }
 
 static json_t *figures_object(const struct rp_figure *f, size_t n)
@@ -44,6 +46,18 @@ static json_t *differences_array(const struct rp_compare *c)
     return all;
 }
 
+static json_t *data_object(const struct rp_same_data *d)
+{
+    bool known = d->moved.basis != MP_UNKNOWN;
+
+    return json_pack("{sI sI so so so so}", "common_steps", (json_int_t)d->n_common, "same_steps",
+                     (json_int_t)d->n_same, "varies",
+                     d->n_common ? json_boolean(d->varies) : json_null(), "moved_ratio",
+                     rp_json_value(d->moved), "moved_step",
+                     known ? json_integer(d->moved_step) : json_null(), "moved_layer",
+                     known ? json_integer(d->moved_layer) : json_null());
+}
+
 static json_t *speedup_object(const struct rp_compare *c)
 {
     return json_pack("{so so so ss ss ss so so}", "value",
@@ -63,10 +77,11 @@ int rp_render_compare_json(FILE *f, const struct rp_compare *c, struct mp_err *e
         json_array_append_new(worse, json_string(c->worse[i].key));
     return rp_json_write(
         f,
-        json_pack("{si sb ss so so so so so so so so}", "schema_version", RP_COMPARE_SCHEMA,
+        json_pack("{si sb ss so so so so so so so so so}", "schema_version", RP_COMPARE_SCHEMA,
                   "is_paired", 0, "caveat", RP_UNPAIRED, "before", side_object(&c->side[0]),
                   "after", side_object(&c->side[1]), "speedup", speedup_object(c), "differences",
-                  differences_array(c), "figures", figures_object(c->figure, c->n_figure), "phases",
+                  differences_array(c), "data", data_object(&c->data), "figures",
+                  figures_object(c->figure, c->n_figure), "phases",
                   figures_object(c->phase, c->n_phase), "worse", worse, "notes",
                   rp_json_notes(c->note[0], sizeof c->note[0], c->n_note)),
         "the comparison", err);

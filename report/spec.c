@@ -1,6 +1,7 @@
 /* One reader a member kind, tables for the plain texts; nothing here trusts a type or a range. */
 #include "report/spec.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,15 +17,18 @@
 
 /* ---- members ------------------------------------------------------------------------------ */
 
-/* A JSON string, printable; anything else is "". */
+/* A JSON string, printable, a whole number, or "yes" and "no"; anything else is "". */
 static void copy_text(char *out, size_t n, const json_t *value)
 {
-    const char *text = json_string_value(value);
+    const char *text =
+        json_is_boolean(value) ? (json_is_true(value) ? "yes" : "no") : json_string_value(value);
     size_t i = 0;
 
     for (; text && text[i] && i + 1 < n; i++)
         out[i] = (unsigned char)text[i] < 32 || text[i] == 127 ? '?' : text[i];
     out[i] = 0;
+    if (json_is_integer(value))
+        snprintf(out, n, "%lld", (long long)json_integer_value(value));
 }
 
 /* A whole number in [low, high], also when written as 5.0; else `otherwise`. */
@@ -64,6 +68,9 @@ struct text_row {
 static const struct text_row text_table[] = {
     TEXT("model", "class", class),
     TEXT("model", "family", family),
+    TEXT("model", "name", name),
+    TEXT("model", "config_hash", config_hash),
+    TEXT("model", "quantization", quantization),
     TEXT("model", "dtype", dtype),
     TEXT("model", "autocast", autocast),
     TEXT("model", "checkpointing", checkpointing),
@@ -74,6 +81,12 @@ static const struct text_row text_table[] = {
     TEXT("experts", "layout", layout),
     TEXT("optimizer", "class", optimizer),
     TEXT("train", "trainer", trainer),
+    TEXT("train", "seed", seed),
+    TEXT("train", "data_seed", data_seed),
+    TEXT("train", "torch_seed", torch_seed),
+    TEXT("train", "micro_batch", micro_batch),
+    TEXT("train", "packing", packing),
+    TEXT("train", "deterministic", deterministic),
     TEXT("env", "hostname", hostname),
     TEXT("env", "python", python),
     TEXT("env", "torch", torch),
@@ -86,22 +99,21 @@ static const struct text_row text_table[] = {
     TEXT("env", "axolotl", axolotl),
 };
 
-static void parse_argv(struct rp_spec *spec, const json_t *env)
+static void join(char *out, size_t n, const json_t *words, char between)
 {
-    const json_t *argv = json_object_get(env, "argv");
     size_t used = 0;
 
-    for (size_t i = 0; i < json_array_size(argv); i++) {
-        const char *word = json_string_value(json_array_get(argv, i));
+    for (size_t i = 0; i < json_array_size(words); i++) {
+        const char *word = json_string_value(json_array_get(words, i));
 
-        for (; word && *word && used + 2 < sizeof spec->text.argv; word++)
-            spec->text.argv[used++] = (unsigned char)*word < 32 || *word == 127 ? '?' : *word;
-        if (used + 2 < sizeof spec->text.argv)
-            spec->text.argv[used++] = ' ';
+        for (; word && *word && used + 2 < n; word++)
+            out[used++] = (unsigned char)*word < 32 || *word == 127 ? '?' : *word;
+        if (used + 2 < n)
+            out[used++] = between;
     }
-    if (used && spec->text.argv[used - 1] == ' ')
+    if (used && out[used - 1] == between)
         used--;
-    spec->text.argv[used] = 0;
+    out[used] = 0;
 }
 
 static void parse_texts(struct rp_spec *spec, const json_t *root)
@@ -109,7 +121,10 @@ static void parse_texts(struct rp_spec *spec, const json_t *root)
     for (size_t i = 0; i < countof(text_table); i++)
         copy_text((char *)&spec->text + text_table[i].offset, RP_SPEC_TEXT,
                   json_object_get(json_object_get(root, text_table[i].group), text_table[i].key));
-    parse_argv(spec, json_object_get(root, "env"));
+    join(spec->text.argv, sizeof spec->text.argv,
+         json_object_get(json_object_get(root, "env"), "argv"), ' ');
+    join(spec->text.lora_targets, sizeof spec->text.lora_targets,
+         json_object_get(json_object_get(root, "lora"), "targets"), ',');
 }
 
 static void parse_notes(struct rp_spec *spec, const json_t *notes)

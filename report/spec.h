@@ -11,14 +11,18 @@
 /* Facts for people; "" is unknown. */
 struct rp_spec_text {
     char class[RP_SPEC_TEXT], family[RP_SPEC_TEXT], dtype[RP_SPEC_TEXT], autocast[RP_SPEC_TEXT];
+    char name[RP_SPEC_TEXT], config_hash[RP_SPEC_TEXT], quantization[RP_SPEC_TEXT];
     char checkpointing[RP_SPEC_TEXT], attention[RP_SPEC_TEXT];
     char backend[RP_SPEC_TEXT], backend_basis[RP_SPEC_TEXT], experts_class[RP_SPEC_TEXT],
         layout[RP_SPEC_TEXT];
     char optimizer[RP_SPEC_TEXT], trainer[RP_SPEC_TEXT], hostname[RP_SPEC_TEXT];
+    char seed[RP_SPEC_TEXT], data_seed[RP_SPEC_TEXT], torch_seed[RP_SPEC_TEXT];
+    char micro_batch[RP_SPEC_TEXT], packing[RP_SPEC_TEXT], deterministic[RP_SPEC_TEXT];
     char python[RP_SPEC_TEXT], torch[RP_SPEC_TEXT], cuda[RP_SPEC_TEXT], transformers[RP_SPEC_TEXT];
     char peft[RP_SPEC_TEXT], trl[RP_SPEC_TEXT], accelerate[RP_SPEC_TEXT], unsloth[RP_SPEC_TEXT];
     char axolotl[RP_SPEC_TEXT];
-    char argv[512]; /* joined by blanks, cut */
+    char argv[512];         /* joined by blanks, cut */
+    char lora_targets[256]; /* joined by commas, cut */
 };
 
 struct rp_spec {

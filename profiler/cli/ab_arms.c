@@ -11,6 +11,16 @@ void ab_arm_say(struct rp_ab_record *r, unsigned i, enum rp_arm_status status, c
     snprintf(r->arm[i].why, sizeof r->arm[i].why, "%.239s", why);
 }
 
+void ab_arm_answered(struct rp_ab_record *r, unsigned i, enum rp_arm_status otherwise, int code,
+                     const char *text)
+{
+    enum rp_arm_status status = code == MP_OK             ? RP_ARM_MEASURED
+                                : code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED
+                                                          : otherwise;
+
+    ab_arm_say(r, i, status, *text || code == MP_OK ? text : mp_strcode(code));
+}
+
 bool ab_arm_is_own(const struct rp_ab_record *r, unsigned i)
 {
     return strcmp(r->arm[i].name, "original") == 0 || strcmp(r->arm[i].name, r->own) == 0;
@@ -45,15 +55,27 @@ void ab_arm_missing(struct rp_ab_record *r, unsigned i, const char *known)
 
 void ab_parity_row(struct rp_ab_record *r, unsigned i, const struct mp_msg *row)
 {
-    struct rp_parity p = {.arm = i,
-                          .layer = row->layer,
-                          .error = row->value[0],
-                          .own_error = row->value[1],
-                          .ratio = row->value[2],
-                          .tokens = row->value[3],
-                          .passed = (row->flags & MP_WIRE_YES) != 0};
+    struct rp_parity p = RP_PARITY_NONE;
 
+    p.arm = i;
+    p.layer = row->layer;
+    p.error = row->value[0];
+    p.own_error = row->value[1];
+    p.ratio = row->value[2];
+    p.tokens = row->value[3];
+    p.passed = (row->flags & MP_WIRE_YES) != 0;
     snprintf(p.quantity, sizeof p.quantity, "%.23s", row->name);
     snprintf(p.why, sizeof p.why, "%.159s", row->text);
     rp_ab_add_parity(r, &p); /* without memory a row less: DONE says whether the arm passed */
+}
+
+void ab_cosine_row(struct rp_ab_record *r, unsigned i, const struct mp_msg *row)
+{
+    struct rp_parity *p = r->n_parity ? &r->parity[r->n_parity - 1] : NULL;
+
+    if (!p || p->arm != i || p->layer != row->layer)
+        return;
+    snprintf(p->gradient, sizeof p->gradient, "%.23s", row->name);
+    memcpy(p->out_cosine, row->value, sizeof p->out_cosine);
+    memcpy(p->cosine, row->value + 2, sizeof p->cosine);
 }

@@ -111,17 +111,16 @@ static void on_checked(struct ab_drive *d, const struct ab_answer *a)
         ask(d, MP_WIRE_CHECK, d->record.arm[i].name, a->step + 1, 0, CHECK, (int)i);
         return;
     }
-    if (a->code)
-        ab_arm_say(&d->record, i,
-                   a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REFUSED,
-                   *a->text ? a->text : mp_strcode(a->code));
-    else
-        ab_arm_say(&d->record, i, RP_ARM_MEASURED, a->text);
+    ab_arm_answered(&d->record, i, RP_ARM_REFUSED, a->code, a->text);
     check_next(d);
 }
 
-static void on_listed(struct ab_drive *d)
+static void on_listed(struct ab_drive *d, const struct ab_answer *a)
 {
+    if (a->code == MP_EBUSY && d->n_busy++ < BUSY) {
+        ask(d, MP_WIRE_STATUS, "", a->step + 1, 0, STATUS, 0);
+        return;
+    }
     for (unsigned i = 0; i < d->record.n_arm; i++)
         if (!d->is_listed[i])
             ab_arm_missing(&d->record, i, d->record.known);
@@ -178,16 +177,9 @@ static void block_next(struct ab_drive *d, uint32_t next)
 
 static void block_begin(struct ab_drive *d, size_t i, uint32_t step)
 {
-    struct rp_ab_block b = {
-        .arm = d->slot[i].arm, .pair = d->slot[i].pair, .from_step = step, .is_cut = true};
+    struct rp_ab_block b;
 
-    b.first_step = later(step, d->untraced_from) + d->record.n_drop;
-    b.last_step = b.first_step + d->record.n_step - 1;
-    b.traced_from = d->record.is_untraced ? b.last_step + 1 : b.first_step;
-    b.traced_to = d->record.is_untraced ? b.last_step + d->record.n_traced : b.last_step;
-    b.loss = NAN;
-    for (int k = 0; k < RP_AB_MEMORY; k++)
-        b.memory[k] = NAN;
+    ab_plan_block(&b, &d->slot[i], &d->record, step, later(step, d->untraced_from));
     if (rp_ab_add_block(&d->record, &b)) {
         finish(d, "no memory for another block");
         return;
@@ -227,9 +219,7 @@ static void on_swapped(struct ab_drive *d, const struct ab_answer *a)
         return;
     }
     if (a->code != MP_EGONE)
-        ab_arm_say(&d->record, arm,
-                   a->code == MP_WIRE_EPARITY ? RP_ARM_PARITY_FAILED : RP_ARM_REVERTED,
-                   *a->text ? a->text : mp_strcode(a->code));
+        ab_arm_answered(&d->record, arm, RP_ARM_REVERTED, a->code, a->text);
     snprintf(why, sizeof why, "'%.60s' could not be swapped in for block %d: %.40s",
              d->record.arm[arm].name, a->about + 1, *a->text ? a->text : mp_strcode(a->code));
     if (a->code == MP_EGONE)
@@ -297,7 +287,7 @@ static void on_answer(void *arg, const struct ab_answer *a)
         on_greeted(d, a);
         break;
     case STATUS:
-        on_listed(d);
+        on_listed(d, a);
         break;
     case CHECK:
         on_checked(d, a);
@@ -318,7 +308,7 @@ static void on_answer(void *arg, const struct ab_answer *a)
         on_restored(d, a);
         break;
     case RESET:
-        d->reset_at = a->step;
+        d->reset_at = a->code ? UINT32_MAX : a->step;
         break;
     case TRACE_AUTO:
         break;
@@ -397,6 +387,10 @@ static void on_row(void *arg, unsigned rank, const struct mp_msg *msg)
     case MP_WIRE_PARITY:
         if (rank == 0)
             parity_row(d, msg);
+        break;
+    case MP_WIRE_COSINE:
+        if (rank == 0 && d->stage == AB_CHECK)
+            ab_cosine_row(&d->record, d->checked - 1, msg);
         break;
     case MP_WIRE_LOSS:
         if (rank == 0)

@@ -1,6 +1,7 @@
 /* See ab_plan.h. */
 #include "profiler/cli/ab_plan.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 struct rp_plan_slot *ab_plan_make(size_t *n, const struct rp_ab_record *r, unsigned n_block)
@@ -40,4 +41,22 @@ size_t ab_plan_drop(struct rp_plan_slot *slot, size_t n, size_t from, unsigned a
         if (!is_of(slot, n, i, arm))
             slot[kept++] = slot[i];
     return kept;
+}
+
+void ab_plan_block(struct rp_ab_block *out, const struct rp_plan_slot *slot,
+                   const struct rp_ab_record *r, uint32_t from_step, uint32_t settles_from)
+{
+    struct rp_ab_block b = {.arm = slot->arm,
+                            .pair = slot->pair,
+                            .from_step = from_step,
+                            .first_step = settles_from + r->n_drop,
+                            .loss = NAN,
+                            .is_cut = true};
+
+    b.last_step = b.first_step + r->n_step - 1;
+    b.traced_from = r->is_untraced ? b.last_step + 1 : b.first_step;
+    b.traced_to = r->is_untraced ? b.last_step + r->n_traced : b.last_step;
+    for (int k = 0; k < RP_AB_MEMORY; k++)
+        b.memory[k] = NAN;
+    *out = b;
 }

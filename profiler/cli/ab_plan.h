@@ -13,4 +13,8 @@ struct rp_plan_slot *ab_plan_make(size_t *n, const struct rp_ab_record *r, unsig
  * Returns the new n. */
 size_t ab_plan_drop(struct rp_plan_slot *slot, size_t n, size_t from, unsigned arm);
 
+/* The block of that slot, its arm running from from_step on: cut until it came to its end. */
+void ab_plan_block(struct rp_ab_block *out, const struct rp_plan_slot *slot,
+                   const struct rp_ab_record *r, uint32_t from_step, uint32_t settles_from);
+
 #endif

@@ -15,6 +15,7 @@ static const char *const kind_name[MP_WIRE_KIND_END] = {
     [MP_WIRE_TRACE] = "trace",     [MP_WIRE_STATE] = "state",       [MP_WIRE_ARM] = "arm",
     [MP_WIRE_LAYER] = "layer",     [MP_WIRE_PARITY] = "parity",     [MP_WIRE_DONE] = "done",
     [MP_WIRE_SWAPPED] = "swapped", [MP_WIRE_REVERTED] = "reverted", [MP_WIRE_LOSS] = "loss",
+    [MP_WIRE_COSINE] = "cosine",
 };
 
 static uint8_t *put(uint8_t *at, uint64_t v, size_t bytes)

@@ -22,8 +22,8 @@ enum mp_wire_kind {
     /* asked by the tool */
     MP_WIRE_HELLO = 1, /* first on every connection, and its answer */
     MP_WIRE_STATUS,    /* answered by STATE, ARM.., LAYER.., DONE */
-    MP_WIRE_SWAP,      /* name: the arm; answered by PARITY.. and DONE */
-    MP_WIRE_CHECK,     /* name: the arm; parity alone: PARITY.. and DONE */
+    MP_WIRE_SWAP,      /* name: the arm; answered by PARITY, COSINE.. and DONE */
+    MP_WIRE_CHECK,     /* name: the arm; parity alone: the same rows and DONE */
     MP_WIRE_MEMORY,    /* answered by DONE with value[] */
     MP_WIRE_CANCEL,    /* step: the id of a request that waits; answered by DONE for both */
     MP_WIRE_TRACE,     /* name: "on", "off", "auto"; answered by DONE */
@@ -36,6 +36,7 @@ enum mp_wire_kind {
     MP_WIRE_SWAPPED,  /* notice, id 0, to every connection: another arm runs from `step` on */
     MP_WIRE_REVERTED, /* notice: the guest itself went back, `text` says why */
     MP_WIRE_LOSS,     /* row before MEMORY's DONE: loss and saved activations */
+    MP_WIRE_COSINE,   /* row behind a layer's PARITY: its angle to the reference */
     MP_WIRE_KIND_END
 };
 

@@ -1,5 +1,6 @@
 """What test_arms.py runs, each in a process of its own under the real guest: python arm_scenarios.py NAME [ARGUMENT].
 The arms that no registry holds (injector/swap_arms.py), as far as they run without a GPU."""
+import contextlib
 import copy
 import sys
 
@@ -106,17 +107,37 @@ def listed():
 
 
 def capturing():
-    """While the job captures a CUDA graph nothing is swapped, and the answer says so."""
+    """While the job captures a CUDA graph nothing is swapped, compared or metered, and the answer says so."""
     job = Job(models.make("qwen3_moe"))
     client = attached(job)
+    with graph_capture():
+        rows = on(client, job, "moeprof", wire.EBUSY)
+        assert "graph is being captured" in rows[-1].text and not sites(job.model), rows
+        assert ask(client, job.step, wire.MEMORY, steps=1, flags=wire.RESET)[-1].code == wire.EBUSY
+    wanted = client.send(wire.SWAP, name="moeprof")
+    client.settle()
+    job.step()  # its activations are kept
+    with graph_capture():
+        job.steps(4)
+        client.settle()
+        assert not client.rows[wanted] and not any(m.forward.moeprof_arm == "moeprof" for m in sites(job.model))
+    job.steps(2)
+    assert client.answer(wanted)[-1].code == wire.OK and len(sites(job.model)) == 2
+    ask(client, job.step, wire.MEMORY, steps=1, flags=wire.RESET)
+    with graph_capture():
+        job.steps(3)
+    rows = ask(client, job.step, wire.MEMORY, steps=1)
+    assert [row.kind for row in rows] == [wire.LOSS, wire.DONE] and rows[0].value[1] == 1, rows  # the step of ask()
+
+
+@contextlib.contextmanager
+def graph_capture():
+    """As the guest alone sees it."""
     real = torch.cuda.is_available, torch.cuda.is_current_stream_capturing
     torch.cuda.is_available = torch.cuda.is_current_stream_capturing = (
-        lambda: sys._getframe(1).f_code.co_filename.startswith("<moeprof swap"))  # to the guest alone
-    rows = on(client, job, "moeprof", wire.EBUSY)
+        lambda: sys._getframe(1).f_code.co_filename.startswith("<moeprof swap"))
+    yield
     torch.cuda.is_available, torch.cuda.is_current_stream_capturing = real
-    assert "graph is being captured" in rows[-1].text and not sites(job.model), rows
-    on(client, job, "moeprof")
-    assert sites(job.model)
 
 
 def meter():

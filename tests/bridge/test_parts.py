@@ -3,6 +3,8 @@ import ast
 import collections
 import pathlib
 
+import torch
+
 INJECTOR = pathlib.Path(__file__).resolve().parents[2] / "injector"
 
 
@@ -21,3 +23,17 @@ def test_each_name_has_one_home():
             homes[name].add(path.name)
     assert len(homes) > 100
     assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
+def test_cosine_from_sums_of_squares():
+    tree = ast.parse((INJECTOR / "swap_parity.py").read_text())
+    alone, scope = next(node for node in tree.body if getattr(node, "name", "") == "cosine"), {}
+    exec(compile(ast.Module([alone], []), "cosine", "exec"), scope)
+    a, b = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def of(a, b):
+        return scope["cosine"](*(float(v.square().sum()) for v in (a, b, b - a)))
+    assert abs(of(a, b) - float(torch.cosine_similarity(a, b, dim=0))) < 1e-12
+    assert abs(of(a, a * 1.01) - 1) < 1e-12 and abs(of(a, -a) + 1) < 1e-12
+    assert of(a, torch.zeros_like(a)) is None and of(torch.zeros_like(a), a) is None
+    assert of(a, a * float("inf")) is None and of(a, a * float("nan")) is None

@@ -188,3 +188,24 @@ def test_what_is_not_counted_is_said(guest):
             self.blocks[0].ffn.extra = torch.nn.Parameter(torch.zeros(32, 32))
     models.train(Odd(), steps=1)
     assert guest.spec["notes"] == ["2 modules multiply in a way not recognised: they are not in the FLOPs"]
+
+
+def test_identity():
+    """A hash of the configuration: the same for the same model, another one for another one, whatever it runs as."""
+    identity = fake_guest.load()["identity"]
+    config = models.make("qwen3_moe").config
+    first = identity(config)
+    assert len(first["config_hash"]) == 16 and int(first["config_hash"], 16) and first["quantization"] is None
+    config.use_cache = not config.use_cache
+    config._name_or_path = "elsewhere"
+    assert identity(config) == dict(first, name="elsewhere")
+    config.num_experts_per_tok += 1
+    config.quantization_config = {"quant_method": "fp8"}
+    changed = identity(config)
+    assert changed["config_hash"] not in (None, first["config_hash"]) and changed["quantization"] == "fp8"
+    assert identity(None) == {"name": None, "config_hash": None, "quantization": None}
+
+    class Strange:
+        def to_dict(self):
+            raise RuntimeError("no")
+    assert identity(Strange())["config_hash"] is None

@@ -313,12 +313,14 @@ def test_trainer(guest, tmp_path):
     settings = transformers.TrainingArguments(
         str(tmp_path), max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2, use_cpu=True, bf16=True,
         report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, gradient_checkpointing=True,
-        gradient_checkpointing_kwargs={"use_reentrant": False})
+        gradient_checkpointing_kwargs={"use_reentrant": False}, seed=7)
     transformers.Trainer(model=model, args=settings, train_dataset=data).train()
     assert guest.step == 2 and [m["step"] for m in guest.micros] == [0, 0, 1, 1, 2, 2]
     assert all(m["processed"] == m["useful"] == m["trainable"] == 24 and m["basis"] == fake_guest.MEASURED
                for m in guest.micros)
-    assert guest.spec["train"]["trainer"] == "Trainer" and guest.spec["train"]["grad_accum"] == 2
+    train = guest.spec["train"]
+    assert train["trainer"] == "Trainer" and train["grad_accum"] == 2 and train["micro_batch"] == 2
+    assert train["seed"] == 7 and train["data_seed"] is None and train["torch_seed"] == "7" and train["deterministic"] is False
     assert guest.spec["model"]["autocast"] == "bfloat16" and guest.spec["model"]["checkpointing"] == "non-reentrant"
     assert not guest.off
 

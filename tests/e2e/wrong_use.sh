@@ -63,7 +63,7 @@ said "was cut"
 cp x.moeprof new.moeprof
 python3 -c 'import sqlite3; d = sqlite3.connect("new.moeprof"); d.execute("PRAGMA user_version = 9"); d.commit()'
 expect 1 moeprof report new.moeprof
-said "has schema 9, this moeprof reads schema 1 to 3"
+said "has schema 9, this moeprof reads schema 1 to 4"
 # One bad file among good ones: the good ones are reported, the code tells.
 expect 1 moeprof report x.moeprof empty.moeprof
 grep -q '^MFU' run.out || fail "the good file has no report"

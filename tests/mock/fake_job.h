@@ -297,7 +297,9 @@ static inline char *fake_spec(const struct fake_job *j)
         "{\"schema\": 1, \"env\": {\"python\": \"3.12.4\", \"torch\": \"2.9.1\", \"cuda\": "
         "\"12.8\", \"transformers\": \"5.17.0\","
         " \"peft\": null, \"argv\": [\"train.py\"], \"hostname\": \"fake\"},"
-        " \"model\": {\"class\": \"Qwen3MoeForCausalLM\", \"family\": \"qwen3_moe\", \"n_layers\": "
+        " \"model\": {\"class\": \"Qwen3MoeForCausalLM\", \"family\": \"qwen3_moe\", \"name\": "
+        "\"Qwen/Qwen3-30B-A3B\", \"config_hash\": \"8d3f0a61c5b27e94\", \"quantization\": null, "
+        "\"n_layers\": "
         "%d, \"hidden\": 2048,"
         " \"vocab\": 151936, \"params_total\": 3114000000, \"params_active\": 850000000, "
         "\"params_trainable\": 3114000000,"
@@ -348,7 +350,8 @@ static inline char *fake_spec(const struct fake_job *j)
                " \"head_row\", \"count\": 1, \"dgrad\": true, \"wgrad\": true, \"lora\": false}],"
                " \"optimizer\": {\"class\": \"AdamW\", \"fused\": true, \"foreach\": null},"
                " \"train\": {\"world_size\": 1, \"rank\": 0, \"grad_accum\": 1, \"trainer\": "
-               "\"Trainer\"}, \"notes\": []}");
+               "\"Trainer\", \"seed\": 42, \"data_seed\": null, \"micro_batch\": 4, \"packing\": "
+               "null, \"torch_seed\": \"42\", \"deterministic\": false}, \"notes\": []}");
     fclose(f);
     return out;
 }

@@ -70,6 +70,9 @@ static void parity_add(struct rp_ab_record *r, int layer, double ratio, bool pas
                           .own_error = 0.002,
                           .ratio = ratio,
                           .tokens = 4096,
+                          .out_cosine = {1 - 2e-6 * ratio, 1 - 2e-6},
+                          .gradient = "ddown",
+                          .cosine = {1 - 3e-6 * ratio, 1 - 3e-6},
                           .passed = passed};
 
     if (!passed)
@@ -215,6 +218,9 @@ static void record_round_trip(void **state)
         assert_true(a->loss == b->loss || (isnan(a->loss) && isnan(b->loss)));
     }
     assert_true(isnan(back.parity[0].ratio) && !back.parity[0].passed);
+    assert_true(isnan(back.parity[0].cosine[0]) && back.parity[0].cosine[1] == 1 - 3e-6);
+    assert_true(back.parity[0].out_cosine[1] == 1 - 2e-6);
+    assert_string_equal(back.parity[0].gradient, "ddown");
     rp_ab_record_release(&back);
     rp_ab_record_release(&r);
     rp_report_free(report);
@@ -245,6 +251,8 @@ static void figures_hold(void **state)
             sum += a->phase_s[k];
         assert_true(fabs(sum - a->window_s) < 1e-9);
         assert_true(a->mfu_low.v <= a->mfu.v && a->mfu.v <= a->mfu_high.v);
+        assert_true(a->useful.basis == MP_MEASURED && a->useful.v > 0);
+        assert_true(a->tracing.basis == MP_MEASURED);
     }
     assert_int_equal(ab->contrast[1].verdict, RP_FASTER);
     assert_true(fabs(ab->contrast[1].speedup.value / (ab->arm[1].mfu.v / ab->arm[0].mfu.v) - 1) <

@@ -1,5 +1,5 @@
 /* Comparisons of made-up runs against tests/golden/compare_*, and what must hold of any. */
-#include "report/compare.h"
+#include "report/compare_part.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -147,6 +147,39 @@ static void verdicts(void **state)
     pair_free(&x);
 }
 
+static void data(void **state)
+{
+    struct fake_profile fewer = eager;
+    struct pair x;
+
+    (void)state;
+    pair_make(&x, &eager, &grouped);
+    assert_true(x.c->data.n_common >= 12 && x.c->data.n_same == x.c->data.n_common);
+    assert_true(x.c->data.moved.basis == MP_MEASURED && x.c->data.moved.v == 0);
+    pair_free(&x);
+
+    fewer.tokens = 4095;
+    pair_make(&x, &eager, &fewer);
+    assert_int_equal(x.c->data.n_same, 0);
+    assert_true(x.c->data.moved.basis == MP_MEASURED && x.c->data.moved.v > 0);
+    pair_free(&x);
+
+    pair_make(&x, &eager, &one); /* its one step is recorded in part */
+    assert_int_equal(x.c->data.n_common, 0);
+    assert_int_equal(x.c->data.moved.basis, MP_UNKNOWN);
+    pair_free(&x);
+}
+
+static void what_tracing_adds(void **state)
+{
+    struct rp_report r = {.step.median_s = {1.05, MP_MEASURED}, .untraced_s = {1.0, MP_MEASURED}};
+
+    (void)state;
+    assert_true(fabs(rp_compare_tracing(&r).v - 0.05) < 1e-12);
+    r.untraced_s.basis = MP_UNKNOWN;
+    assert_int_equal(rp_compare_tracing(&r).basis, MP_UNKNOWN);
+}
+
 /* A model's name goes into a pull request: it may not end the cell, nor begin HTML. */
 static void markdown_is_safe(void **state)
 {
@@ -185,6 +218,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(goldens, setup, teardown),
         cmocka_unit_test_setup_teardown(verdicts, setup, teardown),
+        cmocka_unit_test_setup_teardown(data, setup, teardown),
+        cmocka_unit_test(what_tracing_adds),
         cmocka_unit_test(markdown_is_safe),
     };
 

@@ -266,7 +266,7 @@ static void refuses_versions(void **state)
         assert_int_equal(read_all(&err), MP_EVERSION);
         snprintf(want, sizeof want, "has schema %d,", version[i]);
         assert_non_null(strstr(err.msg, want));
-        assert_non_null(strstr(err.msg, "reads schema 1 to 3"));
+        assert_non_null(strstr(err.msg, "reads schema 1 to 4"));
     }
     bytes[63] = RP_SCHEMA_VERSION;
     bytes[68] = 'X'; /* application_id */

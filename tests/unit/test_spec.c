@@ -24,7 +24,7 @@ static const char good[] =
     " \"experts\": {\"backend\": \"grouped_mm\", \"backend_basis\": \"declared\", \"class\": "
     "\"Experts\","
     "  \"layout\": \"stacked\", \"n\": 8, \"top_k\": 2},"
-    " \"lora\": {\"r\": 16, \"targets\": [\"q_proj\"]},"
+    " \"lora\": {\"r\": 16, \"targets\": [\"q_proj\", \"v_proj\"]},"
     " \"layers\": [{\"index\": 0, \"kind\": \"moe\", \"experts\": 8, \"top_k\": 2, \"shared\": 0,"
     "   \"attention\": {\"heads\": 4, \"d_qk\": 24, \"d_v\": 16, \"window\": 128, \"causal\": "
     "true, \"dgrad\": false}},"
@@ -38,7 +38,8 @@ static const char good[] =
     "\"per\": \"head_row\", \"lora\": true}],"
     " \"optimizer\": {\"class\": \"AdamW\", \"fused\": true},"
     " \"train\": {\"world_size\": 8, \"rank\": 3, \"grad_accum\": null, \"trainer\": "
-    "\"SFTTrainer\"},"
+    "\"SFTTrainer\", \"seed\": 0, \"data_seed\": null, \"torch_seed\": \"18446744073709551615\","
+    "  \"micro_batch\": 4, \"packing\": true, \"deterministic\": false},"
     " \"notes\": [\"a sentence\", 5, \"esc\\u001b[2J\"]}";
 
 static void test_whole(void **state)
@@ -56,6 +57,13 @@ static void test_whole(void **state)
     assert_string_equal(s.text.backend, "grouped_mm");
     assert_string_equal(s.text.argv, "python train.py --x");
     assert_string_equal(s.text.optimizer, "AdamW");
+    assert_string_equal(s.text.lora_targets, "q_proj,v_proj");
+    assert_string_equal(s.text.seed, "0"); /* a seed, not unknown */
+    assert_string_equal(s.text.data_seed, "");
+    assert_string_equal(s.text.torch_seed, "18446744073709551615");
+    assert_string_equal(s.text.micro_batch, "4");
+    assert_string_equal(s.text.packing, "yes");
+    assert_string_equal(s.text.deterministic, "no");
     assert_true(s.model.params_total == 123456789012u);
     assert_true(s.model.tied && s.model.checkpointing && s.model.full_scores && s.has_lora &&
                 s.is_moe);
