@@ -45,7 +45,8 @@ def guarded(feature):
     return wrap
 
 
-is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
+is_compiling = next((f for f in (getattr(getattr(torch, "compiler", None), name, None)
+                                 for name in ("is_dynamo_compiling", "is_compiling")) if f is not None), bool)
 
 
 class Hook:
@@ -54,18 +55,20 @@ class Hook:
     Dynamo cannot trace a C function (a graph break, an error under fullgraph=True) but folds is_compiling()
     to True and sees an empty function: no break, no extra guard, no recompile. No global may be read here:
     Dynamo would look for it in sys.modules. Pickling and deepcopy leave an inert stand-in, since a copy of
-    the model is another model and may be loaded where there is no guest.
+    the model is another model and may be loaded where there is no guest. Two of these run for every module
+    that is marked, in each step: no loop.
     """
-    __slots__ = ("calls",)
+    __slots__ = ("call", "then")
     is_compiling = staticmethod(is_compiling)
 
-    def __init__(self, *calls):
-        self.calls = calls
+    def __init__(self, call, then=None):
+        self.call, self.then = call, then
 
     def __call__(self, *args):
         if not self.is_compiling():
-            for call in self.calls:
-                call(*args)
+            self.call(*args)
+            if self.then is not None:
+                self.then(*args)
 
     def __reduce__(self):
         # nullcontext().__exit__ takes anything, returns None, and exists in every Python.

@@ -313,6 +313,14 @@ def address(p):
     return (pointer, size) if pointer and size and p.device.type != "meta" else None
 
 
+def pointer(p):
+    """Where a parameter lies; cheap, to see that it moved."""
+    try:
+        return getattr(p, "_local_tensor", p).data_ptr()
+    except Exception:  # gone, or a tensor subclass without storage of its own
+        return None
+
+
 def ranges_of(structure):
     seen, result = set(), []
     tied = structure.head is not None and any(

@@ -39,9 +39,18 @@ class Boundary:
             module._compiled_call_impl = self.call
 
 
+def dynamo_ran():
+    utils = sys.modules.get("torch._dynamo.utils")
+    return utils is not None and any(getattr(utils, "counters", {"unknown": True}).values())
+
+
+def hooks(module, before, after):
+    return module.register_forward_pre_hook(before), module.register_forward_hook(after)
+
+
 class Session:
     def __init__(self):
-        self.handles, self.finder, self.finalizer, self.swapper = [], None, None, None
+        self.handles, self.hung, self.finder, self.finalizer, self.swapper = [], [], None, None, None
         self.forget()
         optim = sys.modules["torch.optim.optimizer"]
         self.updaters = [optim.register_optimizer_step_pre_hook(Hook(self.before_update)),
@@ -52,11 +61,11 @@ class Session:
         """As if no model had been found: every hook is gone from the old one."""
         if self.swapper is not None:
             self.swapper.stop()
-        for handle in self.handles:
+        for handle in self.handles + self.hung:
             handle.remove()
         if self.finalizer is not None:
             self.finalizer.detach()
-        self.handles, self.samples, self.names, self.windows = [], [], [], [0]
+        self.handles, self.hung, self.scopes, self.samples, self.names, self.windows = [], [], [], [], [], [0]
         self.root = self.watched = self.finalizer = self.published = None
         self.updates = self.micros = self.moves = 0
         self.blind = collections.Counter()
@@ -147,6 +156,7 @@ class Session:
                              root.register_forward_hook(Hook(self.leave), always_call=True)]
         for scope in structure.scopes:
             self.mark(structure, scope)
+        self.hang(True)
         for moe in structure.moes:
             self.count_routing(moe)
         self.probe = structure.layers[0].register_forward_pre_hook(Hook(self.look_inside))
@@ -160,8 +170,20 @@ class Session:
         calls = (begin, guest.expert_hook(layer, e)) if is_member else (begin,)
         if module.__dict__.get("_compiled_call_impl") is not None:
             self.handles.append(Boundary(module, Hook(*calls), Hook(end)))
+        elif is_member:  # it counts tokens as well
+            self.handles += hooks(module, Hook(*calls), Hook(end))
         else:
-            self.handles += [module.register_forward_pre_hook(Hook(*calls)), module.register_forward_hook(Hook(end))]
+            self.scopes.append((weakref.ref(module), Hook(begin), Hook(end)))
+
+    def hang(self, on):
+        """Scopes are of use in traced steps alone: else no hook hangs there, since one costs each call of its module
+        2 us. In a job that compiles they stay: Dynamo would compile again what it compiled with hooks."""
+        if on == bool(self.hung) or (not on and dynamo_ran()):
+            return
+        for handle in self.hung:
+            handle.remove()
+        self.hung = [handle for ref, begin, end in self.scopes if on and ref() is not None
+                     for handle in hooks(ref(), begin, end)]
 
     def count_routing(self, moe):
         kind, position, name = routing_source(moe)
@@ -239,6 +261,7 @@ class Session:
 
     def end_step(self):
         guest.step_end()
+        self.hang(guest.tracing())
         micros, self.micros, self.updates = self.micros, 0, 0
         if micros:
             self.seen["grad_accum"] = max(micros, self.seen.get("grad_accum", 0))
@@ -265,7 +288,10 @@ class Session:
         root = self.root()
         if root is None or self.moves > GIVE_UP_AFTER_MOVES:
             return
-        if all(ref() is not None and address(ref()) == where for ref, where in self.samples):
+        for ref, where in self.samples:
+            if pointer(ref()) != where:
+                break
+        else:
             self.moves = 0
             return
         self.moves += 1
@@ -278,15 +304,14 @@ class Session:
     def register_weights(self, structure):
         guest.set_ranges(ranges_of(structure))
         params = list(structure.root.parameters())
-        self.samples = [(weakref.ref(p), address(p)) for p in params[::max(1, len(params) // 8)]]
+        self.samples = [(weakref.ref(p), pointer(p)) for p in params[::max(1, len(params) // 8)]]
 
     def publish(self):
         """The spec, when it is new: a model found, its first step done, another experts backend."""
         root = self.root()
-        base, block = (ref() for ref in self.watched) if self.watched else (None, None)
-        state = dict(self.seen, backend=base and backend_of(base, block))
+        state = what_runs(*(ref() for ref in self.watched)) if self.watched else None, self.seen
         if root is not None and state != self.published:
-            self.published = state
+            self.published = state[0], dict(self.seen)
             guest.set_spec(json.dumps(build_spec(root, seen=self.seen), separators=(",", ":")))
 
     @guarded("python")

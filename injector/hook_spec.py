@@ -162,6 +162,16 @@ def listed(names):
     return [names] if isinstance(names, str) else list(names or [])
 
 
+def what_runs(base, block):
+    """Changes when backend_of() may; cheap, for every step, and without a reference to what it looks at."""
+    if base is None or block is None:
+        return None
+    config = getattr(base, "config", None)
+    declared = object.__getattribute__(config, "__dict__") if hasattr(config, "__dict__") else {}
+    return (id(vars(base).get("forward")), id(vars(block).get("forward")), declared.get("_experts_implementation_internal"),
+            declared.get("_experts_implementation"))
+
+
 def backend_of(base, block):
     """(name, basis) of the experts implementation that really runs."""
     for module in (base, block):

@@ -9,8 +9,10 @@
 #include "injector/pybridge.h"
 #include "injector/pyhooks.h"
 #include "injector/pyswap.h"
+#include "injector/sample.h"
 #include "injector/scope.h"
 #include "injector/torch_abi.h"
+#include "injector/trace.h"
 #include "injector/tracer.h"
 #include "profiler/core/phase.h"
 
@@ -190,9 +192,26 @@ MARK(micro_begin, inj_micro_begin())
 MARK(micro_end, inj_count_flush(), inj_micro_end())
 MARK(optimizer_begin, inj_optimizer_begin())
 MARK(optimizer_end, inj_optimizer_end())
-MARK(step_end, inj_count_flush(),
-     inj_count_step(atomic_load(&inj.step), inj_py_stream(cuda_device)),
-     inj_step_end(n > 0 && py.is_true(args[0]) == 1), inj_tracer_leave(inj_py_stream(cuda_device)))
+/* Without a context torch throws in C++ when asked for its stream: a tenth of a millisecond. */
+static void end_of_step(bool at_update)
+{
+    void *stream = cuda_context ? inj_py_stream(cuda_device) : NULL;
+
+    inj_count_flush();
+    inj_count_step(atomic_load(&inj.step), stream);
+    inj_step_end(at_update);
+    inj_tracer_leave(stream);
+}
+
+MARK(step_end, end_of_step(n > 0 && py.is_true(args[0]) == 1))
+
+static PyObject *tracing(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    (void)self;
+    (void)args;
+    (void)n;
+    return py.bool_from(inj_sample_tracing() || inj_trace_on());
+}
 
 static PyObject *micro(PyObject *self, PyObject *const *args, ssize_t n)
 {
@@ -305,6 +324,7 @@ static struct py_method method[] = {
     {"optimizer_begin", optimizer_begin, PY_FASTCALL, NULL},
     {"optimizer_end", optimizer_end, PY_FASTCALL, NULL},
     {"step_end", step_end, PY_FASTCALL, NULL},
+    {"tracing", tracing, PY_FASTCALL, NULL},
     {"log", say, PY_FASTCALL, NULL},
     {"feature_off", feature_off, PY_FASTCALL, NULL},
     {"node_check", node_check, PY_FASTCALL, NULL},

@@ -51,6 +51,10 @@ class FakeGuest:
         self.stack = []
         self.in_micro = False
         self.in_update = False
+        self.traced = True     # the running step, and from step_end on the next one
+
+    def tracing(self):
+        return self.traced
 
     def pending(self):
         return False  # tools that ask for a swap: test_swap.py, under the real guest

@@ -69,9 +69,15 @@ def train(model, optimizer, steps):
     return losses
 
 
-def job(how, when, with_guest):
+class Bursts(fake_guest.FakeGuest):
+    """Every third step is traced."""
+    def tracing(self):
+        return self.step % 3 == 0
+
+
+def job(how, when, with_guest, kind=fake_guest.FakeGuest):
     torch._dynamo.reset()
-    fake, counter = fake_guest.FakeGuest(), Counter()
+    fake, counter = kind(), Counter()
     scope = fake_guest.load(fake) if with_guest and when != "attached" else None
     torch.manual_seed(0)
     model = Tiny().train()
@@ -106,6 +112,40 @@ def test_compiled(how, when):
         assert layers == (set() if how == "whole" else set(range(10)))
     if when != "after":
         assert any("compiled" in note for note in fake.spec["notes"]) and fake.spec["model"]["compiled"]
+
+
+@pytest.mark.parametrize("how", sorted(set(HOW) - {"in place"}))
+def test_hooks_stay_where_taking_them_off_would_compile_again(how):
+    plain, graphs, _ = job(how, "before", False)
+    losses, graphs_too, fake = job(how, "before", True, Bursts)
+    assert (losses, graphs_too) == (plain, graphs) and not fake.off
+    assert fake.step == 6 - 1
+    if how != "whole":
+        assert all(scopes_by_step(fake))
+
+
+def test_hooks_hang_in_traced_steps_alone():
+    torch._dynamo.utils.counters.clear()
+    fake, model = Bursts(), models.make("qwen3_moe")
+    plain = models.train(models.make("qwen3_moe"), steps=6)
+    scope = fake_guest.load(fake)
+    losses = models.train(model, steps=6)
+    scope["detach"]()
+    assert losses == plain and not fake.off
+    # the members of a ModuleList keep theirs, which count tokens
+    assert [any(phase == "attention" for _, phase, *_ in scopes) for scopes in scopes_by_step(fake)] == [True, False, False, True, False, False]
+    assert [len(fake.routing[step]) for step in range(6)] == [len(model.model.layers)] * 6
+
+
+def scopes_by_step(fake):
+    """The scopes entered in each step."""
+    found = [[]]
+    for what, *rest in fake.events:
+        if what == "step_end":
+            found.append([])
+        elif what == "enter":
+            found[-1].append(rest)
+    return found
 
 
 @pytest.mark.skipif(not models.V5, reason="4.x cannot trace its experts")
