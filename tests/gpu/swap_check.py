@@ -211,7 +211,7 @@ def speed(args, config=None):
         fact("step with %s" % arm, "median %.1f ms (%.1f to %.1f, n=%d), %.0f tokens/s, MFU %.1f %%, peak %.2f GiB" % (
             seconds[arm] * 1e3, min(each) * 1e3, max(each) * 1e3, len(each), args.tokens / seconds[arm],
             flop / seconds[arm] / PEAK_FLOPS * 100, peaks[arm]))
-        if V5 and not args.lora and not args.checkpoint and arm in ("grouped_mm", "moeprof") and "num_experts" in vars(config):
+        if V5 and not args.lora and not args.checkpoint and arm in ("grouped_mm", "moeprof") and args.part == "speed":
             layers[arm] = experts_seconds(job)
     bars(args, seconds, peaks, layers)
     job.end()
@@ -250,6 +250,9 @@ def host(args):
         return
     for how in ("off",) if args.no_cupti else ("off", "on"):
         trace(client, job, how, args)
+        for _ in range(4):  # untraced: CUPTI is left at a step's end, once what it holds was read
+            job.step()
+            time.sleep(0.3)
         modules = sites(job.model)
         x = torch.randn(args.tokens, 2048, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         index = torch.stack([torch.randperm(128, device="cuda")[:8] for _ in range(args.tokens)])
