@@ -4,9 +4,8 @@
 #include "injector/count.h"
 
 #include "injector/cuda_api.h"
+#include "tests/unit/child_fixture.h"
 #include "tests/unit/guest_fixture.h"
-
-#include <sys/wait.h>
 
 #define LAYERS  3
 #define EXPERTS 6
@@ -47,26 +46,6 @@ static void nothing_waits(void)
     assert_int_equal(collect(&oldest), 0);
 }
 
-/* Runs a check that spoils the tables for good, in a process of its own. */
-static void in_child(void (*fn)(void))
-{
-    int status;
-    pid_t pid = fork();
-
-    if (!pid) {
-        fn();
-        _exit(0);
-    }
-    waitpid(pid, &status, 0);
-    assert_int_equal(status, 0);
-}
-
-#define CHILD(cond)                                                                                \
-    do {                                                                                           \
-        if (!(cond))                                                                               \
-            _exit(__LINE__ & 0x7f);                                                                \
-    } while (0)
-
 /* ---- layout ----------------------------------------------------------------------------------------- */
 
 static const int64_t index64[] = {0, 5, 5, 2, -1, 6, 1ll << 40, 5};
@@ -79,12 +58,12 @@ static void dense(void)
     const struct inj_mask m = {.mask = mask, .mask_bytes = 1, .rows = 1, .cols = 4};
     uint32_t oldest;
 
-    CHILD(inj_count_route(0, index64, 8, 8, false, NULL) == MP_EINVAL);
-    CHILD(inj_count_mask(&m, true, NULL) == MP_OK);
+    CHECK(inj_count_route(0, index64, 8, 8, false, NULL) == MP_EINVAL);
+    CHECK(inj_count_mask(&m, true, NULL) == MP_OK);
     inj_count_step(0, NULL);
-    CHILD(collect(&oldest) == 0 && n_got == 1);
-    CHILD(got[0].micro.kind == MP_MICRO && got[0].micro.useful == 3 && got[0].micro.processed == 4);
-    CHILD(mock.cuda()->n_illegal == 0);
+    CHECK(collect(&oldest) == 0 && n_got == 1);
+    CHECK(got[0].micro.kind == MP_MICRO && got[0].micro.useful == 3 && got[0].micro.processed == 4);
+    CHECK(mock.cuda()->n_illegal == 0);
 }
 
 /* The driver has no memory left: a code, host counts go on, and nobody asks again. */
@@ -94,16 +73,16 @@ static void no_memory(void)
 
     inj_count_layer(0, EXPERTS);
     mock.cuda()->fail_alloc = 1;
-    CHILD(inj_count_route(0, index64, 8, 8, true, NULL) == MP_ENOTSUP);
+    CHECK(inj_count_route(0, index64, 8, 8, true, NULL) == MP_ENOTSUP);
     mock.cuda()->fail_alloc = 0;
-    CHILD(inj_count_route(0, index64, 8, 8, true, NULL) == MP_ENOTSUP);
-    CHILD(!inj_thread_self()->own);
-    CHILD(mock.cuda()->n_alloc == 0);
+    CHECK(inj_count_route(0, index64, 8, 8, true, NULL) == MP_ENOTSUP);
+    CHECK(!inj_thread_self()->own);
+    CHECK(mock.cuda()->n_alloc == 0);
     inj_count_step(0, NULL);
-    CHILD(collect(&oldest) == 0 && n_got == 0);
+    CHECK(collect(&oldest) == 0 && n_got == 0);
     inj_count_expert(0, 1, 4);
     inj_count_step(1, NULL);
-    CHILD(collect(&oldest) == 0 && tokens_of(1, 0, 1) == 4);
+    CHECK(collect(&oldest) == 0 && tokens_of(1, 0, 1) == 4);
 }
 
 static void test_in_children(void **state)

@@ -1,19 +1,8 @@
 /* Adapters in the CPU reference: gradients against central differences, against weights with the adapter added in, in the
  * layout that PEFT stores, and what is refused. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/unit/kernels_fixture.h"
 
-#include <cmocka.h>
-
-#include "kernels/plan.h"
-#include "kernels/ref_moe.h"
-
-enum { T = 5, H = 8, I = 16, E = 4, K = 2, RU = 3, RD = 5 };
+enum { RU = 3, RD = 5 };
 
 /* Adapters as PEFT keeps them: A (E*R, in), B (out, R*E), the expert fastest. gate_a is there for adapters apart. */
 struct adapters {
@@ -22,24 +11,11 @@ struct adapters {
 };
 
 struct fixture {
-    double x[T * H], score[T * K], gate_up[E * 2 * I * H], down[E * H * I], out[T * H], dout[T * H],
-        dx[T * H], dscore[T * K];
+    struct moe m;
     struct adapters w, d; /* values and gradients */
-    int32_t index[T * K];
     struct mk_lora lora;
     struct mk_lora_grad dlora;
-    struct mk_problem p;
-    struct mk_plan plan;
-    void *saved;
 };
-
-static void fill(double *v, size_t n, uint64_t *state)
-{
-    for (size_t i = 0; i < n; i++) {
-        *state = *state * 6364136223846793005u + 1442695040888963407u;
-        v[i] = (double)(*state >> 40) / (double)(1 << 24) * 2 - 1;
-    }
-}
 
 /* The A of one parameter, and rows of its B: every step-th from first. */
 static struct mk_matrix peft_a(double *a, int rank, int in)
@@ -79,7 +55,7 @@ static void describe(struct fixture *f, bool interleaved, bool apart)
                                      .up_b = peft_b(f->d.up_b, RU, up, step),
                                      .down_a = peft_a(f->d.down_a, RD, I),
                                      .down_b = peft_b(f->d.down_b, RD, 0, 1)};
-    f->p.lora = &f->lora;
+    f->m.p.lora = &f->lora;
 }
 
 static void fixture_init(struct fixture *f, uint32_t act)
@@ -87,99 +63,39 @@ static void fixture_init(struct fixture *f, uint32_t act)
     uint64_t state = 11 + act;
 
     memset(f, 0, sizeof *f);
-    fill(f->x, T * H, &state);
-    fill(f->score, T * K, &state);
-    for (int i = 0; i < T * K; i++)
-        f->score[i] = (float)f->score[i];
-    fill(f->gate_up, E * 2 * I * H, &state);
-    fill(f->down, E * H * I, &state);
-    fill(f->dout, T * H, &state);
-    fill((double *)&f->w, sizeof f->w / sizeof(double), &state);
-    /* Expert 2 stays empty; the last token's second choice is dropped. */
-    for (int t = 0; t < T; t++) {
-        f->index[t * K] = t % 2;
-        f->index[t * K + 1] = t == T - 1 ? -1 : 3;
-    }
-    f->p = (struct mk_problem){.size = sizeof f->p,
-                               .target = MK_TARGET_CPU,
-                               .n_token = T,
-                               .hidden = H,
-                               .inter = I,
-                               .n_expert = E,
-                               .top_k = K,
-                               .dtype = MK_FP64,
-                               .index_dtype = MK_INT32,
-                               .score_dtype = MK_FP64,
-                               .act = act,
-                               .act_alpha = 1.702f,
-                               .act_limit = 4.f,
-                               .x = f->x,
-                               .index = f->index,
-                               .score = f->score,
-                               .x_stride = H,
-                               .index_stride = K,
-                               .score_stride = K,
-                               .gate = {f->gate_up, NULL, 0, 2 * I * H, H, 1},
-                               .up = {f->gate_up + I * H, NULL, 0, 2 * I * H, H, 1},
-                               .down = {f->down, NULL, 0, H * I, I, 1}};
+    moe_init(&f->m, act);
+    f->m.p.gate_bias = f->m.p.up_bias = f->m.p.down_bias = (struct mk_vector){0};
+    f->m.p.act_limit = 4.f; /* an adapter's product is larger */
+    fill((double *)&f->w, sizeof f->w / sizeof(double), 1, &state);
     describe(f, false, false);
-    assert_int_equal(mk_plan(&f->plan, &f->p), MK_OK);
-    f->saved = malloc(f->plan.saved.bytes * 2); /* room for any of the adapters' shapes */
+    free(f->m.saved);
+    assert_int_equal(mk_plan(&f->m.plan, &f->m.p), MK_OK);
+    f->m.saved = malloc(f->m.plan.saved.bytes * 2); /* room for any of the adapters' shapes */
 }
 
-static void forward(struct fixture *f)
+/* What is saved follows from the adapters, which the tests change. */
+static void forward_anew(struct fixture *f)
 {
-    assert_int_equal(mk_plan(&f->plan, &f->p), MK_OK);
-    struct mk_forward a = {.size = sizeof a,
-                           .out = f->out,
-                           .out_stride = H,
-                           .saved = f->saved,
-                           .saved_bytes = f->plan.saved.bytes,
-                           .problem = &f->p};
-    assert_int_equal(mk_ref_forward(&a), MK_OK);
+    assert_int_equal(mk_plan(&f->m.plan, &f->m.p), MK_OK);
+    forward(&f->m, 0);
 }
 
 static int backward(struct fixture *f, uint32_t accumulate)
 {
     struct mk_backward a = {.size = sizeof a,
-                            .dx = f->dx,
+                            .dx = f->m.dx,
                             .dx_stride = H,
-                            .dscore = f->dscore,
+                            .dscore = f->m.dscore,
                             .dscore_stride = K,
                             .dweight_dtype = MK_FP64,
                             .accumulate = accumulate,
-                            .dout = f->dout,
+                            .dout = f->m.dout,
                             .dout_stride = H,
-                            .saved = f->saved,
-                            .problem = &f->p,
+                            .saved = f->m.saved,
+                            .problem = &f->m.p,
                             .dlora = &f->dlora};
 
     return mk_ref_backward(&a);
-}
-
-static double loss(struct fixture *f)
-{
-    double sum = 0;
-
-    forward(f);
-    for (int i = 0; i < T * H; i++)
-        sum += f->out[i] * f->dout[i];
-    return sum;
-}
-
-/* Central difference of the loss by each element of v, against the gradient. */
-static void check_gradient(struct fixture *f, double *v, const double *want, size_t n, double step)
-{
-    for (size_t i = 0; i < n; i++) {
-        double keep = v[i];
-        v[i] = keep + step;
-        double above = loss(f);
-        v[i] = keep - step;
-        double slope = (above - loss(f)) / (2 * step);
-        v[i] = keep;
-        if (fabs(slope - want[i]) > 5e-6 * (1 + fabs(slope)))
-            fail_msg("element %zu: difference %.9g, gradient %.9g", i, slope, want[i]);
-    }
 }
 
 static void check_case(uint32_t act, bool interleaved, bool apart)
@@ -188,14 +104,14 @@ static void check_case(uint32_t act, bool interleaved, bool apart)
 
     fixture_init(&f, act);
     describe(&f, interleaved, apart);
-    forward(&f);
+    forward_anew(&f);
     assert_int_equal(backward(&f, 0), MK_OK);
-    check_gradient(&f, f.x, f.dx, T * H, 1e-6);
-    check_gradient(&f, f.score, f.dscore, T * K,
+    check_gradient(&f.m, f.m.x, f.m.dx, T * H, 1e-6);
+    check_gradient(&f.m, f.m.score, f.m.dscore, T * K,
                    0.25); /* the loss is linear in it; exact in float */
-    check_gradient(&f, (double *)&f.w, (const double *)&f.d, sizeof f.w / sizeof(double),
+    check_gradient(&f.m, (double *)&f.w, (const double *)&f.d, sizeof f.w / sizeof(double),
                    1e-6); /* an unused A: 0 both ways */
-    free(f.saved);
+    free(f.m.saved);
 }
 
 static void test_gradients(void **state)
@@ -228,29 +144,29 @@ static void test_equals_merged_weights(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
-    forward(&f);
+    forward_anew(&f);
     assert_int_equal(backward(&f, 0), MK_OK);
-    memcpy(out, f.out, sizeof out);
-    memcpy(dx, f.dx, sizeof dx);
-    merge(f.gate_up, 2 * I * H, 2 * I, H, f.w.up_a, f.w.up_b, RU, 0, 2);
-    merge(f.down, H * I, H, I, f.w.down_a, f.w.down_b, RD, 0, .5);
-    f.p.lora = NULL;
+    memcpy(out, f.m.out, sizeof out);
+    memcpy(dx, f.m.dx, sizeof dx);
+    merge(f.m.gate_up, 2 * I * H, 2 * I, H, f.w.up_a, f.w.up_b, RU, 0, 2);
+    merge(f.m.down, H * I, H, I, f.w.down_a, f.w.down_b, RD, 0, .5);
+    f.m.p.lora = NULL;
     f.dlora = (struct mk_lora_grad){0};
-    forward(&f);
+    forward_anew(&f);
     struct mk_backward a = {.size = sizeof a,
-                            .dx = f.dx,
+                            .dx = f.m.dx,
                             .dx_stride = H,
                             .dweight_dtype = MK_FP64,
-                            .dout = f.dout,
+                            .dout = f.m.dout,
                             .dout_stride = H,
-                            .saved = f.saved,
-                            .problem = &f.p};
+                            .saved = f.m.saved,
+                            .problem = &f.m.p};
     assert_int_equal(mk_ref_backward(&a), MK_OK);
     for (int i = 0; i < T * H; i++) {
-        assert_true(fabs(out[i] - f.out[i]) < 1e-11 * (1 + fabs(out[i])));
-        assert_true(fabs(dx[i] - f.dx[i]) < 1e-10 * (1 + fabs(dx[i])));
+        assert_true(fabs(out[i] - f.m.out[i]) < 1e-11 * (1 + fabs(out[i])));
+        assert_true(fabs(dx[i] - f.m.dx[i]) < 1e-10 * (1 + fabs(dx[i])));
     }
-    free(f.saved);
+    free(f.m.saved);
 }
 
 /* An absent B adds nothing and an absent rank needs no pointers. */
@@ -261,17 +177,17 @@ static void test_absent_parts(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
-    f.p.lora = NULL;
-    forward(&f);
-    memcpy(want, f.out, sizeof want);
-    f.p.lora = &f.lora;
+    f.m.p.lora = NULL;
+    forward_anew(&f);
+    memcpy(want, f.m.out, sizeof want);
+    f.m.p.lora = &f.lora;
     f.lora.gate_b.base = f.lora.up_b.base = f.lora.down_b.base = NULL;
-    forward(&f);
-    assert_memory_equal(f.out, want, sizeof want);
+    forward_anew(&f);
+    assert_memory_equal(f.m.out, want, sizeof want);
     f.lora = (struct mk_lora){.size = sizeof f.lora, .dtype = MK_FP64};
-    forward(&f);
-    assert_memory_equal(f.out, want, sizeof want);
-    free(f.saved);
+    forward_anew(&f);
+    assert_memory_equal(f.m.out, want, sizeof want);
+    free(f.m.saved);
 }
 
 static void test_accumulate(void **state)
@@ -281,15 +197,15 @@ static void test_accumulate(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_GEGLU_ERF);
-    forward(&f);
+    forward_anew(&f);
     assert_int_equal(backward(&f, 0), MK_OK);
     once = f.d;
     assert_int_equal(backward(&f, 1), MK_OK);
     for (size_t i = 0; i < sizeof once / sizeof(double); i++)
         assert_true(((double *)&f.d)[i] == 2 * ((double *)&once)[i]);
     for (int i = 0; i < RU * H; i++)
-        assert_true(once.up_a[2 * RU * H + i] == 0); /* the empty expert */
-    free(f.saved);
+        assert_true(once.up_a[EMPTY * RU * H + i] == 0); /* the empty expert */
+    free(f.m.saved);
 }
 
 /* One tensor an expert, found by offsets. */
@@ -301,15 +217,15 @@ static void test_offsets(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
-    forward(&f);
-    memcpy(want, f.out, sizeof want);
+    forward_anew(&f);
+    memcpy(want, f.m.out, sizeof want);
     for (int e = 0; e < E; e++)
         offset[e] = e * RU * H;
     f.lora.up_a.expert_offset = offset;
     f.lora.up_a.stride_expert = -1; /* must not be used */
-    forward(&f);
-    assert_memory_equal(f.out, want, sizeof want);
-    free(f.saved);
+    forward_anew(&f);
+    assert_memory_equal(f.m.out, want, sizeof want);
+    free(f.m.saved);
 }
 
 static void test_refusals(void **state)
@@ -319,12 +235,12 @@ static void test_refusals(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
-    forward(&f);
+    forward_anew(&f);
 #define REFUSED(field, value, code)                                                                \
     do {                                                                                           \
         struct mk_lora keep = f.lora;                                                              \
         f.lora.field = (value);                                                                    \
-        assert_int_equal(mk_plan(&plan, &f.p), (code));                                            \
+        assert_int_equal(mk_plan(&plan, &f.m.p), (code));                                          \
         f.lora = keep;                                                                             \
     } while (0)
     REFUSED(size, 8, MK_EVERSION);
@@ -333,18 +249,18 @@ static void test_refusals(void **state)
     REFUSED(up_scale, NAN, MK_ESHAPE);
     REFUSED(dtype, MK_BF16, MK_EDTYPE);
     f.lora.up_a.base = NULL;
-    assert_int_equal(mk_check_pointers(&f.p), MK_EBUFFER);
+    assert_int_equal(mk_check_pointers(&f.m.p), MK_EBUFFER);
     f.lora.up_a.base = f.w.up_a;
     f.dlora.dtype = MK_BF16;
     assert_int_equal(backward(&f, 0), MK_EDTYPE);
     f.dlora.dtype = MK_FP64;
-    f.p.lora = NULL;
+    f.m.p.lora = NULL;
     assert_int_equal(backward(&f, 0), MK_EBUFFER); /* gradients of adapters that are not there */
-    f.p.lora = &f.lora;
+    f.m.p.lora = &f.lora;
     f.lora.apart = 1;
-    f.p.act = MK_ACT_RELU2;
-    assert_int_equal(mk_plan(&plan, &f.p), MK_EACT);
-    free(f.saved);
+    f.m.p.act = MK_ACT_RELU2;
+    assert_int_equal(mk_plan(&plan, &f.m.p), MK_EACT);
+    free(f.m.saved);
 }
 
 /* Adapters cost what backward must keep: the rank a choice, twice. */

@@ -1,117 +1,25 @@
 /* The CPU reference of the kernels: gradients against central differences, layouts against each other, refusals. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/unit/kernels_fixture.h"
 
-#include <cmocka.h>
-
-#include "kernels/plan.h"
-#include "kernels/ref_moe.h"
-
-enum { T = 6, H = 16, I = 8, E = 5, K = 2 };
-
-/* One problem in fp64 with everything that can get a gradient. */
+/* With everything that can get a gradient. */
 struct fixture {
-    double x[T * H], score[T * K], gate_up[E * 2 * I * H], down[E * H * I];
-    double gate_b[E * I], up_b[E * I], down_b[E * H], out[T * H], dout[T * H];
-    double dx[T * H], dscore[T * K], dgate_up[E * 2 * I * H], ddown[E * H * I];
+    struct moe m;
+    double dgate_up[E * 2 * I * H], ddown[E * H * I];
     double dgate_b[E * I], dup_b[E * I], ddown_b[E * H];
-    int32_t index[T * K];
-    void *saved;
-    struct mk_problem p;
-    struct mk_plan plan;
 };
-
-static double uniform(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(*state >> 40) / (double)(1 << 24) * 2 - 1;
-}
-
-static void fill(double *v, size_t n, double scale, uint64_t *state)
-{
-    for (size_t i = 0; i < n; i++)
-        v[i] = scale * uniform(state);
-}
-
-static void concat_layout(struct mk_problem *p, double *gate_up, double *down)
-{
-    p->gate = (struct mk_matrix){gate_up, NULL, 0, 2 * I * H, H, 1};
-    p->up = (struct mk_matrix){gate_up + I * H, NULL, 0, 2 * I * H, H, 1};
-    p->down = (struct mk_matrix){down, NULL, 0, H * I, I, 1};
-}
 
 static void fixture_init(struct fixture *f, uint32_t act)
 {
-    uint64_t state = 7 + act;
-
     memset(f, 0, sizeof *f);
-    fill(f->x, T * H, 1, &state);
-    fill(f->score, T * K, 1, &state);
-    for (int i = 0; i < T * K; i++)
-        f->score[i] = (float)f->score[i];
-    fill(f->gate_up, E * 2 * I * H, 1, &state);
-    fill(f->down, E * H * I, 1, &state);
-    fill(f->gate_b, E * I, .5, &state);
-    fill(f->up_b, E * I, .5, &state);
-    fill(f->down_b, E * H, .5, &state);
-    fill(f->dout, T * H, 1, &state);
-    /* Expert 3 stays empty; the last token's second choice is dropped. */
-    for (int t = 0; t < T; t++) {
-        f->index[t * K] = t % 3;
-        f->index[t * K + 1] = t == T - 1 ? E : 4;
-    }
-    f->p = (struct mk_problem){
-        .size = sizeof f->p,
-        .target = MK_TARGET_CPU,
-        .n_token = T,
-        .hidden = H,
-        .inter = I,
-        .n_expert = E,
-        .top_k = K,
-        .dtype = MK_FP64,
-        .index_dtype = MK_INT32,
-        .score_dtype = MK_FP64,
-        .act = act,
-        .act_alpha = 1.702f,
-        .act_limit = 1.f,
-        .x = f->x,
-        .index = f->index,
-        .score = f->score,
-        .x_stride = H,
-        .index_stride = K,
-        .score_stride = K,
-        .gate_bias = {f->gate_b, I, 1},
-        .up_bias = {f->up_b, I, 1},
-        .down_bias = {f->down_b, H, 1},
-    };
-    concat_layout(&f->p, f->gate_up, f->down);
-    assert_int_equal(mk_plan(&f->plan, &f->p), MK_OK);
-    f->saved = malloc(f->plan.saved.bytes);
-}
-
-static void forward(struct fixture *f, uint32_t flags)
-{
-    struct mk_forward a = {.size = sizeof a,
-                           .flags = flags,
-                           .out = f->out,
-                           .out_stride = H,
-                           .saved = f->saved,
-                           .saved_bytes = f->plan.saved.bytes,
-                           .problem = &f->p};
-    assert_int_equal(mk_ref_forward(&a), MK_OK);
+    moe_init(&f->m, act);
 }
 
 static void backward(struct fixture *f, uint32_t accumulate)
 {
     struct mk_backward a = {.size = sizeof a,
-                            .dx = f->dx,
+                            .dx = f->m.dx,
                             .dx_stride = H,
-                            .dscore = f->dscore,
+                            .dscore = f->m.dscore,
                             .dscore_stride = K,
                             .dgate = {f->dgate_up, NULL, 0, 2 * I * H, H, 1},
                             .dup = {f->dgate_up + I * H, NULL, 0, 2 * I * H, H, 1},
@@ -121,36 +29,11 @@ static void backward(struct fixture *f, uint32_t accumulate)
                             .ddown_bias = {f->ddown_b, H, 1},
                             .dweight_dtype = MK_FP64,
                             .accumulate = accumulate,
-                            .dout = f->dout,
+                            .dout = f->m.dout,
                             .dout_stride = H,
-                            .saved = f->saved,
-                            .problem = &f->p};
+                            .saved = f->m.saved,
+                            .problem = &f->m.p};
     assert_int_equal(mk_ref_backward(&a), MK_OK);
-}
-
-static double loss(struct fixture *f)
-{
-    double sum = 0;
-
-    forward(f, 0);
-    for (int i = 0; i < T * H; i++)
-        sum += f->out[i] * f->dout[i];
-    return sum;
-}
-
-/* Central difference of the loss by each element of v, against the gradient. */
-static void check_gradient(struct fixture *f, double *v, const double *want, size_t n, double step)
-{
-    for (size_t i = 0; i < n; i++) {
-        double keep = v[i];
-        v[i] = keep + step;
-        double above = loss(f);
-        v[i] = keep - step;
-        double slope = (above - loss(f)) / (2 * step);
-        v[i] = keep;
-        if (fabs(slope - want[i]) > 2e-6 * (1 + fabs(slope)))
-            fail_msg("element %zu: difference %.9g, gradient %.9g", i, slope, want[i]);
-    }
 }
 
 static void check_act(uint32_t act)
@@ -158,17 +41,17 @@ static void check_act(uint32_t act)
     struct fixture f;
 
     fixture_init(&f, act);
-    forward(&f, 0);
+    forward(&f.m, 0);
     backward(&f, 0);
-    check_gradient(&f, f.x, f.dx, T * H, 1e-6);
-    check_gradient(&f, f.score, f.dscore, T * K,
+    check_gradient(&f.m, f.m.x, f.m.dx, T * H, 1e-6);
+    check_gradient(&f.m, f.m.score, f.m.dscore, T * K,
                    0.25); /* the loss is linear in it; exact in float */
-    check_gradient(&f, f.gate_up, f.dgate_up, E * 2 * I * H, 1e-6);
-    check_gradient(&f, f.down, f.ddown, E * H * I, 1e-3);
-    check_gradient(&f, f.gate_b, f.dgate_b, E * I, 1e-6);
-    check_gradient(&f, f.up_b, f.dup_b, E * I, 1e-6);
-    check_gradient(&f, f.down_b, f.ddown_b, E * H, 1e-3);
-    free(f.saved);
+    check_gradient(&f.m, f.m.gate_up, f.dgate_up, E * 2 * I * H, 1e-6);
+    check_gradient(&f.m, f.m.down, f.ddown, E * H * I, 1e-3);
+    check_gradient(&f.m, f.m.gate_b, f.dgate_b, E * I, 1e-6);
+    check_gradient(&f.m, f.m.up_b, f.dup_b, E * I, 1e-6);
+    check_gradient(&f.m, f.m.down_b, f.ddown_b, E * H, 1e-3);
+    free(f.m.saved);
 }
 
 static void test_gradients(void **state)
@@ -185,13 +68,13 @@ static void test_accumulate(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
-    forward(&f, 0);
+    forward(&f.m, 0);
     backward(&f, 0);
     memcpy(once, f.ddown, sizeof once);
     backward(&f, 1);
     for (int i = 0; i < E * H * I; i++)
         assert_true(f.ddown[i] == 2 * once[i]);
-    free(f.saved);
+    free(f.m.saved);
 }
 
 /* Moves gate and up of every expert to (row, col) strides of another layout. */
@@ -217,21 +100,21 @@ static void test_layouts_agree(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
-    forward(&f, 0);
-    memcpy(want, f.out, sizeof want);
+    forward(&f.m, 0);
+    memcpy(want, f.m.out, sizeof want);
     for (size_t i = 0; i < 3; i++) {
-        relayout(other, f.gate_up, &f.p, row_col_up[i][0], row_col_up[i][1], row_col_up[i][2]);
-        forward(&f, 0);
-        assert_memory_equal(f.out, want, sizeof want);
+        relayout(other, f.m.gate_up, &f.m.p, row_col_up[i][0], row_col_up[i][1], row_col_up[i][2]);
+        forward(&f.m, 0);
+        assert_memory_equal(f.m.out, want, sizeof want);
     }
     for (int e = 0; e < E; e++)
         offset[e] = e * 2 * I * H;
-    relayout(other, f.gate_up, &f.p, H, 1, I * H);
-    f.p.gate.expert_offset = f.p.up.expert_offset = offset;
-    f.p.gate.stride_expert = f.p.up.stride_expert = -1; /* must not be used */
-    forward(&f, 0);
-    assert_memory_equal(f.out, want, sizeof want);
-    free(f.saved);
+    relayout(other, f.m.gate_up, &f.m.p, H, 1, I * H);
+    f.m.p.gate.expert_offset = f.m.p.up.expert_offset = offset;
+    f.m.p.gate.stride_expert = f.m.p.up.stride_expert = -1; /* must not be used */
+    forward(&f.m, 0);
+    assert_memory_equal(f.m.out, want, sizeof want);
+    free(f.m.saved);
 }
 
 static void test_fp32_is_near(void **state)
@@ -241,12 +124,12 @@ static void test_fp32_is_near(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_GEGLU_TANH);
-    forward(&f, 0);
-    memcpy(want, f.out, sizeof want);
-    forward(&f, MK_FLAG_CPU_FP32);
+    forward(&f.m, 0);
+    memcpy(want, f.m.out, sizeof want);
+    forward(&f.m, MK_FLAG_CPU_FP32);
     for (int i = 0; i < T * H; i++)
-        assert_true(fabs(f.out[i] - want[i]) < 1e-4);
-    free(f.saved);
+        assert_true(fabs(f.m.out[i] - want[i]) < 1e-4);
+    free(f.m.saved);
 }
 
 static void test_no_tokens(void **state)
@@ -255,13 +138,13 @@ static void test_no_tokens(void **state)
 
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
-    f.p.n_token = 0;
+    f.m.p.n_token = 0;
     memset(f.ddown, 1, sizeof f.ddown);
-    forward(&f, 0);
+    forward(&f.m, 0);
     backward(&f, 0);
     for (int i = 0; i < E * H * I; i++)
         assert_true(f.ddown[i] == 0);
-    free(f.saved);
+    free(f.m.saved);
 }
 
 static void test_refusals(void **state)
@@ -273,7 +156,7 @@ static void test_refusals(void **state)
     (void)state;
     fixture_init(&f, MK_ACT_SWIGLU);
 #define REFUSED(field, value, code)                                                                \
-    bad = f.p, bad.field = (value), assert_int_equal(mk_plan(&plan, &bad), (code))
+    bad = f.m.p, bad.field = (value), assert_int_equal(mk_plan(&plan, &bad), (code))
     REFUSED(size, 8, MK_EVERSION);
     REFUSED(hidden, 12, MK_ESHAPE);
     REFUSED(inter, 0, MK_ESHAPE);
@@ -284,7 +167,7 @@ static void test_refusals(void **state)
     REFUSED(dtype, MK_INT32, MK_EDTYPE);
     REFUSED(index_dtype, MK_BF16, MK_EDTYPE);
     REFUSED(act, MK_ACT_COUNT, MK_EACT);
-    free(f.saved);
+    free(f.m.saved);
 }
 
 static void test_saved_is_minimal(void **state)

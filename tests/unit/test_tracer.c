@@ -9,34 +9,12 @@
 #include "injector/decode.h"
 #include "injector/launch.h"
 #include "injector/other.h"
+#include "tests/unit/child_fixture.h"
 #include "tests/unit/guest_fixture.h"
-
-#include <sys/wait.h>
 
 static struct mock mock;
 static unsigned n_seen;
 static uint32_t last_corr;
-
-#define CHECK(cond)                                                                                \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                             \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
-
-static void in_child(void (*fn)(void))
-{
-    int status;
-    pid_t pid = fork();
-
-    if (!pid) {
-        fn();
-        _exit(0);
-    }
-    waitpid(pid, &status, 0);
-    assert_int_equal(status, 0);
-}
 
 static void see(void *arg, const uint8_t *record)
 {
