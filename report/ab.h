@@ -11,6 +11,7 @@
 #include "report/analyze.h"
 #include "report/blocks_read.h"
 #include "report/figure.h"
+#include "report/gpu_facts.h"
 #include "report/loss.h"
 
 #define RP_AB_SCHEMA  1 /* report/schema/ab.schema.json */
@@ -47,29 +48,20 @@ struct rp_parity {
         [2]; /* of the output with the reference: this arm's, the job's own; NAN unknown */
     char gradient[24]; /* the one with the least cosine; "" none */
     double cosine[2];  /* its */
+    int repeats[2];    /* 1, run twice it gave the same bits; 0 it did not; -1 nobody looked */
     bool passed;
     char why[160];
 };
-
-/* Of the GPU when the blocks began; -1 and "" unknown. */
-struct rp_ab_gpu {
-    char driver[48];
-    int64_t power_limit_mw, default_limit_mw, max_sm_clock_mhz;
-    int64_t ecc, mig;  /* 1 on */
-    int64_t processes; /* that compute on it, the job's own among them */
-};
-
-#define RP_AB_GPU_UNKNOWN ((struct rp_ab_gpu){"", -1, -1, -1, -1, -1, -1})
 
 struct rp_ab_record {
     uint64_t seed;
     uint32_t n_step, n_drop, n_traced; /* of a block: counted, dropped before, traced behind */
     uint32_t n_planned;                /* blocks an arm */
     bool is_untraced;                  /* the counted steps ran without tracing */
-    struct rp_ab_gpu gpu;
-    char known[400];      /* arms that the job has, measured or not: "eager, .." */
-    char own[RP_AB_NAME]; /* what the job itself runs: what `original` stands for */
-    char end[160];        /* why it ended early; "" when it did not */
+    struct rp_gpu_facts gpu;           /* when the blocks began */
+    char known[400];                   /* arms that the job has, measured or not: "eager, .." */
+    char own[RP_AB_NAME];              /* what the job itself runs: what `original` stands for */
+    char end[160];                     /* why it ended early; "" when it did not */
     struct rp_arm arm[RP_AB_ARMS];
     unsigned n_arm;
     struct rp_ab_block *block; /* (n_block), in time */
@@ -83,7 +75,8 @@ void rp_ab_record_release(struct rp_ab_record *r);
 int rp_ab_add_block(struct rp_ab_record *r, const struct rp_ab_block *b);
 int rp_ab_add_parity(struct rp_ab_record *r, const struct rp_parity *p);
 
-#define RP_PARITY_NONE ((struct rp_parity){.out_cosine = {NAN, NAN}, .cosine = {NAN, NAN}})
+#define RP_PARITY_NONE                                                                             \
+    ((struct rp_parity){.out_cosine = {NAN, NAN}, .cosine = {NAN, NAN}, .repeats = {-1, -1}})
 
 /* Tables arm, block_ab and parity (SCHEMA.md). Written in one transaction, in place of what was there. */
 int rp_ab_put(struct rp_profile *p, const struct rp_ab_record *r, struct mp_err *err);

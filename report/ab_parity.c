@@ -53,10 +53,25 @@ static void cosines_text(char *out, size_t n, const struct rp_ab *ab)
     snprintf(out + at, n - (size_t)at, ")");
 }
 
+/* "" when nobody ran them twice. */
+static void repeats_text(char *out, size_t n, const struct rp_ab *ab)
+{
+    out[0] = 0;
+    for (size_t i = 0; i < ab->record.n_parity; i++) {
+        const struct rp_parity *p = &ab->record.parity[i];
+
+        if (p->arm != ab->worst->arm || p->repeats[0] < 0 || p->repeats[1] < 0)
+            continue;
+        snprintf(out, n, "; run twice on layer %d it gives %s bits, the job's own arm %s", p->layer,
+                 p->repeats[0] ? "the same" : "other", p->repeats[1] ? "the same" : "other ones");
+        return;
+    }
+}
+
 void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab)
 {
     const struct rp_parity *w = ab->worst;
-    char name[96], cosines[240];
+    char name[96], cosines[240], repeats[120];
 
     if (!w) {
         snprintf(out, n, "%s", rp_ab_parity_status(ab));
@@ -64,10 +79,11 @@ void rp_ab_parity_text(char *out, size_t n, const struct rp_ab *ab)
     }
     rp_ab_arm_name(name, &ab->record, w->arm);
     cosines_text(cosines, sizeof cosines, ab);
+    repeats_text(repeats, sizeof repeats, ab);
     snprintf(
         out, n,
         "%s; worst: %.60s, layer %d, %s: error %.2g of the fp64 norm, %.2f times that of the job's "
-        "own arm (%.0f tokens)%s%s%s",
+        "own arm (%.0f tokens)%s%s%s%s",
         rp_ab_parity_status(ab), name, w->layer, *w->quantity ? w->quantity : RP_DASH, w->error,
-        w->ratio, w->tokens, cosines, *w->why ? "; " : "", w->why);
+        w->ratio, w->tokens, cosines, repeats, *w->why ? "; " : "", w->why);
 }

@@ -25,7 +25,7 @@ void rp_ab_cost_text(char *out, size_t n, const struct rp_ab *ab);
 void rp_ab_rows(struct rp_ab *ab);
 
 /* How the GPU was set and who else was on it; "" when nothing is known. */
-void rp_ab_gpu_text(char *out, size_t n, const struct rp_ab_gpu *g);
+void rp_ab_gpu_text(char *out, size_t n, const struct rp_gpu_facts *g);
 void rp_ab_training_text(char *out, size_t n, const struct rp_report *r);
 void rp_ab_setup_notes(struct rp_ab *ab);
 

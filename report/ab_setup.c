@@ -19,7 +19,7 @@ static int add(char *out, size_t n, int at, const char *what, const char *fmt, l
     return at + snprintf(out + at, n - (size_t)at, fmt, v);
 }
 
-void rp_ab_gpu_text(char *out, size_t n, const struct rp_ab_gpu *g)
+void rp_ab_gpu_text(char *out, size_t n, const struct rp_gpu_facts *g)
 {
     int at = *g->driver ? snprintf(out, n, "driver %s", g->driver) : 0;
 
@@ -119,7 +119,7 @@ static void straw_note(struct rp_ab *ab)
 
 void rp_ab_setup_notes(struct rp_ab *ab)
 {
-    const struct rp_ab_gpu *g = &ab->record.gpu;
+    const struct rp_gpu_facts *g = &ab->record.gpu;
 
     straw_note(ab);
     if (g->processes > 1)

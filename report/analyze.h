@@ -7,6 +7,7 @@
 #ifndef RP_ANALYZE_H
 #define RP_ANALYZE_H
 
+#include "report/gpu_facts.h"
 #include "report/profile_file.h"
 
 #include "profiler/core/phase.h"
@@ -24,6 +25,7 @@ struct rp_run {
     bool is_complete;            /* the recorder came to its end */
     bool is_live;                /* .. has not yet: it wrote a moment ago */
     char end[24];                /* "exit", "killed", "stopped", "" */
+    struct rp_gpu_facts machine; /* when the recording began */
     uint64_t began_ns, ended_ns; /* CLOCK_REALTIME; 0 unknown */
 };
 

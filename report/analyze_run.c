@@ -41,6 +41,7 @@ static void meta_read(struct rp_run *run, struct rp_profile *p)
 {
     for (size_t i = 0; i < countof(meta_text); i++)
         rp_get_meta(p, meta_text[i].key, (char *)run + meta_text[i].offset, meta_text[i].bytes);
+    rp_gpu_get(&run->machine, p, "gpu_");
     run->rank = (int)rp_get_meta_int(p, "rank", -1);
     run->world = (int)rp_get_meta_int(p, "world", 1);
     run->began_ns = (uint64_t)rp_get_meta_int(p, "created_ns", 0);

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum form { TEXT, NUMBER, FLAG };
+enum form { TEXT, NUMBER, FLAG, COUNT, WATTS, SWITCH }; /* the last three: int64_t, -1 unknown */
 
 struct fact {
     const char *name;
@@ -20,6 +20,12 @@ struct fact {
 static const struct fact fact_table[] = {
     {"GPU", true, TEXT, AT(run.gpu)},
     {"GPU unit", false, TEXT, AT(run.gpu_uuid)},
+    {"driver", false, TEXT, AT(run.machine.driver)},
+    {"power limit", true, WATTS, AT(run.machine.power_limit_mw)},
+    {"SM clock up to, MHz", true, COUNT, AT(run.machine.max_sm_clock_mhz)},
+    {"ECC", false, SWITCH, AT(run.machine.ecc)},
+    {"MIG", true, SWITCH, AT(run.machine.mig)},
+    {"processes on the GPU", false, COUNT, AT(run.machine.processes)},
     {"host", false, TEXT, AT(run.hostname)},
     {"ranks", true, NUMBER, AT(run.world)},
     {"model", true, TEXT, AT(spec.text.class)},
@@ -68,6 +74,17 @@ static void number_text(char *out, size_t n, const void *at, size_t bytes)
         snprintf(out, n, "%s", rp_fmt_count(fig, (struct mp_val){(double)v, MP_MEASURED}));
 }
 
+static void machine_text(char *out, size_t n, enum form form, int64_t v)
+{
+    if (v < 0)
+        return;
+    if (form == SWITCH)
+        snprintf(out, n, "%s", v ? "on" : "off");
+    else
+        snprintf(out, n, form == WATTS ? "%lld W" : "%lld",
+                 (long long)(form == WATTS ? v / 1000 : v));
+}
+
 /* "" is unknown. */
 static void fact_text(char *out, size_t n, const struct fact *f, const struct rp_report *r)
 {
@@ -78,6 +95,8 @@ static void fact_text(char *out, size_t n, const struct fact *f, const struct rp
         snprintf(out, n, "%.*s", (int)f->bytes, (const char *)at);
     else if (f->form == NUMBER)
         number_text(out, n, at, f->bytes);
+    else if (f->form != FLAG)
+        machine_text(out, n, f->form, *(const int64_t *)at);
     else if (r->has_spec)
         snprintf(out, n, "%s", *(const bool *)at ? "yes" : "no");
 }

@@ -11,41 +11,6 @@
 
 /* ---- writing ------------------------------------------------------------------------------------ */
 
-/* The GPU's facts, each under its key; absent when unknown. */
-static const struct {
-    const char *key;
-    size_t offset;
-} gpu_fact[] = {
-    {"ab_gpu_power_limit_mw", offsetof(struct rp_ab_gpu, power_limit_mw)},
-    {"ab_gpu_default_limit_mw", offsetof(struct rp_ab_gpu, default_limit_mw)},
-    {"ab_gpu_max_sm_clock_mhz", offsetof(struct rp_ab_gpu, max_sm_clock_mhz)},
-    {"ab_gpu_ecc", offsetof(struct rp_ab_gpu, ecc)},
-    {"ab_gpu_mig", offsetof(struct rp_ab_gpu, mig)},
-    {"ab_gpu_processes", offsetof(struct rp_ab_gpu, processes)},
-};
-
-static int64_t *gpu_at(struct rp_ab_gpu *g, size_t i)
-{
-    return (int64_t *)((char *)g + gpu_fact[i].offset);
-}
-
-static int put_gpu(struct rp_profile *p, struct rp_ab_gpu g, struct mp_err *err)
-{
-    int rc = *g.driver ? rp_put_meta(p, "ab_gpu_driver", g.driver, err) : MP_OK;
-
-    for (size_t i = 0; !rc && i < countof(gpu_fact); i++)
-        if (*gpu_at(&g, i) >= 0)
-            rc = rp_put_meta_int(p, gpu_fact[i].key, *gpu_at(&g, i), err);
-    return rc;
-}
-
-static void get_gpu(struct rp_ab_gpu *g, struct rp_profile *p)
-{
-    rp_get_meta(p, "ab_gpu_driver", g->driver, sizeof g->driver);
-    for (size_t i = 0; i < countof(gpu_fact); i++)
-        *gpu_at(g, i) = rp_get_meta_int(p, gpu_fact[i].key, -1);
-}
-
 static int put_facts(struct rp_profile *p, const struct rp_ab_record *r, struct mp_err *err)
 {
     const struct {
@@ -61,7 +26,7 @@ static int put_facts(struct rp_profile *p, const struct rp_ab_record *r, struct 
     if (!rc)
         rc = rp_put_meta(p, "ab_known", r->known, err);
     if (!rc)
-        rc = put_gpu(p, r->gpu, err);
+        rc = rp_gpu_put(p, "ab_gpu_", &r->gpu, err);
     for (size_t i = 0; !rc && i < countof(number); i++)
         rc = rp_put_meta_int(p, number[i].key, number[i].value, err);
     return rc;
@@ -119,6 +84,8 @@ static int put_parity(struct rp_profile *p, const struct rp_parity *q, struct mp
         sqlite3_bind_text(s, 12, q->gradient, -1, SQLITE_TRANSIENT);
         bind_real(s, 13, q->cosine[0]);
         bind_real(s, 14, q->cosine[1]);
+        bind_real(s, 15, q->repeats[0] < 0 ? NAN : q->repeats[0]);
+        bind_real(s, 16, q->repeats[1] < 0 ? NAN : q->repeats[1]);
     }
     return rp_db_run(p, s, err);
 }
@@ -168,6 +135,14 @@ static double real_or_nan(sqlite3_stmt *s, int column)
                : sqlite3_column_double(s, column);
 }
 
+/* 1, 0, or -1 for NULL and a column that is not there. */
+static int flag_or_none(sqlite3_stmt *s, int column)
+{
+    double v = real_or_nan(s, column);
+
+    return isnan(v) ? -1 : v != 0;
+}
+
 static uint32_t u32(sqlite3_stmt *s, int column)
 {
     return (uint32_t)sqlite3_column_int64(s, column);
@@ -184,7 +159,7 @@ static void get_facts(struct rp_ab_record *r, struct rp_profile *p)
     rp_get_meta(p, "ab_own", r->own, sizeof r->own);
     rp_get_meta(p, "ab_end", r->end, sizeof r->end);
     rp_get_meta(p, "ab_known", r->known, sizeof r->known);
-    get_gpu(&r->gpu, p);
+    rp_gpu_get(&r->gpu, p, "ab_gpu_");
 }
 
 static int get_arm(struct rp_ab_record *r, sqlite3_stmt *s)
@@ -229,7 +204,8 @@ static int get_parity(struct rp_ab_record *r, sqlite3_stmt *s)
                           .ratio = real_or_nan(s, 6),
                           .tokens = real_or_nan(s, 7),
                           .out_cosine = {real_or_nan(s, 9), real_or_nan(s, 10)},
-                          .cosine = {real_or_nan(s, 12), real_or_nan(s, 13)}};
+                          .cosine = {real_or_nan(s, 12), real_or_nan(s, 13)},
+                          .repeats = {flag_or_none(s, 14), flag_or_none(s, 15)}};
 
     text_copy(q.quantity, sizeof q.quantity, s, 3);
     text_copy(q.why, sizeof q.why, s, 8);

@@ -59,7 +59,7 @@ static const char schema[] =
     " loss REAL);"
     "CREATE TABLE parity(arm INT, layer INT, passed INT, quantity TEXT, error REAL, own_error REAL,"
     " ratio REAL, tokens REAL, why TEXT, out_cosine REAL, own_out_cosine REAL, gradient TEXT,"
-    " cosine REAL, own_cosine REAL);";
+    " cosine REAL, own_cosine REAL, repeats INT, own_repeats INT);";
 
 #define STEP_COLUMNS                                                                               \
     "step, flags, begin_ns, window_ns, idle_ns, n_kernel, n_copy, n_memset, n_graph, n_own,"       \
@@ -89,7 +89,7 @@ static const char *const sql[RP_SQL_COUNT] = {
     [RP_CLEAR_EXPERT] = "DELETE FROM expert WHERE block = ?",
     [RP_PUT_ARM] = "INSERT OR REPLACE INTO arm VALUES(?,?,?,?)",
     [RP_PUT_BLOCK_AB] = "INSERT OR REPLACE INTO block_ab VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-    [RP_PUT_PARITY] = "INSERT INTO parity VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [RP_PUT_PARITY] = "INSERT INTO parity VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [RP_CLEAR_ARM] = "DELETE FROM arm",
     [RP_CLEAR_BLOCK_AB] = "DELETE FROM block_ab",
     [RP_CLEAR_PARITY] = "DELETE FROM parity",

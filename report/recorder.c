@@ -165,6 +165,14 @@ void rp_recorder_ab(struct rp_recorder *r, const struct rp_ab_record *record)
         keep(r, rp_ab_put(r->file, record, &err), &err);
 }
 
+void rp_recorder_gpu(struct rp_recorder *r, const struct rp_gpu_facts *g)
+{
+    struct mp_err err = {0};
+
+    if (can_write(r))
+        keep(r, rp_gpu_put(r->file, "gpu_", g, &err), &err);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------ */
 
 static void on_step(void *arg, const struct mp_step *step)

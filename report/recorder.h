@@ -29,6 +29,9 @@ void rp_recorder_free(struct rp_recorder *r);
 /* What a before/after has done so far, in place of what was there: it can be watched, and survives a kill. */
 void rp_recorder_ab(struct rp_recorder *r, const struct rp_ab_record *record);
 
+/* How its GPU is set, once. */
+void rp_recorder_gpu(struct rp_recorder *r, const struct rp_gpu_facts *g);
+
 struct rp_status {
     int pid, rank, world;
     const char *path; /* borrowed from the recorder */

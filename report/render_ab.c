@@ -98,7 +98,7 @@ static void indented(FILE *f, const char *text)
 
 static void head(FILE *f, const struct rp_ab *ab)
 {
-    char text[800];
+    char text[1000];
 
     if (ab->main_arm == 0) {
         nothing_text(text, sizeof text, ab);
@@ -183,7 +183,7 @@ static void md_line(FILE *f, const char *before, const char *text, const char *a
 
 static void md_head(FILE *f, const struct rp_ab *ab)
 {
-    char text[800];
+    char text[1000];
 
     if (ab->main_arm == 0) {
         nothing_text(text, sizeof text, ab);
@@ -217,7 +217,7 @@ static void md_lists(FILE *f, const struct rp_ab *ab)
 
 static void md_details(FILE *f, const struct rp_ab *ab)
 {
-    char text[800];
+    char text[1000];
 
     fputs("\n<details><summary>How this was measured</summary>\n\n", f);
     if (ab->main_arm) {

@@ -80,6 +80,11 @@ static json_t *arms_array(const struct rp_ab *ab)
     return all;
 }
 
+static json_t *is_on(int64_t v)
+{
+    return v >= 0 ? json_boolean(v > 0) : json_null();
+}
+
 static json_t *parity_rows(const struct rp_ab *ab)
 {
     json_t *all = json_array();
@@ -89,7 +94,7 @@ static json_t *parity_rows(const struct rp_ab *ab)
 
         json_array_append_new(
             all,
-            json_pack("{si si so sb so so so so so so so so so so}", "arm", p->arm, "layer",
+            json_pack("{si si so sb so so so so so so so so so so so so}", "arm", p->arm, "layer",
                       p->layer, "quantity", rp_json_text(p->quantity), "passed", p->passed, "error",
                       rp_json_known(p->error, true), "own_error", rp_json_known(p->own_error, true),
                       "ratio", rp_json_known(p->ratio, true), "tokens",
@@ -97,7 +102,8 @@ static json_t *parity_rows(const struct rp_ab *ab)
                       rp_json_known(p->out_cosine[0], true), "own_output_cosine",
                       rp_json_known(p->out_cosine[1], true), "gradient", rp_json_text(p->gradient),
                       "gradient_cosine", rp_json_known(p->cosine[0], true), "own_gradient_cosine",
-                      rp_json_known(p->cosine[1], true)));
+                      rp_json_known(p->cosine[1], true), "repeats", is_on(p->repeats[0]),
+                      "own_repeats", is_on(p->repeats[1])));
     }
     return all;
 }
@@ -173,12 +179,7 @@ static json_t *fact(int64_t v, double scale)
     return v >= 0 ? json_real((double)v * scale) : json_null();
 }
 
-static json_t *is_on(int64_t v)
-{
-    return v >= 0 ? json_boolean(v > 0) : json_null();
-}
-
-static json_t *machine_object(const struct rp_ab_gpu *g)
+static json_t *machine_object(const struct rp_gpu_facts *g)
 {
     return json_pack(
         "{so so so so so so so}", "driver", rp_json_text(g->driver), "power_limit_watts",

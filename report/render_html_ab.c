@@ -50,7 +50,7 @@ bool html_ab_sentence(FILE *f, const struct rp_ab *ab)
 
 static void sentences(FILE *f, const struct rp_ab *ab)
 {
-    char text[600];
+    char text[1000];
 
     for (unsigned i = 1; i < ab->record.n_arm; i++) {
         if (ab->record.arm[i].status != RP_ARM_MEASURED && ab->arm[i].n_block == 0) {
@@ -71,6 +71,10 @@ static void sentences(FILE *f, const struct rp_ab *ab)
     rp_ab_loss_text(text, sizeof text, ab, ab->main_arm);
     if (*text)
         paragraph(f, "sub", "Loss: ", text);
+    rp_ab_cost_text(text, sizeof text, ab);
+    paragraph(f, "sub", "Overhead: ", text);
+    rp_ab_training_text(text, sizeof text, ab->report);
+    paragraph(f, "sub", "Training: ", text);
     rp_ab_gpu_text(text, sizeof text, &ab->record.gpu);
     if (*text)
         paragraph(f, "sub", "GPU: ", text);

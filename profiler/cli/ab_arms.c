@@ -78,4 +78,8 @@ void ab_cosine_row(struct rp_ab_record *r, unsigned i, const struct mp_msg *row)
     snprintf(p->gradient, sizeof p->gradient, "%.23s", row->name);
     memcpy(p->out_cosine, row->value, sizeof p->out_cosine);
     memcpy(p->cosine, row->value + 2, sizeof p->cosine);
+    if (row->flags & MP_WIRE_TWICE) {
+        p->repeats[0] = (row->flags & MP_WIRE_YES) != 0;
+        p->repeats[1] = (row->flags & MP_WIRE_ACTIVE) != 0;
+    }
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "profiler/cli/cmd.h"
+#include "profiler/cli/gpu_facts.h"
 #include "report/profile_file.h"
 #include "report/profile_link.h"
 
@@ -122,6 +123,7 @@ static void record_end(struct cli_follow *f, struct guest *g, const char *end)
 static void record_begin(struct cli_follow *f, struct guest *g)
 {
     char path[4096], why[sizeof((struct mp_feature_row *)0)->why];
+    struct rp_gpu_facts gpu;
     struct mp_err err;
 
     file_name(f, path, sizeof path, g->reader.shm);
@@ -131,6 +133,8 @@ static void record_begin(struct cli_follow *f, struct guest *g)
         if (mp_reader_feature(&g->reader, MP_FEATURE_CUPTI, why, sizeof why) == MP_FEATURE_FAILED)
             cli_say("%s", why);
         rp_link_put(f->dir, g->pid, path);
+        cli_gpu_facts(&gpu, f->dir, g->pid);
+        rp_recorder_gpu(g->rec, &gpu);
         return;
     }
     cli_fail(&err);

@@ -7,7 +7,7 @@
 #define SM_CLOCK 1 /* NVML_CLOCK_SM */
 #define TOO_FEW  7 /* NVML_ERROR_INSUFFICIENT_SIZE */
 
-static void nvml_read(struct rp_ab_gpu *out, const struct cli_nvml *n, void *gpu)
+static void nvml_read(struct rp_gpu_facts *out, const struct cli_nvml *n, void *gpu)
 {
     unsigned v = 0, pending = 0, count = 0;
     int rc;
@@ -38,13 +38,13 @@ static bool uuid_of(char *out, size_t n, const char *dir, int pid)
     return *out;
 }
 
-void cli_gpu_facts(struct rp_ab_gpu *out, const char *dir, int pid)
+void cli_gpu_facts(struct rp_gpu_facts *out, const char *dir, int pid)
 {
     char uuid[96];
     struct cli_nvml n;
     void *gpu;
 
-    *out = RP_AB_GPU_UNKNOWN;
+    *out = RP_GPU_FACTS_UNKNOWN;
     if (!uuid_of(uuid, sizeof uuid, dir, pid) || cli_nvml_open(&n, NULL))
         return;
     if (n.driver(out->driver, sizeof out->driver))

@@ -2,9 +2,9 @@
 #ifndef CLI_GPU_FACTS_H
 #define CLI_GPU_FACTS_H
 
-#include "report/ab.h"
+#include "report/gpu_facts.h"
 
 /* Of the GPU of process pid, whose guest is in the job directory. Facts that cannot be had stay unknown. */
-void cli_gpu_facts(struct rp_ab_gpu *out, const char *dir, int pid);
+void cli_gpu_facts(struct rp_gpu_facts *out, const char *dir, int pid);
 
 #endif

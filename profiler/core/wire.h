@@ -52,9 +52,10 @@ enum mp_wire_flag {
     MP_WIRE_PARTIAL = 2, /* swap the layers that can be, leave the others; without it all must be */
     /* MEMORY: */
     MP_WIRE_RESET = 1, /* start the peaks anew */
-    /* LAYER, ARM, PARITY: */
-    MP_WIRE_YES = 1,    /* can be swapped; is available; passed */
-    MP_WIRE_ACTIVE = 2, /* is swapped; runs now */
+    /* LAYER, ARM, PARITY, COSINE: */
+    MP_WIRE_YES = 1,    /* can be swapped; is available; passed; repeats itself bit for bit */
+    MP_WIRE_ACTIVE = 2, /* is swapped; runs now; the job's own arm repeats itself */
+    MP_WIRE_TWICE = 4,  /* COSINE: both arms were run twice, so the other two flags hold */
 };
 
 /* `code` of DONE: an enum mp_code, or this one. */

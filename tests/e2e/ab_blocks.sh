@@ -27,6 +27,7 @@ holds a.moeprof '[a["peak_memory_bytes"] for a in r["arms"]] == [33e9, 30e9] and
 holds a.moeprof 'r["parity"]["status"] == "passed" and r["parity"]["worst_layer"] == 1 and abs(r["parity"]["worst_ratio"] - 0.96) < 1e-9'
 holds a.moeprof 'r["parity"]["output_cosine"] == {"value": 0.999998, "own": 0.999997, "layer": 0, "quantity": "out"}'
 holds a.moeprof 'r["parity"]["gradient_cosine"] == {"value": 0.999996, "own": 0.999995, "layer": 0, "quantity": "ddown"}'
+holds a.moeprof '[(x["repeats"], x["own_repeats"]) for x in r["parity"]["rows"]] == [(True, False)] + [(None, None)] * (len(r["parity"]["rows"]) - 1)'
 holds a.moeprof 'r["run"]["config_hash"] and r["training"]["seed"] == "42" and r["arms"][1]["tracing_ratio"] is not None'
 holds a.moeprof 'r["arms"][0]["mfu"] < r["arms"][1]["mfu"] and r["arms"][0]["phases"]["idle"] > 10 * r["arms"][1]["phases"]["idle"]'
 [ "$(sql a.moeprof "SELECT count(*) FROM block_ab b JOIN step s ON s.step BETWEEN b.first_step AND b.last_step WHERE s.flags & 8 = 0")" = 0 ] ||

@@ -75,6 +75,15 @@ def common_bars(result):
          parity["status"] == "passed")
     fact("loss", "%s: difference %s, equal arms stray by %s" % (loss["status"], shown(loss["difference"]["value"]),
                                                                 shown(loss["floor"])), loss["status"] == "agrees")
+    for name in ("output_cosine", "gradient_cosine"):
+        one = parity[name] or {"value": None, "own": None, "quantity": "nothing", "layer": -1}
+        fact("least cosine, " + name.split("_")[0], "%s of %s in layer %d, own arm %s" %
+             (shown(one["value"], "%.7f"), one["quantity"], one["layer"], shown(one["own"], "%.7f")), bool(one["value"]) and one["value"] > 0.999)
+    twice = next((row for row in parity["rows"] if row["repeats"] is not None), {})
+    fact("run twice, the same bits", "the arm: %s, the job's own: %s" % (twice.get("repeats"), twice.get("own_repeats")))
+    fact("what tracing adds to a step", ", ".join("%s %% (%s)" % (shown(a["tracing_ratio"] and 100 * a["tracing_ratio"], "%+.2f"), a["name"])
+                                                  for a in result["arms"]))
+    fact("configuration, seed", "%s, %s" % (result["run"]["config_hash"], result["training"]["torch_seed"]), bool(result["run"]["config_hash"]))
     floor, seen = result["speedup"]["floor"], result["speedup"]["detectable"]
     fact("A/A floor, smallest difference seen", "%s %%, %s %%" % (shown(floor and 100 * floor), shown(seen and 100 * seen)))
 

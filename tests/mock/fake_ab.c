@@ -148,6 +148,7 @@ static int check(struct job *j, const struct mp_msg *ask)
         row = (struct mp_msg){.kind = MP_WIRE_COSINE,
                               .id = ask->id,
                               .layer = layer,
+                              .flags = layer ? 0 : MP_WIRE_TWICE | MP_WIRE_YES,
                               .name = "ddown",
                               .value = {0.999998, 0.999997, bad ? 0.98 : 0.999996, 0.999995}};
         tell(j, row);

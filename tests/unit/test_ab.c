@@ -73,6 +73,7 @@ static void parity_add(struct rp_ab_record *r, int layer, double ratio, bool pas
                           .out_cosine = {1 - 2e-6 * ratio, 1 - 2e-6},
                           .gradient = "ddown",
                           .cosine = {1 - 3e-6 * ratio, 1 - 3e-6},
+                          .repeats = {layer ? -1 : 1, layer ? -1 : 0},
                           .passed = passed};
 
     if (!passed)
@@ -221,6 +222,7 @@ static void record_round_trip(void **state)
     assert_true(isnan(back.parity[0].cosine[0]) && back.parity[0].cosine[1] == 1 - 3e-6);
     assert_true(back.parity[0].out_cosine[1] == 1 - 2e-6);
     assert_string_equal(back.parity[0].gradient, "ddown");
+    assert_int_equal(back.parity[0].repeats[0], -1);
     rp_ab_record_release(&back);
     rp_ab_record_release(&r);
     rp_report_free(report);

@@ -22,13 +22,11 @@ struct pair {
     struct rp_compare *c;
 };
 
-static void pair_make(struct pair *x, const struct fake_profile *a, const struct fake_profile *b)
+static void pair_open(struct pair *x)
 {
-    const struct fake_profile *job[2] = {a, b};
     struct mp_err err = {0};
 
     for (int i = 0; i < 2; i++) {
-        fake_profile_make(path[i], job[i]);
         assert_int_equal(rp_profile_open(&x->p[i], path[i], &err), MP_OK);
         assert_int_equal(rp_analyze(&x->r[i], x->p[i], i ? "b.moeprof" : "a.moeprof",
                                     &(struct rp_options){0}, &err),
@@ -36,6 +34,13 @@ static void pair_make(struct pair *x, const struct fake_profile *a, const struct
     }
     if (rp_compare(&x->c, x->r, x->p, &err))
         fail_msg("%s", err.msg);
+}
+
+static void pair_make(struct pair *x, const struct fake_profile *a, const struct fake_profile *b)
+{
+    fake_profile_make(path[0], a);
+    fake_profile_make(path[1], b);
+    pair_open(x);
 }
 
 static void pair_free(struct pair *x)
@@ -170,6 +175,35 @@ static void data(void **state)
     pair_free(&x);
 }
 
+/* A GPU that is held back is not the same machine; what is unknown on both sides is no difference. */
+static void gpu_settings(void **state)
+{
+    struct rp_gpu_facts g = RP_GPU_FACTS_UNKNOWN, back;
+    struct rp_profile *p;
+    struct pair x;
+
+    (void)state;
+    strcpy(g.driver, "580.65.06");
+    g.power_limit_mw = 700000;
+    g.mig = 0;
+    for (int i = 0; i < 2; i++) {
+        fake_profile_make(path[i], &eager);
+        assert_int_equal(rp_profile_append(&p, path[i], NULL), MP_OK);
+        assert_int_equal(rp_gpu_put(p, "gpu_", &g, NULL), MP_OK);
+        rp_gpu_get(&back, p, "gpu_");
+        assert_string_equal(back.driver, g.driver);
+        assert_true(back.power_limit_mw == g.power_limit_mw && back.mig == 0 && back.ecc == -1);
+        rp_profile_close(p, NULL);
+        g.power_limit_mw = 500000;
+    }
+    pair_open(&x);
+    assert_int_equal(x.c->n_difference, 1);
+    assert_string_equal(x.c->difference[0].name, "power limit");
+    assert_true(x.c->difference[0].is_grave);
+    assert_string_equal(x.c->difference[0].side[1], "500 W");
+    pair_free(&x);
+}
+
 static void what_tracing_adds(void **state)
 {
     struct rp_report r = {.step.median_s = {1.05, MP_MEASURED}, .untraced_s = {1.0, MP_MEASURED}};
@@ -219,6 +253,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(goldens, setup, teardown),
         cmocka_unit_test_setup_teardown(verdicts, setup, teardown),
         cmocka_unit_test_setup_teardown(data, setup, teardown),
+        cmocka_unit_test_setup_teardown(gpu_settings, setup, teardown),
         cmocka_unit_test(what_tracing_adds),
         cmocka_unit_test(markdown_is_safe),
     };
