@@ -465,7 +465,7 @@ int ab_drive_init(struct ab_drive *d, const struct ab_options *o, const char *di
                                       .n_step = o->n_step,
                                       .n_drop = o->n_drop,
                                       .n_planned = o->n_block,
-                                      .gpu = RP_AB_GPU_UNKNOWN,
+                                      .gpu = RP_GPU_FACTS_UNKNOWN,
                                       .n_arm = o->n_arm};
     for (unsigned i = 0; i < o->n_arm; i++)
         snprintf(d->record.arm[i].name, sizeof d->record.arm[i].name, "%s", o->arm[i]);

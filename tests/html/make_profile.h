@@ -110,7 +110,7 @@ static inline void made_ab_record(struct rp_ab_record *r, const struct made *m)
                                .n_step = MADE_AB_STEP - 1,
                                .n_drop = 1,
                                .n_planned = (uint32_t)m->ab_blocks,
-                               .gpu = RP_AB_GPU_UNKNOWN,
+                               .gpu = RP_GPU_FACTS_UNKNOWN,
                                .own = "eager",
                                .arm = {{.name = "original"}, {.name = "moeprof"}},
                                .n_arm = 2};
