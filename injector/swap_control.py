@@ -7,7 +7,7 @@ import time
 
 HELLO, STATUS, SWAP, CHECK, MEMORY = 1, 2, 3, 4, 5  # enum mp_wire_kind
 STATE, ARM, LAYER, PARITY, DONE, SWAPPED, REVERTED, LOSS, COSINE = 32, 33, 34, 35, 36, 37, 38, 39, 40
-FRESH, PARTIAL, RESET, YES, ACTIVE = 1, 2, 1, 1, 2
+FRESH, PARTIAL, RESET, YES, ACTIVE, TWICE = 1, 2, 1, 1, 2, 4
 EINVAL, ENOMEM, ENOTSUP, EGONE, EBUSY, EPARITY = -1, -2, -6, -7, -9, -100
 UNKNOWN = float("nan")
 
@@ -31,6 +31,7 @@ class Swapper:
         self.passed, self.swaps, self.last_code = set(), 0, 0
         self.task = self.loss = self.spot_task = self.meter = None
         self.spot_at = self.spot_next = 0
+        self.made_of = None
         self.step_seconds = self.last_boundary = None
 
     # --- entry points, all of them guarded ---------------------------------------------------------------
@@ -104,8 +105,16 @@ class Swapper:
 
     def layers(self, root):
         if self.units is None:
-            self.root, self.units = weakref.ref(root), survey(root)
+            self.root, self.units, self.made_of = weakref.ref(root), survey(root), made_of(root)
         return self.units
+
+    def layers_now(self, root):
+        """The same for a swap: modules may have been replaced or compiled since."""
+        if self.units is not None and self.made_of != made_of(root):
+            if self.arm != ORIGINAL:
+                self.revert(-1, "modules of the model were replaced or compiled")
+            self.units, self.passed = None, set()
+        return self.layers(root)
 
     def able(self):
         return [unit for unit in self.units or () if isinstance(unit, Unit)]
@@ -187,7 +196,7 @@ class Swapper:
             self.serve_swap(root, ticket, kind, flags, name)
 
     def serve_swap(self, root, ticket, kind, flags, name):
-        units = self.layers(root)
+        units = self.layers_now(root)
         arm = ORIGINAL if name in (ORIGINAL, own_name(self.able())) else name
         if arm == ORIGINAL:
             if kind == SWAP:
@@ -266,7 +275,7 @@ class Swapper:
         units = self.able()
         rows = rows_for(units)
         self.task.experts = self.experts_of(self.task.arm)
-        self.task.captures = [Capture(unit, rows, self.task.experts[unit]) for unit in units]
+        self.task.captures = [Capture(unit, rows, self.task.experts[unit], twice=unit is units[0]) for unit in units]
 
     def go_on_with_task(self):
         task = self.task
@@ -349,6 +358,11 @@ class Swapper:
         guest.publish(rows)
 
 
+def made_of(root):
+    """Another value when modules of the model are others, or one was compiled in place."""
+    return hash(tuple((id(module), module.__dict__.get("_compiled_call_impl") is None) for module in root.modules()))
+
+
 def graph_capture():
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
@@ -369,7 +383,8 @@ def post_parity(ticket, result):
     guest.post(ticket, (PARITY, 0, result.layer, 0 if result.why else YES, values, result.name, result.why or result.note))
     if result.out_cosine is not None:
         values = known_or_nan(result.out_cosine, result.own_out_cosine, result.cosine, result.own_cosine)
-        guest.post(ticket, (COSINE, 0, result.layer, 0, values, result.gradient, ""))
+        flags = TWICE | result.repeats[0] * YES | result.repeats[1] * ACTIVE if result.repeats else 0
+        guest.post(ticket, (COSINE, 0, result.layer, flags, values, result.gradient, ""))
 
 
 def known_or_nan(*values):

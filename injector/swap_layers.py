@@ -282,7 +282,7 @@ class Unswappable:
 # ---------------------------------------------------------------------------------------------------------
 # Recognising them
 
-def unit_of(moe, compiled):
+def unit_of(moe, compiled, fsdp):
     base, block = moe.base, moe.block
     site = block if moe.members else base
     if any(id(module) in compiled for module in site.modules()):
@@ -290,6 +290,7 @@ def unit_of(moe, compiled):
     for module in (site, moe.outer):
         if hasattr(module, "_old_forward") or hasattr(module, "_hf_hook"):
             raise Refused("accelerate's hooks wrap its forward (offloading, or a device map)")
+        check_parallel(module, fsdp)
     return whole_block(moe) or (list_unit(moe) if moe.members else stacked_unit(moe))
 
 
@@ -385,6 +386,36 @@ def is_softmax_block(block):
             and set(block._modules) <= {"gate", "experts", "shared_expert", "shared_expert_gate"})
 
 
+def check_parallel(module, fsdp):
+    """Refuses what tensor or expert parallelism splits: a swap would stand outside of its collectives, or multiply by a
+    part of the weights. FSDP2 has gathered them whole when the module runs."""
+    style = parallel_style(module)
+    if style:
+        raise Refused("tensor or expert parallelism wraps its forward (transformers' %s)" % style)
+    for one in module.modules():
+        if getattr(one, "_hf_tp_plan", None) and any(hasattr(p, "_local_tensor") for p in one.parameters()):
+            raise Refused("tensor parallelism splits its weights (transformers' plan '%s')" % one._hf_tp_plan)
+    for name, p in module.named_parameters():
+        split = sum(not placement.is_replicate() for placement in getattr(p, "placements", ()))
+        if split > (id(p) in fsdp):
+            raise Refused("%s is split by tensor or expert parallelism (a DTensor that %s does not gather)"
+                          % (name, "FSDP2 alone" if id(p) in fsdp else "FSDP2"))
+
+
+def parallel_style(module):
+    """The class of transformers that made the forward of this instance, if one did (5.1x)."""
+    for cell in getattr(module.__dict__.get("forward"), "__closure__", None) or ():
+        kind = type(cell.cell_contents)
+        if any(base.__name__ == "TensorParallelLayer" for base in kind.__mro__):
+            return kind.__name__
+    return None
+
+
+def gathered_by_fsdp(root):
+    """ids of the parameters under a module that FSDP2 (fully_shard) manages."""
+    return {id(p) for module in root.modules() if hasattr(module, "_get_fsdp_state") for p in module.parameters()}
+
+
 def compiled_modules(root):
     """ids of everything inside a compiled region, and of what is compiled; torch.compiler.disable is no such region."""
     inside = set()
@@ -397,10 +428,10 @@ def compiled_modules(root):
 def survey(root):
     """A unit for each MoE layer of a model, in order."""
     structure, units = Structure(root), []
-    compiled = compiled_modules(root)
+    compiled, fsdp = compiled_modules(root), gathered_by_fsdp(root)
     for moe in structure.moes:
         try:
-            units.append(unit_of(moe, compiled))
+            units.append(unit_of(moe, compiled, fsdp))
         except Exception as error:
             why = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)
             units.append(Unswappable(moe, why[:300]))

@@ -22,10 +22,11 @@ STEPS_TO_WAIT = 3
 class Capture:
     """Stands in one layer's site for one step: calls what was there, keeps what went in and the gradient that came."""
 
-    def __init__(self, unit, rows, experts=None):
+    def __init__(self, unit, rows, experts=None, twice=False):
         """With experts, what is compared with: sharded weights are there in the layer's own backward and not between
-        steps, so such a layer is compared as soon as its gradient comes."""
-        self.unit, self.rows, self.before = unit, rows, unit.installed()
+        steps, so such a layer is compared as soon as its gradient comes. With twice, both arms run a second time on it:
+        do they repeat themselves bit for bit?"""
+        self.unit, self.rows, self.before, self.twice = unit, rows, unit.installed(), twice
         self.experts = experts if unit.weights.sharded else None
         self.result = self.failed = None
         self.x = self.index = self.leaf = self.dout = None
@@ -120,6 +121,7 @@ class Result:
         self.note = ""  # what a user should know although it passed
         self.out_cosine = self.own_out_cosine = None
         self.gradient, self.cosine, self.own_cosine = "", None, None  # of the gradient with the least cosine
+        self.repeats = None  # (this arm, the job's own) when run twice: the same bits
 
     @property
     def ratio(self):
@@ -163,12 +165,31 @@ def compare(unit, experts, capture):
         weights = list(unit.weights.tensors())
         if any(hasattr(w, "_local_tensor") for w in weights):
             raise Refused("its weights are sharded where it runs (a DTensor that is not local)")
-        own_one = grads_of(lambda x, leaf: unit.own_run(x, index, leaf), capture.x, capture.leaf, weights, capture)
+        own_arm, new_arm = lambda x, leaf: unit.own_run(x, index, leaf), lambda x, leaf: unit.run(experts, x, index, leaf)
+        own_one = grads_of(own_arm, capture.x, capture.leaf, weights, capture)
         unit.skips = own_skips(unit, capture, index)
-        new_one = grads_of(lambda x, leaf: unit.run(experts, x, index, leaf), capture.x, capture.leaf, weights, capture)
+        new_one = grads_of(new_arm, capture.x, capture.leaf, weights, capture)
+        repeats = None
+        if capture.twice and has_room(weights):
+            repeats = tuple(same_bits(one, grads_of(arm, capture.x, capture.leaf, weights, capture))
+                            for arm, one in ((new_arm, new_one), (own_arm, own_one)))
     if getattr(experts, "failed", None):
         raise Refused(experts.failed)
-    return judge(unit, capture, own_one, new_one, measure(unit, capture, index, weights, own_one, new_one))
+    result = judge(unit, capture, own_one, new_one, measure(unit, capture, index, weights, own_one, new_one))
+    result.repeats = repeats
+    return result
+
+
+def has_room(weights):
+    """For one more set of gradients, and as much again to spare."""
+    device = weights[0].device
+    return device.type != "cuda" or torch.cuda.mem_get_info(device)[0] > 2 * sum(w.numel() * w.element_size() for w in weights)
+
+
+def same_bits(one, other):
+    """Of two results of grads_of()."""
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b))
+               for a, b in zip([*one[:3], *one[3]], [*other[:3], *other[3]]))
 
 
 def autocast(kind, dtype):

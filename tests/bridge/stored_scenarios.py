@@ -2,6 +2,7 @@
 python stored_scenarios.py NAME [ARGUMENT]; see swap_scenarios.py.
 """
 import copy
+import os
 import sys
 import tempfile
 
@@ -51,7 +52,7 @@ def refused_weights(kind, *words):
 
 
 def sharded_otherwise(kind):
-    """Two CPU ranks, experts flattened by FSDP1 or split by tensor parallelism: refused, and the training goes on."""
+    """Two CPU ranks, experts flattened by FSDP1 or split by hand: refused with the reason, and the training goes on."""
     import torch.multiprocessing
     torch.multiprocessing.spawn(sharded_rank, (tempfile.mkdtemp(), kind), nprocs=2)
 
@@ -64,9 +65,9 @@ def sharded_rank(rank, folder, kind):
     job = Job(model)
     job.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, foreach=False)
     client = attached(job)
-    code, words = (wire.EPARITY, "layer 1: its weights are sharded where it runs") if kind == "tensor" else (
-        wire.ENOTSUP, "layer 0 cannot be swapped: gate_up_proj is a piece of a flat parameter of FSDP1")
-    rows = on(client, job, code=code, steps=3)
+    words = ("layer 1 cannot be swapped: gate_up_proj is split by tensor or expert parallelism" if kind == "tensor" else
+             "layer 0 cannot be swapped: gate_up_proj is a piece of a flat parameter of FSDP1")
+    rows = on(client, job, code=wire.ENOTSUP, steps=3)
     assert words in rows[-1].text and not sites(model), rows[-1].text
     job.steps(1)
     dist.destroy_process_group()
@@ -86,6 +87,36 @@ def split_by_tensor(model):
     for name, p in list(experts.named_parameters()):
         setattr(experts, name, torch.nn.Parameter(distribute_tensor(p.detach(), mesh, [Shard(1)])))
     experts.forward = lambda hidden_states, top_k_index, top_k_weights: stored(hidden_states, top_k_index, top_k_weights)
+
+
+def tensor_parallel():
+    """Two CPU ranks, a model that transformers loads by its own tensor parallel plan: refused, and it trains as before."""
+    import torch.multiprocessing
+    folder = tempfile.mkdtemp()
+    models.make("qwen3_moe").save_pretrained(folder + "/model")
+    torch.multiprocessing.spawn(parallel_rank, (folder,), nprocs=2)
+
+
+def parallel_rank(rank, folder):
+    import torch.distributed as dist
+    import transformers
+    dist.init_process_group("gloo", init_method="file://%s/meet" % folder, rank=rank, world_size=2)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    losses = []
+    for guest in (False, True):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder + "/model", tp_plan="auto").train()
+        job = Job(model)
+        job.optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, foreach=False)
+        client = attached(job) if guest else job.steps(3) and None
+        if guest:
+            rows = on(client, job, code=wire.ENOTSUP)
+            assert "layer 0 cannot be swapped: tensor " in rows[-1].text and not sites(model), rows[-1].text
+        else:
+            job.steps(2)
+        losses.append(job.steps(3) and job.losses)
+    assert losses[0] == losses[1], losses
+    dist.destroy_process_group()
 
 
 def fsdp2():

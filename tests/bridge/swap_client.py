@@ -8,7 +8,7 @@ import time
 
 HELLO, STATUS, SWAP, CHECK, MEMORY, CANCEL = 1, 2, 3, 4, 5, 6
 STATE, ARM, LAYER, PARITY, DONE, SWAPPED, REVERTED, LOSS, COSINE = 32, 33, 34, 35, 36, 37, 38, 39, 40
-LEASE, FRESH, PARTIAL, RESET, YES, ACTIVE = 1, 1, 2, 1, 1, 2
+LEASE, FRESH, PARTIAL, RESET, YES, ACTIVE, TWICE = 1, 1, 2, 1, 1, 2, 4
 OK, EINVAL, ENOTSUP, EGONE, EBUSY, EPARITY = 0, -1, -6, -7, -9, -100
 
 Msg = collections.namedtuple("Msg", "version kind id code step layer flags value name text")

@@ -113,6 +113,10 @@ def family(name):
     rows = on(client, job)
     parity = [m for m in rows if m.kind == wire.PARITY]
     assert [m.layer for m in parity] == [m.layer for m in layers] and all(m.value[0] < 1e-5 for m in parity)
+    cosines = [m for m in rows if m.kind == wire.COSINE]
+    assert [m.layer for m in cosines] == [m.layer for m in layers], rows
+    assert all(m.name.startswith("d") and 1 - 1e-9 < v <= 1 for m in cosines for v in m.value), cosines
+    assert [m.flags for m in cosines] == [wire.TWICE | wire.YES | wire.ACTIVE] + [0] * (len(layers) - 1)
     assert len(sites(job.model)) == len(layers)
     assert job.losses == reference[:len(job.losses)][:5] + job.losses[5:]  # until the swap, bit by bit
     job.steps(12 - len(job.losses))
@@ -271,138 +275,6 @@ def reattached(job, client, folder):
     return client
 
 
-def adapted(family, targets=("gate_up_proj", "down_proj"), dtype=torch.float32, seed=0):
-    import peft
-    torch.manual_seed(seed)
-    model = peft.get_peft_model(models.make(family).to(dtype), peft.LoraConfig(
-        r=4, target_modules=["q_proj"], target_parameters=["mlp.experts." + name for name in targets]))
-    for name, p in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(p, std=0.05)
-    return model.train()
-
-
-def lora(family, *targets):
-    """Adapters on stacked experts: the sum of weight and delta is made for a call, A and B get the same gradients."""
-    targets = targets or ("gate_up_proj", "down_proj")
-    reference = Job(adapted(family, targets)).steps(10)
-    job = Job(adapted(family, targets))
-    client = attached(job)
-    state = ask(client, job.step, wire.STATUS, steps=1)
-    assert all("an adapter on" in m.text for m in state if m.kind == wire.LAYER), state
-    rows = on(client, job)
-    assert all(m.flags & wire.YES for m in rows if m.kind == wire.PARITY)
-    assert all(hasattr(m, "parameter_name") for m in sites(job.model)) and len(sites(job.model)) == 2
-    job.steps(10 - len(job.losses))
-    assert sites(job.model) and close(job.losses, reference, 2e-4)
-    assert all(m.__dict__["forward"].experts.sum is None for m in sites(job.model))  # no delta is made
-    swapped, own = grads(job.model)[1], grads(copy.deepcopy(job.model))[1]
-    near(swapped, own, 1e-5)
-    trained = {name for name, g in swapped.items() if g is not None}
-    assert any("experts" in name and "lora_A" in name for name in trained)
-    assert not any("base_layer" in name and "lora" not in name for name in trained)
-    off(client, job)
-    assert same_bits(grads(job.model)[1], grads(copy.deepcopy(job.model))[1])
-
-
-def lora_states():
-    """Adapters off and on, merged, bf16 weights with checkpointing, another arm under adapters, a second adapter."""
-    import peft
-    model = adapted("qwen3_moe", dtype=torch.bfloat16)
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    job = Job(model)
-    client = attached(job)
-    on(client, job)
-    ids = torch.randint(3, 96, (2, 12))
-    own = copy.deepcopy(model)
-    near(grads(model)[1], grads(own)[1], 0.08)
-    with torch.no_grad():
-        a = model(input_ids=ids).logits
-        with model.disable_adapter():
-            plain = model(input_ids=ids).logits
-        with own.disable_adapter():
-            assert torch.equal(plain, own(input_ids=ids).logits)
-        assert not torch.equal(a, plain)
-        model.base_model.merge_adapter()
-        merged = model(input_ids=ids).logits
-        model.base_model.unmerge_adapter()
-        assert (merged - a).norm() < 0.05 * a.norm()
-    job.steps(2)
-    assert sites(model)
-    on(client, job, "eager")
-    job.steps(2)
-    assert sites(model)
-    off(client, job)
-
-    two = adapted("qwen3_moe")
-    two.add_adapter("other", peft.LoraConfig(r=2, target_modules=["q_proj"],
-                                             target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]))
-    two.base_model.set_adapter(["default", "other"])
-    second = Job(two)
-    second.steps(10)
-    on(client, second)  # through PEFT's own sum
-    second.steps(2)
-    assert len(sites(two)) == 2 and not any(hasattr(m, "parameter_name") for m in sites(two))
-    near(grads(two)[1], grads(copy.deepcopy(two))[1], 1e-5)
-
-
-def listed(family, targets, **config):
-    import peft
-    torch.manual_seed(0)
-    model = peft.get_peft_model(models.make(family), peft.LoraConfig(
-        r=4, lora_alpha=6, target_modules=["q_proj"] + targets.split(","), **config))
-    for name, p in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(p, std=0.05)
-    return model.train()
-
-
-def lora_listed(family, targets):
-    """4.57: adapters on one Linear an expert, beside its weights; experts without tokens get no gradient."""
-    reference = Job(listed(family, targets)).steps(10)
-    job = Job(listed(family, targets))
-    client = attached(job)
-    state = ask(client, job.step, wire.STATUS, steps=1)
-    assert all("adapters on" in m.text for m in state if m.kind == wire.LAYER), state
-    rows = on(client, job)
-    names = {m.name for m in rows if m.kind == wire.PARITY}
-    assert all(m.flags & wire.YES and m.value[0] < 1e-5 for m in rows if m.kind == wire.PARITY), (names, rows)
-    job.steps(10 - len(job.losses))
-    assert sites(job.model) and close(job.losses, reference, 2e-4), (job.losses, reference)
-    swapped, own = grads(job.model)[1], grads(copy.deepcopy(job.model))[1]
-    near(swapped, own, 1e-5)
-    assert any("experts" in name and "lora_A" in name and g is not None for name, g in swapped.items())
-    with job.model.disable_adapter(), torch.no_grad():
-        ids = torch.randint(3, 96, (2, 12))
-        assert torch.allclose(job.model(input_ids=ids).logits, copy.deepcopy(job.model)(input_ids=ids).logits, atol=1e-5)
-    off(client, job)
-    assert same_bits(grads(job.model)[1], grads(copy.deepcopy(job.model))[1])
-
-
-def lora_listed_refused():
-    """What the kernels do not have is named: dropout, DoRA, two adapters, a Linear left out, another rank."""
-    import peft
-
-    def two(model):
-        model.add_adapter("other", peft.LoraConfig(r=2, target_modules=["gate_proj"]))
-        model.base_model.set_adapter(["default", "other"])
-        return model
-    cases = [("dropout of 0.1", listed("qwen3_moe", "gate_proj", lora_dropout=0.1)),
-             ("DoRA", listed("qwen3_moe", "down_proj", use_dora=True)),
-             ("2 adapters are active", two(listed("qwen3_moe", "gate_proj"))),
-             ("differ in rank", listed("qwen3_moe", "gate_proj", rank_pattern={"experts.3.gate_proj": 8})),
-             ("some have none", listed("qwen3_moe", "experts.0.gate_proj"))]
-    client = None
-    for sentence, model in cases:
-        job = Job(model)
-        if client is None:
-            client = attached(job)
-        else:
-            job.steps(10)  # the guest follows
-        rows = on(client, job, code=wire.ENOTSUP)
-        assert "layer 0" in rows[-1].text and sentence in rows[-1].text, rows[-1]
-
-
 def sentinels():
     """Expert parallelism marks choices of other ranks by an index of E and a weight of 0."""
     job = Job(models.make("qwen3_moe"))
@@ -474,45 +346,6 @@ def unhit():
         off(client, job)
 
 
-def wrong_use():
-    """Before there is a model, an unknown arm, twice at once, an arm twice, cancelled, MEMORY."""
-    folder = tempfile.mkdtemp()
-    wire.attach(folder)
-    try:
-        wire.Client(folder, patience=0.5)
-        raise AssertionError("a socket before there is a model")
-    except OSError:
-        pass
-    job = Job(models.make("qwen3_moe"))
-    job.steps(3)
-    a, b = wire.Client(folder), wire.Client(folder)
-    assert on(a, job, "no_such_arm", code=wire.EINVAL)[-1].text.startswith("there is no arm")
-    first, second = a.send(wire.SWAP, name="moeprof"), b.send(wire.SWAP, name="moeprof")
-    a.settle(), b.settle()
-    job.steps(3)
-    assert a.answer(first)[-1].code == wire.OK and b.answer(second)[-1].code == wire.OK
-    assert len([m for m in a.notices if m.kind == wire.SWAPPED]) == 1
-    off(a, job)
-    assert not [m for m in on(a, job, steps=1) if m.kind == wire.PARITY]  # passed before
-    assert [m for m in on(a, job, flags=wire.FRESH, steps=2) if m.kind == wire.PARITY]
-    memory = ask(a, job.step, wire.MEMORY, steps=1)[-1]
-    assert memory.code == wire.OK and (memory.value[0] != memory.value[0])  # no GPU: unknown
-    off(a, job)
-    wanted = a.send(wire.SWAP, name="moeprof", flags=wire.FRESH)
-    a.settle()
-    job.step()  # capturing
-    a.send(wire.CANCEL, step=wanted)
-    a.settle()
-    job.steps(2)
-    assert a.answer(wanted)[-1].code == wire.EGONE and not sites(job.model)
-    later = a.send(wire.SWAP, name="moeprof", step=int(a.hello.step) + 1000)
-    a.settle()
-    job.steps(2)
-    assert not sites(job.model)
-    a.close()
-    job.step()
-
-
 def trl(adapters=None):
     """trl's SFTTrainer: bf16 autocast, gradient clipping, checkpointing as it sets them, with or without PEFT."""
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "samples"))
@@ -540,134 +373,6 @@ def trl(adapters=None):
     model, losses = run()
     assert len(sites(model)) == 2 and len(losses) == len(reference) == 10
     assert losses[:2] == reference[:2] and close(losses, reference, 2e-2), (losses, reference)
-
-
-def at_launch():
-    """moeprof run --swap: asked for in the environment, taken when the job has steps."""
-    folder = tempfile.mkdtemp()
-    wire.attach(folder, ",swap=moeprof")
-    job = Job(models.make("qwen3_moe"))
-    job.steps(6)
-    assert len(sites(job.model)) == 2
-
-
-def lease():
-    """A tool that dies gives the job back."""
-    job = Job(models.make("qwen3_moe"))
-    attached(job).close()
-    client = wire.Client(job.folder, flags=wire.LEASE)
-    on(client, job)
-    assert sites(job.model)
-    client.close()
-    other = wire.Client(job.folder)
-    other.settle()
-    job.steps(2)
-    assert not sites(job.model)
-
-
-def reverted(client, job, steps=2):
-    client.notices.clear()
-    job.steps(steps)
-    client.settle()
-    notices = [m for m in client.notices if m.kind == wire.REVERTED]
-    assert len(notices) == 1 and not sites(job.model), client.notices
-    return notices[0].text
-
-
-def no_memory(*_):
-    raise torch.cuda.OutOfMemoryError("out of memory on purpose")
-
-
-def reverts():
-    """An error in a call, in a backward, a NaN, another hand on the layer, other weights: back, and said."""
-    job = Job(models.make("qwen3_moe"))
-    client = attached(job)
-    on(client, job)
-    hook = sites(job.model)[0].forward.__class__.__init__.__globals__
-    call = sites(job.model)[1].forward.experts
-
-    def fail(*_):
-        raise hook["KernelError"](-9)
-    call.forward = fail
-    twin = copy.deepcopy(job.model)
-    assert same_bits(grads(job.model)[1], grads(twin)[1]) or True
-    assert "layer 1" in reverted(client, job)
-    on(client, job)
-    call = sites(job.model)[1].forward.experts
-    call.backward = fail
-    before = len(job.losses)
-    assert "backward" in reverted(client, job)
-    assert all(loss == loss for loss in job.losses[before:])
-
-    on(client, job)
-    sites(job.model)[1].forward.experts.backward = no_memory
-    twin = copy.deepcopy(job.model)
-    near(grads(job.model)[1], grads(twin)[1], 1e-5)
-    assert "on purpose" in reverted(client, job)
-
-    on(client, job)
-    job.model.lm_head.register_forward_hook(lambda m, a, out: out * float("nan"))
-    assert "not finite" in reverted(client, job, steps=3)
-    job.model.lm_head._forward_hooks.clear()
-
-
-def taken_over():
-    """Somebody else replaces forward while an arm runs: theirs stays."""
-    job = Job(models.make("qwen3_moe"))
-    client = attached(job)
-    on(client, job)
-    experts = sites(job.model)[0]
-    mine = type(experts).forward.__get__(experts)
-    experts.forward = mine
-    assert "somebody else" in reverted(client, job)
-    assert experts.__dict__["forward"] is mine
-
-
-def other_model():
-    """The model changes while another arm runs: the old one is as it was, the new one is looked at anew."""
-    job = Job(models.make("qwen3_moe"))
-    client = attached(job)
-    on(client, job)
-    second = Job(models.make("mixtral"))
-    second.steps(10)
-    assert not sites(job.model) and not sites(second.model)
-    client.settle()
-    assert [m.text for m in client.notices if m.kind == wire.REVERTED] == ["the model that was swapped trains no more"]
-    rows = ask(client, second.step, wire.STATUS, steps=2)
-    on(client, second)
-    assert len(sites(second.model)) == 2
-    rows = ask(client, second.step, wire.STATUS, steps=2)
-    assert any("Mixtral" in m.name for m in rows if m.kind == wire.LAYER), rows
-
-
-def refused():
-    """A job's own arm that is not what its weights say: parity names the layer, nothing is swapped."""
-    job = Job(models.make("qwen3_moe"))
-    experts = job.model.model.layers[1].mlp.experts
-    own = experts.forward
-    experts.forward = lambda x, index, score: 1.01 * own(x, index, score)
-    client = attached(job)
-    rows = on(client, job, code=wire.EPARITY)
-    assert "layer 1" in rows[-1].text
-    assert [m.flags & wire.YES for m in rows if m.kind == wire.PARITY] == [1, 0]
-    assert not sites(job.model)
-    job.steps(2)
-
-
-def spot_check():
-    """A layer that goes wrong while it runs is found out."""
-    job = Job(models.make("qwen3_moe"))
-    client = attached(job)
-    on(client, job)
-    hook = sites(job.model)[0].forward.__class__.__init__.__globals__
-    hook["SPOT_STEPS"] = hook["swapper"].spot_next = 0
-    hook["SPOT_SHARE"] = 1e9
-    job.steps(6)
-    assert sites(job.model)
-    for module in sites(job.model):
-        call = (module.forward.capture.before if module.forward.experts is None else module.forward).experts
-        call.forward = (lambda old: lambda *a: (lambda out, saved: (out * 1.001, saved))(*old(*a)))(call.forward)
-    assert "spot check" in reverted(client, job, steps=6)
 
 
 def by_hand(rule):
@@ -704,29 +409,6 @@ def by_hand(rule):
     assert not sites(job.model)
 
 
-def unswappable(name):
-    """Layers that stay are named with the reason; the others are swapped when asked for."""
-    job = Job(models.make(name))
-    client = attached(job)
-    state = [m for m in ask(client, job.step, wire.STATUS, steps=1) if m.kind == wire.LAYER]
-    assert state and not any(m.flags & wire.YES for m in state) and all(m.text for m in state)
-    rows = on(client, job, code=wire.ENOTSUP)
-    assert "layer %d" % state[0].layer in rows[-1].text
-    on(client, job, code=wire.ENOTSUP, flags=wire.PARTIAL)
-
-
-def partial():
-    """One quantised layer: refused as a whole, the rest on demand."""
-    job = Job(models.make("qwen3_moe"))
-    experts = job.model.model.layers[0].mlp.experts
-    experts.down_proj.quant_state = "nf4"
-    client = attached(job)
-    rows = on(client, job, code=wire.ENOTSUP)
-    assert "bitsandbytes" in rows[-1].text
-    on(client, job, flags=wire.PARTIAL)
-    assert sites(job.model) == [job.model.model.layers[1].mlp.experts]
-
-
 def optimizer_state():
     """Not a bit of it changes where arms change and nothing is stepped."""
     job = Job(models.make("qwen3_moe"))
@@ -749,15 +431,6 @@ def sites_globals(client, job):
     found = sites(job.model)[0].forward.__class__.__init__.__globals__
     off(client, job)
     return found
-
-
-def compiled():
-    job = Job(models.make("qwen3_moe"))
-    client = attached(job)
-    job.model.model.layers[1] = torch.compile(job.model.model.layers[1], backend="eager")
-    job.model.model.layers[1].attention_type = "full_attention"
-    rows = on(client, job, code=wire.ENOTSUP)
-    assert "layer 1" in rows[-1].text and "compile" in rows[-1].text, rows[-1]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Swapping experts in a job: each scenario of swap_scenarios.py or stored_scenarios.py in a process of its own under the real guest
-(MOEPROF_GUEST), as many at once as there are processors."""
+"""Swapping experts in a job: each scenario of PROGRAMS in a process of its own under the real guest (MOEPROF_GUEST), as
+many at once as there are processors."""
 import concurrent.futures
 import os
 import pathlib
@@ -16,18 +16,26 @@ GUEST = os.environ.get("MOEPROF_GUEST", "")
 pytestmark = pytest.mark.skipif(not GUEST or not (pathlib.Path(GUEST).parent / "libmoeprof_kernels.so").exists(),
                                 reason="MOEPROF_GUEST and its kernels are not there")
 
+PROGRAMS = {  # all others are in swap_scenarios.py
+    "lora_scenarios.py": ["lora", "lora_states", "lora_listed", "lora_listed_refused"],
+    "stored_scenarios.py": ["fsdp2", "tensor_parallel", "sharded_otherwise", "refused_weights"],
+    "mishap_scenarios.py": ["wrong_use", "two_arms", "at_launch", "lease", "reverts", "taken_over", "other_model", "gone", "changed",
+                            "dense", "refused", "spot_check", "unswappable", "partial", "compiled"],
+}
+PROGRAM = {scenario: program for program, scenarios in PROGRAMS.items() for scenario in scenarios}
 FAMILIES = ["qwen3_moe", "qwen2_moe", "mixtral", "deepseek_v3", "glm4_moe", "gpt_oss", "olmoe", "dots1", "llama4", "granitemoe"]
-ANY = ["fp64", "many_times", "optimizer_state", "accumulation", "wrong_use", "at_launch", "lease", "reverts", "other_model", "autocast bfloat16",
-       "checkpointing reentrant", "checkpointing non-reentrant", "frozen experts", "frozen router", "frozen down",
+ANY = ["fp64", "many_times", "optimizer_state", "accumulation", "wrong_use", "at_launch", "lease", "reverts",
+       "other_model", "gone", "changed", "dense", "autocast bfloat16", "checkpointing reentrant", "checkpointing non-reentrant", "frozen experts", "frozen router", "frozen down",
        "frozen all_but_the_head"]
-FIVE = (["routing_flips", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",
+FIVE = (["routing_flips", "two_arms", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",
          "by_hand softmax", "by_hand softmax_renormalised", "by_hand softmax_of_the_chosen", "by_hand sigmoid_renormalised",
-         "by_hand exotic", "trl", "trl adapters", "fsdp2", "sharded_otherwise flat", "sharded_otherwise orig", "sharded_otherwise tensor",
+         "by_hand exotic", "trl", "trl adapters", "fsdp2", "tensor_parallel", "sharded_otherwise flat", "sharded_otherwise orig",
+         "sharded_otherwise tensor",
          "refused_weights bitsandbytes quantised by bitsandbytes", "refused_weights fp8 stored as float8_e4m3fn",
          "refused_weights mxfp4 quantised (mxfp4", "refused_weights zero3 sharded by DeepSpeed ZeRO-3",
          "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states"]
         + ["family " + name for name in ("ernie4_5_moe", "phimoe")])
-FOUR = ["unhit", "lora_listed qwen3_moe gate_proj,up_proj,down_proj", "lora_listed deepseek_v3 up_proj,down_proj",
+FOUR = ["unhit", "tensor_parallel", "lora_listed qwen3_moe gate_proj,up_proj,down_proj", "lora_listed deepseek_v3 up_proj,down_proj",
         "lora_listed mixtral w1", "lora_listed_refused"] + ["unswappable " + name for name in ("phimoe",)] + ["family ernie4_5_moe"]
 
 
@@ -36,8 +44,7 @@ def run_in(program, scenario):
 
 
 def run(scenario):
-    stored = scenario.split()[0] in ("fsdp2", "sharded_otherwise", "refused_weights")
-    return run_in("stored_scenarios.py" if stored else "swap_scenarios.py", scenario)
+    return run_in(PROGRAM.get(scenario.split()[0], "swap_scenarios.py"), scenario)
 
 
 @pytest.fixture(scope="module")
