@@ -47,7 +47,7 @@ $(B)/moe_bench: $(B)/kernels/lab/moe_bench.o $(kernels_obj)
 
 # Every call of CUDA that the library makes, timed: --wrap puts host_time.cu between.
 host_wraps := cudaGetDevice cudaDeviceGetAttribute cudaFuncSetAttribute cudaGetLastError __cudaPushCallConfiguration __cudaPopCallConfiguration \
-	__cudaGetKernel __cudaLaunchKernel cudaGetDriverEntryPointByVersion
+	__cudaGetKernel __cudaLaunchKernel cudaLaunchKernelExC cudaGetDriverEntryPointByVersion
 $(B)/host_time: $(B)/kernels/lab/host_time.o $(kernels_obj)
 	$(call say,LINK,$@)$(NVCC) -cudart static -o $@ $(addprefix -Xlinker --wrap=,$(host_wraps)) $(filter %.o,$^) -lm -ldl
 

@@ -40,6 +40,7 @@ SUCCEEDS(__cudaRegisterFatBinaryEnd)
 SUCCEEDS(__cudaRegisterFunction)
 SUCCEEDS(__cudaPushCallConfiguration)
 SUCCEEDS(__cudaLaunchKernel)
+SUCCEEDS(cudaLaunchKernelExC)
 
 /* Calls that hand out a handle. */
 #define GIVES(name)              \
