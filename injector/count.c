@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOT_COUNT 16     /* steps whose counts may be under way: the agent comes 5 times a second */
-#define SUM_COUNT 8       /* useful, trainable, segments, longest, pairs of 4 windows */
-#define ROUTE_CHUNK 4096  /* indices a block of moeprof_route takes */
-#define MAX_COUNTS (1u << 17) /* layers x experts: 94 x 1024 fits */
+#define SLOT_COUNT  16   /* steps whose counts may be under way: the agent comes 5 times a second */
+#define SUM_COUNT   8    /* useful, trainable, segments, longest, pairs of 4 windows */
+#define ROUTE_CHUNK 4096 /* indices a block of moeprof_route takes */
+#define MAX_COUNTS  (1u << 17) /* layers x experts: 94 x 1024 fits */
 
 enum { SLOT_FREE = 0, SLOT_WAITING };
 
@@ -27,7 +27,7 @@ struct host_known {
     uint64_t processed, batch, head_rows, segments, pairs_processed[4];
     uint32_t window[4];
     int n_window;
-    uint32_t n_micro;      /* counted in this step */
+    uint32_t n_micro; /* counted in this step */
     bool has_labels;
     bool head_unknown;     /* some micro-batch did not say: as processed */
     bool segments_unknown; /* some did not say: the count's answer holds */
@@ -37,28 +37,28 @@ struct slot {
     _Atomic int state;
     uint32_t step;
     void *event;
-    bool on_gpu;        /* count is being copied; event tells when it is there */
-    uint32_t *count;    /* (n_layer, n_expert), then struct sums; pinned when there is a GPU */
-    uint32_t *host;     /* the host's own counts, same shape */
+    bool on_gpu;     /* count is being copied; event tells when it is there */
+    uint32_t *count; /* (n_layer, n_expert), then struct sums; pinned when there is a GPU */
+    uint32_t *host;  /* the host's own counts, same shape */
     struct host_known known;
     bool routed;
 };
 
 static struct {
     int n_layer, n_expert;
-    size_t n;            /* n_layer * n_expert */
+    size_t n; /* n_layer * n_expert */
     bool gpu_ready, gpu_failed;
     void *route_fn, *mask_fn;
-    uint64_t device;     /* counts, then sums */
-    bool device_used;    /* in this step */
-    bool routed;         /* any count in this step */
-    uint32_t *host;      /* the host's counts of the running step */
+    uint64_t device;  /* counts, then sums */
+    bool device_used; /* in this step */
+    bool routed;      /* any count in this step */
+    uint32_t *host;   /* the host's counts of the running step */
     struct host_known known;
     struct mp_micro open; /* of the running micro-batch, not yet published */
     bool is_open;
     struct slot slot[SLOT_COUNT];
-    unsigned next;       /* slot that the next step takes */
-    unsigned first;      /* agent: oldest slot not yet collected */
+    unsigned next;  /* slot that the next step takes */
+    unsigned first; /* agent: oldest slot not yet collected */
 } c;
 
 static size_t bytes_of(void)
@@ -73,7 +73,8 @@ static size_t sums_at(void)
 
 void inj_count_layer(int layer, int n_experts)
 {
-    if (c.n || layer < 0 || n_experts < 1) /* one model a process; a second one counts where it fits */
+    /* One model a process; a second one counts where it fits. */
+    if (c.n || layer < 0 || n_experts < 1)
         return;
     c.n_layer = layer >= c.n_layer ? layer + 1 : c.n_layer;
     c.n_expert = n_experts > c.n_expert ? n_experts : c.n_expert;
@@ -141,14 +142,15 @@ static int gpu_begin(void *stream)
 
 static int gpu_route(int layer, const void *index, int index_bytes, size_t n, void *stream)
 {
-    int rc = gpu_begin(stream); /* before the buffer's address is read: it is made at the first count */
+    int rc = gpu_begin(stream); /* makes the buffer whose address is read below */
     uint64_t out = c.device + (size_t)layer * (size_t)c.n_expert * sizeof(uint32_t);
     unsigned long long count = n;
     void *params[] = {&index, &index_bytes, &count, &c.n_expert, &out};
     unsigned blocks = (unsigned)((n + ROUTE_CHUNK - 1) / ROUTE_CHUNK);
 
     if (rc == MP_OK && n &&
-        cuda.launch(c.route_fn, blocks, 1, 1, 256, 1, 1, (unsigned)c.n_expert * 4, stream, params, NULL))
+        cuda.launch(c.route_fn, blocks, 1, 1, 256, 1, 1, (unsigned)c.n_expert * 4, stream, params,
+                    NULL))
         rc = MP_ENOTSUP;
     own(false);
     return rc;
@@ -160,9 +162,10 @@ static int gpu_mask(const struct inj_mask *m, void *stream)
     uint64_t sums = c.device + sums_at();
     int is_float = m->mask_float;
     uint32_t cols = m->cols;
-    void *params[] = {(void *)&m->mask, (void *)&m->mask_bytes, &is_float, (void *)&m->labels,
-                      (void *)&m->position_ids, &cols, (void *)&m->window[0], (void *)&m->window[1],
-                      (void *)&m->window[2], (void *)&m->window[3], (void *)&m->n_window, &sums};
+    void *params[] = {(void *)&m->mask,      (void *)&m->mask_bytes,   &is_float,
+                      (void *)&m->labels,    (void *)&m->position_ids, &cols,
+                      (void *)&m->window[0], (void *)&m->window[1],    (void *)&m->window[2],
+                      (void *)&m->window[3], (void *)&m->n_window,     &sums};
 
     if (rc == MP_OK && m->rows &&
         cuda.launch(c.mask_fn, m->rows, 1, 1, 256, 1, 1, 0, stream, params, NULL))
@@ -185,7 +188,8 @@ static void host_route(int layer, const void *index, int index_bytes, size_t n)
     }
 }
 
-int inj_count_route(int layer, const void *index, int index_bytes, size_t n, bool on_gpu, void *stream)
+int inj_count_route(int layer, const void *index, int index_bytes, size_t n, bool on_gpu,
+                    void *stream)
 {
     int rc = MP_OK;
 
@@ -215,7 +219,8 @@ static bool element_on(const struct inj_mask *m, size_t i)
     case 8:
         return ((const int64_t *)m->mask)[i] != 0;
     case 4:
-        return m->mask_float ? ((const float *)m->mask)[i] != 0.0f : ((const int32_t *)m->mask)[i] != 0;
+        return m->mask_float ? ((const float *)m->mask)[i] != 0.0f
+                             : ((const int32_t *)m->mask)[i] != 0;
     default:
         return ((const uint8_t *)m->mask)[i] != 0;
     }
@@ -323,16 +328,17 @@ static void emit_tokens(const struct host_known *k, const struct sums *s, uint32
                         void (*put)(void *arg, const union mp_record *record), void *arg)
 {
     uint64_t segments = k->segments_unknown ? s->segments : k->segments;
-    union mp_record r = {.micro = {.processed = (uint32_t)k->processed,
-                                   .useful = (uint32_t)s->useful,
-                                   .trainable = k->has_labels ? (uint32_t)s->trainable : UINT32_MAX,
-                                   .head_rows = k->head_unknown ? UINT32_MAX : (uint32_t)k->head_rows,
-                                   .step = step,
-                                   .n_micro = (uint16_t)k->n_micro,
-                                   .n_segment = (uint16_t)(segments < 65535 ? segments : 65535),
-                                   .kind = MP_MICRO,
-                                   .basis = MP_MEASURED,
-                                   .batch = (uint32_t)k->batch}};
+    union mp_record r = {
+        .micro = {.processed = (uint32_t)k->processed,
+                  .useful = (uint32_t)s->useful,
+                  .trainable = k->has_labels ? (uint32_t)s->trainable : UINT32_MAX,
+                  .head_rows = k->head_unknown ? UINT32_MAX : (uint32_t)k->head_rows,
+                  .step = step,
+                  .n_micro = (uint16_t)k->n_micro,
+                  .n_segment = (uint16_t)(segments < 65535 ? segments : 65535),
+                  .kind = MP_MICRO,
+                  .basis = MP_MEASURED,
+                  .batch = (uint32_t)k->batch}};
 
     put(arg, &r);
     for (int i = 0; i < k->n_window; i++) {
@@ -405,7 +411,9 @@ void inj_count_step(uint32_t step, void *stream)
     if (!c.n || (!c.routed && !c.known.n_micro))
         goto clear;
     if (!slot_ready(s)) {
-        inj_log(1, "steps end faster than their counts are collected: some have no tokens and no routing");
+        inj_log(
+            1,
+            "steps end faster than their counts are collected: some have no tokens and no routing");
         goto clear;
     }
     s->step = step;
@@ -413,7 +421,8 @@ void inj_count_step(uint32_t step, void *stream)
     s->routed = c.routed;
     memcpy(s->host, c.host, n);
     if (used && !copy_out(s, stream)) {
-        inj_log(1, "counts could not be copied from the GPU: some steps have no tokens and no routing");
+        inj_log(
+            1, "counts could not be copied from the GPU: some steps have no tokens and no routing");
         goto clear;
     }
     if (!used)

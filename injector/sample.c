@@ -7,10 +7,10 @@
 
 #include <string.h>
 
-#define TAIL_NS 1000000000u /* launched before tracing went on, run after: at most this much later */
-#define LONG_NS 500000000u  /* a burst of long steps is cut short at the next boundary */
-#define ARMED_SHARE 16      /* of the time CUPTI is armed in 1/16: it costs 1 to 6 % of that */
-#define MOVE_SHARE 500      /* coming back to CUPTI and leaving it take 0.2 % of the time */
+#define TAIL_NS     1000000000u /* launched before tracing went on, run after: at most so late */
+#define LONG_NS     500000000u  /* a burst of long steps is cut short at the next boundary */
+#define ARMED_SHARE 16          /* of the time CUPTI is armed in 1/16: it costs 1 to 6 % of that */
+#define MOVE_SHARE  500         /* coming back to CUPTI and leaving it take 0.2 % of the time */
 
 _Atomic bool inj_tracing;
 
@@ -18,13 +18,13 @@ static int first = 10, on = 4, off;
 static bool paced = true; /* off by time; else by `off` steps, as the job was told */
 static _Atomic int mode;
 static _Atomic int asked = -1; /* by a tool, in place of mode; -1: nothing */
-static _Atomic bool want; /* tracing is to go on at a boundary */
+static _Atomic bool want;      /* tracing is to go on at a boundary */
 static _Atomic bool armed;
-static int left;          /* steps until the next change; owner: training thread */
+static int left;                       /* steps until the next change; owner: training thread */
 static _Atomic uint64_t on_ns, off_ns; /* when tracing last went on, off; 0 never */
 static _Atomic uint64_t armed_ns, disarmed_ns; /* when CUPTI was last armed, disarmed */
-static _Atomic bool again; /* the burst is not the first one */
-static bool offered, lost;  /* agent: CUPTI may be left; it could not be had again */
+static _Atomic bool again;                     /* the burst is not the first one */
+static bool offered, lost; /* agent: CUPTI may be left; it could not be had again */
 
 void inj_sample_init(int first_steps, int on_steps, int off_steps)
 {

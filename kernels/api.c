@@ -11,7 +11,8 @@ static const char *api_strerror(int code)
     switch (code) {
     case MK_OK: return "no error";
     case MK_EVERSION: return "the argument struct has a size that this library does not know";
-    case MK_ESHAPE: return "a dimension is out of range: H and I must be multiples of 8, E at most 1024, K at most E, T*K below 2^31";
+    case MK_ESHAPE:
+        return "a dimension is out of range: H and I must be multiples of 8, E at most 1024, K at most E, T*K below 2^31";
     case MK_EALIGN: return "a pointer is not 16-byte aligned or a stride is not a multiple of 8 elements";
     case MK_EDTYPE: return "no path for this combination of data types on this target";
     case MK_ELAYOUT: return "no path for this weight layout: one of the two strides within an expert must be 1";
@@ -99,7 +100,8 @@ static int api_forward(const struct mk_forward *given, mk_stream stream)
     struct mk_plan plan;
     int rc;
 
-    if ((rc = take(&a, sizeof a, given, sizeof a)) || (rc = take_problem(&problem, a.problem)) || (rc = mk_plan(&plan, &problem)))
+    if ((rc = take(&a, sizeof a, given, sizeof a)) || (rc = take_problem(&problem, a.problem)) ||
+        (rc = mk_plan(&plan, &problem)))
         return rc;
     a.problem = &problem;
     if (problem.target == MK_TARGET_CPU)
@@ -150,8 +152,12 @@ static const struct mk_row *api_choose(const char *op, uint32_t flags, const str
     if (rc)
         return NULL;
     struct mk_forward f = { .size = sizeof f, .flags = flags, .out_stride = p.hidden, .problem = &p };
-    struct mk_backward b = { .size = sizeof b, .flags = flags, .dx_stride = p.hidden, .dout_stride = p.hidden,
-                             .dweight_dtype = p.dtype, .problem = &p };
+    struct mk_backward b = { .size = sizeof b,
+                             .flags = flags,
+                             .dx_stride = p.hidden,
+                             .dout_stride = p.hidden,
+                             .dweight_dtype = p.dtype,
+                             .problem = &p };
     const struct mk_impl *impl = find(&rc, !strcmp(op, "forward") ? &f : NULL, &b, flags);
 
     return impl ? &impl->row : NULL;
@@ -163,8 +169,14 @@ static const struct mk_row *api_row(size_t i)
 }
 
 static const struct mk_api api = {
-    .size = sizeof api, .version = MK_API_VERSION, .strerror = api_strerror, .sizes = api_sizes,
-    .forward = api_forward, .backward = api_backward, .choose = api_choose, .row = api_row,
+    .size = sizeof api,
+    .version = MK_API_VERSION,
+    .strerror = api_strerror,
+    .sizes = api_sizes,
+    .forward = api_forward,
+    .backward = api_backward,
+    .choose = api_choose,
+    .row = api_row,
 };
 
 __attribute__((visibility("default"))) const struct mk_api *mk_get_api(uint32_t version)

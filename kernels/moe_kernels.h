@@ -35,16 +35,16 @@ extern "C" {
 
 enum mk_error {
     MK_OK = 0,
-    MK_EVERSION = -1,   /* an argument struct's size, or the asked version, is unknown */
-    MK_ESHAPE = -2,     /* a dimension is out of range */
-    MK_EALIGN = -3,     /* a pointer or stride breaks the alignment that the path needs */
-    MK_EDTYPE = -4,     /* a combination of data types without a path */
-    MK_ELAYOUT = -5,    /* a weight layout without a path */
-    MK_EACT = -6,       /* an activation without a path */
-    MK_EBUFFER = -7,    /* a needed pointer is null, or a buffer is too small */
-    MK_EDEVICE = -8,    /* no path for this device, or no device */
-    MK_ECUDA = -9,      /* the CUDA runtime or driver reported an error */
-    MK_ENOTSUP = -10,   /* a documented feature that this build does not have yet */
+    MK_EVERSION = -1, /* an argument struct's size, or the asked version, is unknown */
+    MK_ESHAPE = -2,   /* a dimension is out of range */
+    MK_EALIGN = -3,   /* a pointer or stride breaks the alignment that the path needs */
+    MK_EDTYPE = -4,   /* a combination of data types without a path */
+    MK_ELAYOUT = -5,  /* a weight layout without a path */
+    MK_EACT = -6,     /* an activation without a path */
+    MK_EBUFFER = -7,  /* a needed pointer is null, or a buffer is too small */
+    MK_EDEVICE = -8,  /* no path for this device, or no device */
+    MK_ECUDA = -9,    /* the CUDA runtime or driver reported an error */
+    MK_ENOTSUP = -10, /* a documented feature that this build does not have yet */
 };
 
 enum mk_target { MK_TARGET_CUDA, MK_TARGET_CPU };
@@ -91,10 +91,10 @@ struct mk_vector {
  * One tensor an expert: expert_offset, as for weights. An absent B adds nothing. The struct and what it points to on the
  * host need not outlive the call. */
 struct mk_lora {
-    uint32_t size;                /* sizeof(struct mk_lora) */
-    uint32_t dtype;               /* of A and B: the problem's dtype or MK_FP32 */
-    int32_t up_rank, down_rank;   /* 1 .. 128; 0: no adapter on gate and up, on down */
-    uint32_t apart;               /* 1: gate has an A of its own, gate_a; 0: up_a serves gate and up, gate_a is ignored */
+    uint32_t size;              /* sizeof(struct mk_lora) */
+    uint32_t dtype;             /* of A and B: the problem's dtype or MK_FP32 */
+    int32_t up_rank, down_rank; /* 1 .. 128; 0: no adapter on gate and up, on down */
+    uint32_t apart;             /* 1: gate has an A of its own, gate_a; 0: up_a serves gate and up, gate_a is ignored */
     float up_scale, down_scale;
     struct mk_matrix gate_a, up_a; /* (up_rank, H) an expert */
     struct mk_matrix gate_b, up_b; /* (I, up_rank) */
@@ -105,67 +105,76 @@ struct mk_lora {
 /* Gradients of the adapters, shaped and laid out as the caller likes. base NULL: not computed. With one A for gate and up
  * its gradient is up_a's. Where the backward accumulates, these are added to as well. */
 struct mk_lora_grad {
-    uint32_t size;                /* sizeof(struct mk_lora_grad) */
-    uint32_t dtype;               /* the problem's dtype or MK_FP32 */
+    uint32_t size;  /* sizeof(struct mk_lora_grad) */
+    uint32_t dtype; /* the problem's dtype or MK_FP32 */
     struct mk_matrix gate_a, up_a, gate_b, up_b, down_a, down_b;
 };
 
 /* What forward and backward both need. Rows of x, index and score may be strided; their elements are dense. */
 struct mk_problem {
-    uint32_t size;                /* sizeof(struct mk_problem) */
-    uint32_t target;              /* enum mk_target */
-    int32_t n_token;              /* T, 0 .. 2^31 / K - 1 */
-    int32_t hidden;               /* H, a multiple of 8 */
-    int32_t inter;                /* I, a multiple of 8 */
-    int32_t n_expert;             /* E, 1 .. 1024 */
-    int32_t top_k;                /* K, 1 .. E */
-    uint32_t dtype;               /* of x, weights, biases, out, dout, dx */
-    uint32_t index_dtype;         /* MK_INT32 or MK_INT64 */
-    uint32_t score_dtype;         /* MK_BF16, MK_FP16, MK_FP32 or MK_FP64 (the last on the CPU); dscore has it too */
-    uint32_t act;                 /* enum mk_act */
-    float act_alpha, act_limit;   /* MK_ACT_CLAMPED_GLU only */
-    const void *x;                /* (T, H) */
-    const void *index;            /* (T, K); an id < 0 or >= E drops the choice, as expert parallelism needs it */
-    const void *score;            /* (T, K) */
-    int64_t x_stride, index_stride, score_stride; /* elements from one token to the next */
-    struct mk_matrix gate, up;    /* (I, H) an expert */
-    struct mk_matrix down;        /* (H, I) an expert */
+    uint32_t size;              /* sizeof(struct mk_problem) */
+    uint32_t target;            /* enum mk_target */
+    int32_t n_token;            /* T, 0 .. 2^31 / K - 1 */
+    int32_t hidden;             /* H, a multiple of 8 */
+    int32_t inter;              /* I, a multiple of 8 */
+    int32_t n_expert;           /* E, 1 .. 1024 */
+    int32_t top_k;              /* K, 1 .. E */
+    uint32_t dtype;             /* of x, weights, biases, out, dout, dx */
+    uint32_t index_dtype;       /* MK_INT32 or MK_INT64 */
+    uint32_t score_dtype;       /* MK_BF16, MK_FP16, MK_FP32 or MK_FP64 (the last on the CPU); dscore has it too */
+    uint32_t act;               /* enum mk_act */
+    float act_alpha, act_limit; /* MK_ACT_CLAMPED_GLU only */
+    const void *x;              /* (T, H) */
+    const void *index;          /* (T, K); an id < 0 or >= E drops the choice, as expert parallelism needs it */
+    const void *score;          /* (T, K) */
+    int64_t x_stride, index_stride, score_stride;   /* elements from one token to the next */
+    struct mk_matrix gate, up;                      /* (I, H) an expert */
+    struct mk_matrix down;                          /* (H, I) an expert */
     struct mk_vector gate_bias, up_bias, down_bias; /* (I), (I), (H) an expert */
-    const struct mk_lora *lora;   /* on the host; NULL: none */
+    const struct mk_lora *lora;                     /* on the host; NULL: none */
 };
 
 /* Sizes of the caller's buffers, in bytes. A pure function of shape, types, ranks and target; of pointers only `lora` is
  * followed. */
 struct mk_sizes {
-    size_t saved_bytes;              /* pre-activations (T*K, 2I), O(T*K + E) of routing, A v of adapters (T*K, rank);
+    size_t saved_bytes;           /* pre-activations (T*K, 2I), O(T*K + E) of routing, A v of adapters (T*K, rank);
                                         forward writes, backward reads */
-    size_t saved_inference_bytes;    /* without the pre-activations, for a forward with MK_FLAG_INFERENCE */
+    size_t saved_inference_bytes; /* without the pre-activations, for a forward with MK_FLAG_INFERENCE */
     size_t forward_workspace_bytes;
     size_t backward_workspace_bytes;
 };
 
 enum mk_flag {
-    MK_FLAG_INFERENCE = 1,       /* forward: save no pre-activations; no backward may follow */
-    MK_FLAG_PORTABLE = 2,        /* take the portable path even where a faster one fits: for tests and comparison */
-    MK_FLAG_CPU_FP32 = 4,        /* CPU: compute in fp32 instead of fp64 */
+    MK_FLAG_INFERENCE = 1, /* forward: save no pre-activations; no backward may follow */
+    MK_FLAG_PORTABLE = 2,  /* take the portable path even where a faster one fits: for tests and comparison */
+    MK_FLAG_CPU_FP32 = 4,  /* CPU: compute in fp32 instead of fp64 */
 };
 
 /* Steps of a call, to run some of them alone on the same buffers. 0 means all. */
 enum mk_step {
-    MK_STEP_ROUTE = 1, MK_STEP_UP = 2, MK_STEP_DOWN = 4, MK_STEP_COMBINE = 8,              /* forward, in this order */
-    MK_STEP_DACT = 16, MK_STEP_DX = 32, MK_STEP_DW_DOWN = 64, MK_STEP_DW_UP = 128,         /* backward, in this order */
-    MK_STEP_DBIAS = 256, MK_STEP_DSCORE = 512,
+    /* forward, in this order */
+    MK_STEP_ROUTE = 1,
+    MK_STEP_UP = 2,
+    MK_STEP_DOWN = 4,
+    MK_STEP_COMBINE = 8,
+    /* backward, in this order */
+    MK_STEP_DACT = 16,
+    MK_STEP_DX = 32,
+    MK_STEP_DW_DOWN = 64,
+    MK_STEP_DW_UP = 128,
+    MK_STEP_DBIAS = 256,
+    MK_STEP_DSCORE = 512,
     MK_STEP_LORA = 1024, /* what adapters need beside the products: before up, down, dact and dx; their gradients last */
 };
 
 struct mk_forward {
-    uint32_t size;               /* sizeof(struct mk_forward) */
+    uint32_t size; /* sizeof(struct mk_forward) */
     uint32_t flags, steps;
-    void *out;                   /* (T, H), every element is written */
+    void *out; /* (T, H), every element is written */
     int64_t out_stride;
-    void *saved;                 /* 256-byte aligned */
+    void *saved; /* 256-byte aligned */
     size_t saved_bytes;
-    void *workspace;             /* 256-byte aligned; its content means nothing after the call */
+    void *workspace; /* 256-byte aligned; its content means nothing after the call */
     size_t workspace_bytes;
     const struct mk_problem *problem;
 };
@@ -173,21 +182,21 @@ struct mk_forward {
 /* A null output is not computed: frozen experts leave dgate, dup and ddown null. Experts that no token chose get zeros
  * (or keep their content where accumulating). dscore of dropped choices is zero. */
 struct mk_backward {
-    uint32_t size;               /* sizeof(struct mk_backward) */
+    uint32_t size; /* sizeof(struct mk_backward) */
     uint32_t flags, steps;
-    void *dx;                    /* (T, H) or NULL */
+    void *dx; /* (T, H) or NULL */
     int64_t dx_stride;
-    void *dscore;                /* (T, K) or NULL */
+    void *dscore; /* (T, K) or NULL */
     int64_t dscore_stride;
     struct mk_matrix dgate, dup, ddown; /* shaped like gate, up, down; base NULL: frozen */
     struct mk_vector dgate_bias, dup_bias, ddown_bias;
-    uint32_t dweight_dtype;      /* of the weight and bias gradients: the problem's dtype or MK_FP32 */
-    uint32_t accumulate;         /* 1: weight and bias gradients are added to what is there */
-    void *workspace;             /* 256-byte aligned */
+    uint32_t dweight_dtype; /* of the weight and bias gradients: the problem's dtype or MK_FP32 */
+    uint32_t accumulate;    /* 1: weight and bias gradients are added to what is there */
+    void *workspace;        /* 256-byte aligned */
     size_t workspace_bytes;
-    const void *dout;            /* (T, H) */
+    const void *dout; /* (T, H) */
     int64_t dout_stride;
-    const void *saved;           /* what forward wrote for the same problem */
+    const void *saved; /* what forward wrote for the same problem */
     const struct mk_problem *problem;
     const struct mk_lora_grad *dlora; /* on the host; NULL: none wanted */
     /* CUDA: (T*K, H) of dtype, 256-byte aligned, or NULL: in the workspace, which may otherwise be smaller by these bytes,
@@ -200,7 +209,7 @@ typedef struct CUstream_st *mk_stream; /* a cudaStream_t; ignored on the CPU */
 
 /* One row of the registry: which implementation serves which operation. */
 struct mk_row {
-    const char *op, *name;       /* "forward" or "backward", and for instance "hopper" */
+    const char *op, *name; /* "forward" or "backward", and for instance "hopper" */
     int32_t version, sm_min, sm_max;
 };
 

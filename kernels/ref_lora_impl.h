@@ -69,7 +69,8 @@ static REAL NAME(low_out)(const struct mk_problem *p, int32_t e, int32_t h, cons
 }
 
 /* Saves low for backward, rounded as the GPU paths store it. */
-static void NAME(low_save)(const struct mk_forward *a, const struct mk_plan *plan, int32_t row, const REAL *up, const REAL *down)
+static void NAME(low_save)(const struct mk_forward *a, const struct mk_plan *plan, int32_t row, const REAL *up,
+                           const REAL *down)
 {
     const struct mk_problem *p = a->problem;
     char *saved = a->saved;
@@ -128,8 +129,8 @@ static REAL NAME(low_dact)(const struct mk_problem *p, const struct NAME(low_sum
 }
 
 /* dlow_up = scale * B^T dpre, and the gradients of B on gate and up. */
-static void NAME(low_dpre)(const struct mk_backward *a, const struct mk_plan *plan, struct NAME(low_sums) *s, int32_t e, int32_t row,
-                           const REAL *dg, const REAL *du)
+static void NAME(low_dpre)(const struct mk_backward *a, const struct mk_plan *plan, struct NAME(low_sums) *s, int32_t e,
+                           int32_t row, const REAL *dg, const REAL *du)
 {
     const struct mk_problem *p = a->problem;
     const struct mk_lora *l = p->lora;
@@ -142,13 +143,14 @@ static void NAME(low_dpre)(const struct mk_backward *a, const struct mk_plan *pl
                 int32_t at = NAME(low_first)(l, half) + r;
                 REAL d = (half ? du : dg)[i] * (REAL)l->up_scale;
                 s->dlow_up[at] += d * NAME(low)(p, half ? &l->up_b : &l->gate_b, e, i, r);
-                s->b[half][(int64_t)i * l->up_rank + r] += d * (REAL)mk_ref_get(low, p->dtype, (int64_t)row * plan->low_up + at);
+                s->b[half][(int64_t)i * l->up_rank + r] +=
+                    d * (REAL)mk_ref_get(low, p->dtype, (int64_t)row * plan->low_up + at);
             }
 }
 
 /* Gradients of one row, after its dact. */
-static void NAME(low_row)(const struct mk_backward *a, const struct mk_plan *plan, struct NAME(low_sums) *s, int32_t e, int32_t row,
-                          int32_t t, REAL score, const REAL *act, const REAL *dg, const REAL *du)
+static void NAME(low_row)(const struct mk_backward *a, const struct mk_plan *plan, struct NAME(low_sums) *s, int32_t e,
+                          int32_t row, int32_t t, REAL score, const REAL *act, const REAL *dg, const REAL *du)
 {
     const struct mk_problem *p = a->problem;
     const struct mk_lora *l = p->lora;

@@ -10,12 +10,12 @@
 #include "kernels/plan.h"
 #include "kernels/ref_route.h"
 
-#define REAL double
+#define REAL    double
 #define NAME(x) x##_fp64
 #include "kernels/ref_moe_impl.h"
 #undef REAL
 #undef NAME
-#define REAL float
+#define REAL    float
 #define NAME(x) x##_fp32
 #include "kernels/ref_moe_impl.h"
 

@@ -113,7 +113,8 @@ static void NAME(forward_row)(const struct mk_forward *a, const struct mk_plan *
     }
 }
 
-static void NAME(forward)(const struct mk_forward *a, const struct mk_plan *plan, const struct mk_ref_route *r, void *scratch)
+static void NAME(forward)(const struct mk_forward *a, const struct mk_plan *plan, const struct mk_ref_route *r,
+                          void *scratch)
 {
     const struct mk_problem *p = a->problem;
     REAL *act = scratch, *out = act + p->inter;
@@ -128,15 +129,15 @@ static void NAME(forward)(const struct mk_forward *a, const struct mk_plan *plan
 
 /* Sums of one backward: gradients in REAL, added to or stored over the caller's at the end. */
 struct NAME(sums) {
-    REAL *dx;                       /* (T, H) */
-    REAL *gate, *up, *down;         /* of one expert: (I, H), (I, H), (H, I) */
-    REAL *gate_b, *up_b, *down_b;   /* (I), (I), (H) */
-    REAL *act, *dg, *du;            /* of one row: (I) */
+    REAL *dx;                     /* (T, H) */
+    REAL *gate, *up, *down;       /* of one expert: (I, H), (I, H), (H, I) */
+    REAL *gate_b, *up_b, *down_b; /* (I), (I), (H) */
+    REAL *act, *dg, *du;          /* of one row: (I) */
     struct NAME(low_sums) low;
 };
 
-static REAL NAME(row_dact)(const struct mk_backward *a, const struct mk_plan *plan, const struct NAME(sums) *s,
-                           int32_t e, int32_t row, int32_t t, REAL score)
+static REAL NAME(row_dact)(const struct mk_backward *a, const struct mk_plan *plan, const struct NAME(sums) *s, int32_t e,
+                           int32_t row, int32_t t, REAL score)
 {
     const struct mk_problem *p = a->problem;
     const char *pre = (const char *)a->saved + plan->saved.pre;
@@ -250,13 +251,16 @@ static void NAME(store_lora)(const struct mk_backward *a, const struct NAME(low_
     NAME(store_mat)(a, d->dtype, &d->down_b, e, s->down_b, p->hidden, l->down_rank);
 }
 
-static void NAME(backward)(const struct mk_backward *a, const struct mk_plan *plan, const struct mk_ref_route *r, void *scratch)
+static void NAME(backward)(const struct mk_backward *a, const struct mk_plan *plan, const struct mk_ref_route *r,
+                           void *scratch)
 {
     const struct mk_problem *p = a->problem;
     int64_t n_hi = (int64_t)p->hidden * p->inter, n_th = (int64_t)p->n_token * p->hidden;
     REAL *at = (REAL *)scratch + n_th; /* per-expert sums follow dx */
-    struct NAME(sums) s = { scratch, at, at + n_hi, at + 2 * n_hi, at + 3 * n_hi, at + 3 * n_hi + p->inter,
-                            at + 3 * n_hi + 2 * p->inter, NULL, NULL, NULL, { NULL } };
+    struct NAME(sums) s = {
+        scratch, at,   at + n_hi, at + 2 * n_hi, at + 3 * n_hi, at + 3 * n_hi + p->inter, at + 3 * n_hi + 2 * p->inter,
+        NULL,    NULL, NULL,      { NULL }
+    };
     int64_t n_expert_sums = 3 * n_hi + 2 * p->inter + p->hidden;
 
     n_expert_sums += NAME(low_carve)(&s.low, p, at + n_expert_sums);

@@ -9,9 +9,12 @@ struct mk_ref_route mk_ref_route_at(void *saved, const struct mk_saved_layout *a
     char *s = saved;
 
     return (struct mk_ref_route){
-        .offset = (int32_t *)(s + at->offset), .row_token = (int32_t *)(s + at->row_token),
-        .row_choice = (int32_t *)(s + at->row_choice), .choice_row = (int32_t *)(s + at->choice_row),
-        .n_tile = (int32_t *)(s + at->n_tile), .row_score = (float *)(s + at->row_score),
+        .offset = (int32_t *)(s + at->offset),
+        .row_token = (int32_t *)(s + at->row_token),
+        .row_choice = (int32_t *)(s + at->row_choice),
+        .choice_row = (int32_t *)(s + at->choice_row),
+        .n_tile = (int32_t *)(s + at->n_tile),
+        .row_score = (float *)(s + at->row_score),
         .tile = (struct mk_tile *)(s + at->tile),
     };
 }

@@ -5,12 +5,18 @@
 #include "kernels/cuda_paths.h"
 
 const struct mk_impl mk_registry[] = {
-    { .row = { .op = "forward and backward", .name = "hopper", .version = 10, .sm_min = 90, .sm_max = 90 }, .lora = true,
-      .fits_forward = mk_hopper_fits_forward, .forward = mk_hopper_forward,
-      .fits_backward = mk_hopper_fits_backward, .backward = mk_hopper_backward },
-    { .row = { .op = "forward and backward", .name = "portable", .version = 2, .sm_min = 80, .sm_max = 999 }, .lora = true,
-      .fits_forward = mk_portable_fits_forward, .forward = mk_portable_forward,
-      .fits_backward = mk_portable_fits_backward, .backward = mk_portable_backward },
+    { .row = { .op = "forward and backward", .name = "hopper", .version = 10, .sm_min = 90, .sm_max = 90 },
+      .lora = true,
+      .fits_forward = mk_hopper_fits_forward,
+      .forward = mk_hopper_forward,
+      .fits_backward = mk_hopper_fits_backward,
+      .backward = mk_hopper_backward },
+    { .row = { .op = "forward and backward", .name = "portable", .version = 2, .sm_min = 80, .sm_max = 999 },
+      .lora = true,
+      .fits_forward = mk_portable_fits_forward,
+      .forward = mk_portable_forward,
+      .fits_backward = mk_portable_fits_backward,
+      .backward = mk_portable_backward },
 };
 const size_t mk_registry_count = sizeof mk_registry / sizeof *mk_registry;
 #else

@@ -38,8 +38,8 @@ int cli_beside(char *out, size_t out_bytes, const char *name, struct mp_err *err
         if (access(out, R_OK) == 0)
             return MP_OK;
     }
-    return mp_fail(err, MP_EIO,
-                   "cannot find '%s' in '%.100s' or '../lib/moeprof': run make all", name, self);
+    return mp_fail(err, MP_EIO, "cannot find '%s' in '%.100s' or '../lib/moeprof': run make all",
+                   name, self);
 }
 
 int cli_guest_path(char *out, size_t out_bytes, struct mp_err *err)

@@ -18,11 +18,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUFFERS 256
+#define BUFFERS      256
 #define BUFFER_BYTES (256u << 10)
 enum { CB_CTX_SYNCHRONIZE = 17, CB_CTX_SYNCHRONIZE_V2 = 800 };
 
-static const char ptx[] = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry nothing() { ret; }\n";
+static const char ptx[] =
+    ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry nothing() { ret; }\n";
 static void *driver, *cupti, *func, *subscriber, *event;
 static _Atomic bool done, within, left;
 static _Atomic long n_query, n_launch, n_record;
@@ -30,7 +31,7 @@ static const char *_Atomic where = "start";
 static uint8_t *buffer[BUFFERS];
 static _Atomic unsigned next_buffer;
 
-#define CU(name, ...) call(#name, driver)(__VA_ARGS__)
+#define CU(name, ...)    call(#name, driver)(__VA_ARGS__)
 #define CUPTI(name, ...) call(#name, cupti)(__VA_ARGS__)
 
 static int (*call(const char *name, void *library))()
@@ -56,7 +57,8 @@ static void request(uint8_t **out, size_t *bytes, size_t *max)
 
 static void complete(void *ctx, uint32_t stream, uint8_t *b, size_t bytes, size_t valid)
 {
-    int (*next)(uint8_t *, size_t, uint8_t **) = (int (*)(uint8_t *, size_t, uint8_t **))dlsym(cupti, "cuptiActivityGetNextRecord");
+    int (*next)(uint8_t *, size_t, uint8_t **) =
+        (int (*)(uint8_t *, size_t, uint8_t **))dlsym(cupti, "cuptiActivityGetNextRecord");
     uint8_t *record = NULL;
 
     (void)ctx;
@@ -78,7 +80,8 @@ static void callback(void *user, int domain, uint32_t cbid, const struct cupti_c
 {
     (void)user;
     (void)domain;
-    if (within && info->site == SITE_EXIT && (cbid == CB_CTX_SYNCHRONIZE || cbid == CB_CTX_SYNCHRONIZE_V2)) {
+    if (within && info->site == SITE_EXIT &&
+        (cbid == CB_CTX_SYNCHRONIZE || cbid == CB_CTX_SYNCHRONIZE_V2)) {
         within = false;
         finish();
     }
@@ -86,8 +89,10 @@ static void callback(void *user, int domain, uint32_t cbid, const struct cupti_c
 
 static void launch(void *stream)
 {
-    int (*fn)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **) =
-        (int (*)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **))dlsym(driver, "cuLaunchKernel");
+    int (*fn)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
+              void **, void **) =
+        (int (*)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                 void *, void **, void **))dlsym(driver, "cuLaunchKernel");
 
     fn(func, 1, 1, 1, 32, 1, 1, 0, stream, NULL, NULL);
 }
@@ -118,7 +123,8 @@ static void *launches(void *ctx)
 
 static void callbacks(int on)
 {
-    static const unsigned cbid[] = {CB_cuLaunchKernel, CB_cuLaunchKernelEx, CB_cuMemcpyHtoDAsync_v2, CB_cuMemsetD8Async};
+    static const unsigned cbid[] = {CB_cuLaunchKernel, CB_cuLaunchKernelEx, CB_cuMemcpyHtoDAsync_v2,
+                                    CB_cuMemsetD8Async};
 
     for (unsigned i = 0; i < sizeof cbid / sizeof *cbid; i++)
         CUPTI(cuptiEnableCallback, on, subscriber, DOMAIN_DRIVER, cbid[i]);
@@ -150,7 +156,8 @@ static void leave(bool at_exit)
 static void stuck(int sig)
 {
     static char text[200];
-    int n = snprintf(text, sizeof text, "STUCK in %s, signal %d, queries %ld launches %ld\n", where, sig, n_query, n_launch);
+    int n = snprintf(text, sizeof text, "STUCK in %s, signal %d, queries %ld launches %ld\n", where,
+                     sig, n_query, n_launch);
 
     _exit(write(1, text, (size_t)n) > 0 ? 3 : 4);
 }
@@ -213,8 +220,11 @@ static void run(bool at_exit, bool with_launches, int cycles)
     pthread_join(thread[0], NULL);
     if (with_launches)
         pthread_join(thread[1], NULL);
-    printf("%s, %s: %d cycles, %d bad; come %.1f ms, go %.1f (worst %.1f); %ld queries, %ld launches beside\n", at_exit ? "at an exit" : "directly",
-           with_launches ? "launches beside" : "queries beside", cycles, bad, came / cycles, went / cycles, worst, n_query, n_launch);
+    printf("%s, %s: %d cycles, %d bad; come %.1f ms, go %.1f (worst %.1f); %ld queries, %ld "
+           "launches beside\n",
+           at_exit ? "at an exit" : "directly",
+           with_launches ? "launches beside" : "queries beside", cycles, bad, came / cycles,
+           went / cycles, worst, n_query, n_launch);
 }
 
 int main(int argc, char **argv)
