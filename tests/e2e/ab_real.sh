@@ -40,6 +40,10 @@ r = json.load(open("run.out"))
 assert [a["status"] for a in r["arms"]] == ["measured"] * 5 + ["refused"] * 2, r["arms"]
 assert "no package scattermoe" in r["arms"][5]["why"] and "grouped_mm, sonicmoe, padded_bmm, equal_bmm, reduce-overhead" in r["arms"][6]["why"], r["arms"]
 assert r["parity"]["status"] == "passed" and len(r["parity"]["rows"]) == 8 and r["parity"]["worst_ratio"] < 2, r["parity"]
+assert all(1 - 1e-9 < r["parity"][k]["value"] <= 1 for k in ("output_cosine", "gradient_cosine")), r["parity"]
+assert [(x["repeats"], x["own_repeats"]) for x in r["parity"]["rows"]] == [(True, True), (None, None)] * 4, r["parity"]
+assert len(r["run"]["config_hash"]) == 16 and r["training"]["torch_seed"] == "0" and r["training"]["seed"] is None, r["training"]
+assert r["training"]["is_deterministic"] is False and r["method"]["agent_cpu_ratio"] > 0, r["method"]
 assert r["method"]["is_untraced"] and len(r["blocks"]) == 16 and not any(b["is_cut"] for b in r["blocks"]), r["blocks"]
 assert all(a["step_seconds"] > 0 for a in r["arms"][:5]) and r["speedup"]["verdict"] == "inconclusive"
 assert all(3 < b["loss"] < 6 and b["saved_activations_bytes"] is None for b in r["blocks"]), r["blocks"]
