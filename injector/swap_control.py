@@ -31,7 +31,7 @@ class Swapper:
         self.passed, self.swaps, self.last_code = set(), 0, 0
         self.task = self.loss = self.spot_task = self.meter = None
         self.spot_at = self.spot_next = 0
-        self.made_of = None
+        self.made_of = self.kept = None  # kept: a request put off until a capture is over
         self.step_seconds = self.last_boundary = None
 
     # --- entry points, all of them guarded ---------------------------------------------------------------
@@ -45,8 +45,8 @@ class Swapper:
                 return
             if self.arm != ORIGINAL or self.task is not None or self.spot_task is not None:
                 self.look_after(root)
-            while self.task is None and guest.pending():
-                request = guest.take()
+            while self.task is None and (self.kept or guest.pending()):
+                request, self.kept = self.kept or guest.take(), None
                 if request is None:
                     break
                 self.serve(root, *request)
@@ -61,7 +61,10 @@ class Swapper:
             request = guest.take()
             if request is None:
                 break
-            self.done(request[0], EBUSY, "a CUDA graph is being captured")
+            if request[0]:
+                self.done(request[0], EBUSY, "a CUDA graph is being captured")
+            else:  # of moeprof run --swap: nobody would ask again
+                self.kept = request
 
     def enter(self):
         """Before a training forward."""

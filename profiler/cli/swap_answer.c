@@ -81,15 +81,32 @@ static void print_arm(const struct mp_msg *m)
            m->flags & MP_WIRE_YES ? "" : "not here: ", m->text);
 }
 
-static void print_parity(const struct mp_msg *m, bool first)
+/* The row of cosines that follows a row of parity, or NULL. */
+static const struct mp_msg *cosine_of(const struct mp_msg *m, const struct mp_msg *end)
 {
+    return m + 1 < end && m[1].kind == MP_WIRE_COSINE && m[1].layer == m->layer ? m + 1 : NULL;
+}
+
+/* Of the output and the gradients with the reference, the lesser one; "-" unknown. */
+static const char *cosine_text(char out[16], const struct mp_msg *cosine)
+{
+    double least = cosine ? fmin(cosine->value[0], cosine->value[2]) : NAN;
+
+    snprintf(out, 16, isfinite(least) ? "%.7f" : "-", least);
+    return out;
+}
+
+static void print_parity(const struct mp_msg *m, const struct mp_msg *cosine, bool first)
+{
+    char text[16];
+
     if (first)
-        printf("%-6s %-7s %-12s %10s %10s %7s %7s\n", "layer", "parity", "furthest", "error",
-               "own error", "ratio", "tokens");
+        printf("%-6s %-7s %-12s %10s %10s %7s %7s %10s\n", "layer", "parity", "furthest", "error",
+               "own error", "ratio", "tokens", "cosine");
     if (isfinite(m->value[0]))
-        printf("%-6d %-7s %-12s %10.2e %10.2e %7.2f %7.0f\n", m->layer,
+        printf("%-6d %-7s %-12s %10.2e %10.2e %7.2f %7.0f %10s\n", m->layer,
                m->flags & MP_WIRE_YES ? "passed" : "FAILED", m->name, m->value[0], m->value[1],
-               m->value[2], m->value[3]);
+               m->value[2], m->value[3], cosine_text(text, cosine));
     else
         printf("%-6d %-7s %s\n", m->layer, "FAILED", m->text);
 }
@@ -118,7 +135,7 @@ void cli_swap_text(const struct cli_swap_answer *a, int pid, const char *verb)
         else if (m->kind == MP_WIRE_LAYER && (i == 0 || m[-1].kind != MP_WIRE_LAYER))
             print_layers(m, run_of(a, i, MP_WIRE_LAYER));
         else if (m->kind == MP_WIRE_PARITY) {
-            print_parity(m, first);
+            print_parity(m, cosine_of(m, a->row + a->n), first);
             first = false;
         }
     }
@@ -158,22 +175,25 @@ static json_t *layer(const struct mp_msg *m)
                      m->flags & MP_WIRE_ACTIVE ? 1 : 0, "text", text_of(m->text));
 }
 
-static json_t *parity(const struct mp_msg *m)
+static json_t *parity(const struct mp_msg *m, const struct mp_msg *cosine)
 {
-    return json_pack("{s:i, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "layer", m->layer, "passed",
-                     m->flags & MP_WIRE_YES ? 1 : 0, "worst", text_of(m->name), "error",
+    return json_pack("{s:i, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "layer", m->layer,
+                     "passed", m->flags & MP_WIRE_YES ? 1 : 0, "worst", text_of(m->name), "error",
                      real(m->value[0]), "own_error", real(m->value[1]), "ratio", real(m->value[2]),
-                     "tokens", real(m->value[3]), "text", text_of(m->text));
+                     "tokens", real(m->value[3]), "text", text_of(m->text), "output_cosine",
+                     real(cosine ? cosine->value[0] : NAN), "gradient_cosine",
+                     real(cosine ? cosine->value[2] : NAN));
 }
 
-static void sort_in(json_t *arms, json_t *layers, json_t *checks, const struct mp_msg *m)
+static void sort_in(json_t *arms, json_t *layers, json_t *checks, const struct mp_msg *m,
+                    const struct mp_msg *end)
 {
     if (m->kind == MP_WIRE_ARM)
         json_array_append_new(arms, arm(m));
     else if (m->kind == MP_WIRE_LAYER)
         json_array_append_new(layers, layer(m));
     else if (m->kind == MP_WIRE_PARITY)
-        json_array_append_new(checks, parity(m));
+        json_array_append_new(checks, parity(m, cosine_of(m, end)));
 }
 
 void cli_swap_json(const struct cli_swap_answer *a, int pid, const char *verb)
@@ -183,7 +203,7 @@ void cli_swap_json(const struct cli_swap_answer *a, int pid, const char *verb)
     json_t *arms = json_array(), *layers = json_array(), *checks = json_array(), *root;
 
     for (size_t i = 0; i < a->n; i++)
-        sort_in(arms, layers, checks, &a->row[i]);
+        sort_in(arms, layers, checks, &a->row[i], a->row + a->n);
     root =
         json_pack("{s:i, s:i, s:s, s:b, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "schema_version",
                   1, "pid", pid, "command", verb, "ok", done->code == MP_OK, "code", done->code,

@@ -9,6 +9,7 @@ import torch
 
 import models
 import swap_client as wire
+from arm_scenarios import graph_capture
 from swap_client import ask
 from swap_scenarios import Job, attached, grads, near, off, on, same_bits, sites
 
@@ -53,10 +54,13 @@ def wrong_use():
 
 
 def at_launch():
-    """moeprof run --swap: asked for in the environment, taken when the job has steps."""
+    """moeprof run --swap: asked for in the environment, taken when the job has steps and captures no graph."""
     folder = tempfile.mkdtemp()
     wire.attach(folder, ",swap=moeprof")
     job = Job(models.make("qwen3_moe"))
+    with graph_capture():
+        job.steps(4)
+        assert not sites(job.model)
     job.steps(6)
     assert len(sites(job.model)) == 2
 

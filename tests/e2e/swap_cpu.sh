@@ -20,7 +20,7 @@ for python in "$PY5" "$PY457"; do
     answer 'r["arm"] == "original" and [x["swappable"] for x in r["layers"]] == [True, True] and r["ok"]'
     expect 0 moeprof swap "$pid" on --json
     python3 "$root/tests/e2e/json_schema.py" "$root/profiler/cli/schema/swap.schema.json" run.out
-    answer 'r["arm"] == "moeprof" and len(r["parity"]) == 2 and all(x["passed"] and x["error"] < 1e-5 for x in r["parity"])'
+    answer 'r["arm"] == "moeprof" and len(r["parity"]) == 2 and all(x["passed"] and x["error"] < 1e-5 and min(x["output_cosine"], x["gradient_cosine"]) > 1 - 1e-9 for x in r["parity"])'
     expect 0 moeprof swap "$pid" on --json
     answer 'r["parity"] == []'
     expect 0 moeprof swap "$pid" status
