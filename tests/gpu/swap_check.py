@@ -7,6 +7,7 @@ MOEPROF_GUEST=build/libmoeprof.so python tests/gpu/swap_check.py PART [options]
     onoff    on and off 100 times: memory, and bits after off
     losses   50 steps by moeprof and by eager, and eager again and again: is the difference one of a rerun?
     mixtral  8 wide experts, 32768 tokens: the loop's best case
+    graph    a CUDA graph captured while a check is under way, and while moeprof's kernels run
 Needs torch, transformers 5.x (4.57 too for speed), and libmoeprof_kernels.so beside the guest. Each under a minute on an H100.
 """
 import argparse
@@ -369,7 +370,66 @@ def wide_experts(args):
     speed(args, mixtral(args))
 
 
-PARTS = {"speed": speed, "host": host, "onoff": onoff, "losses": losses, "mixtral": wide_experts}
+class Captured:
+    """Forward and backward as one CUDA graph."""
+
+    def __init__(self, job, ids):
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = job.model(input_ids=ids, labels=ids).loss
+            self.loss.backward()
+
+    def replay(self):
+        self.graph.replay()
+        return self.loss.item()
+
+
+def captured(name, job, ids, judged):
+    """The loss of a replay, or None where the capture failed."""
+    job.step(ids)  # an update: the guest's step ends with the capture's own forward
+    try:
+        loss = Captured(job, ids).replay()
+    except Exception as error:
+        fact("a graph captured %s" % name, "%s: %s" % (type(error).__name__, str(error).split("\n")[0][:60]), "", False if judged else None)
+        return None
+    fact("a graph captured %s" % name, "loss of its replay %.5f" % loss, "finite", loss == loss)
+    return loss
+
+
+def graph(args):
+    args.layers, args.tokens = 2, 512
+    job = Job(args, qwen(args, SMALL), lr=0.0)
+    job.optimizer.param_groups[0]["weight_decay"] = 0.0
+    job.model.config._experts_implementation = "grouped_mm"
+    ids = job.batch()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            job.step(ids)
+    torch.cuda.current_stream().wait_stream(side)
+    own = captured("before the guest came", job, ids, False)
+    client = attached(job, args)
+    if own is None:
+        return  # this model cannot be captured, whoever is there
+    again = captured("under the guest", job, ids, True)
+    wanted = client.send(wire.SWAP, name="moeprof")
+    client.settle()
+    job.step(ids)  # its activations are kept
+    during = captured("while a check is under way", job, ids, True)
+    refused = client.send(wire.MEMORY, flags=wire.RESET)
+    client.settle()
+    for _ in range(3):
+        job.step(ids)
+    done = client.answer(wanted)[-1]
+    fact("the swap asked for before it", "code %d %s" % (done.code, done.text), "done behind it", done.code == 0)
+    fact("the request behind it", "code %d" % client.answer(refused)[-1].code, "answered", True)
+    fact("losses of the replays", "%s, %s, %s" % (own, again, during), "the same", own == again == during)
+    captured("while moeprof's kernels run", job, ids, False)
+    job.end()
+
+
+PARTS = {"speed": speed, "host": host, "onoff": onoff, "losses": losses, "mixtral": wide_experts, "graph": graph}
 
 
 def main():
