@@ -2,7 +2,7 @@
  * Memory-bound: each thread holds 8 columns of one token and has up to 8 rows in flight. Sums in fp32 in the order of k.
  * v2: in backward further blocks of the same launch sum the gradients of the scores. */
 #include "kernels/common.cuh"
-#include "kernels/cuda_paths.h"
+#include "kernels/cuda_call.h"
 
 #define N_THREAD 256
 #define COLUMN 8 /* columns a thread: 16 bytes */
@@ -142,10 +142,6 @@ int mk_combine_v2(const mk_combine_args *rows, const mk_dscore_args *score, mk_s
         return MK_OK;
     if (n > INT32_MAX)
         return MK_ESHAPE;
-    if ((rows ? rows->dtype : score->dtype) == MK_BF16)
-        combine_v2<bf16><<<(unsigned)n, N_THREAD, 0, stream>>>(a);
-    else
-        combine_v2<half><<<(unsigned)n, N_THREAD, 0, stream>>>(a);
-    MK_LAUNCHED();
-    return MK_OK;
+    bool is_bf16 = (rows ? rows->dtype : score->dtype) == MK_BF16;
+    return mk_launch(is_bf16 ? combine_v2<bf16> : combine_v2<half>, (unsigned)n, N_THREAD, 0, a, stream);
 }

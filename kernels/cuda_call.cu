@@ -3,6 +3,50 @@
 #include "kernels/common.cuh"
 #include "kernels/lora.h"
 
+/* ---- the device ---- */
+
+static bool ask_device(struct mk_device *d, int index)
+{
+    int major, minor, cooperative;
+
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) || cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) ||
+        cudaDeviceGetAttribute(&d->n_sm, cudaDevAttrMultiProcessorCount, index) || cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, index))
+        return false;
+    d->index = index;
+    d->sm = major * 10 + minor;
+    d->cooperative = cooperative != 0;
+    return true;
+}
+
+/* Threads that come here at once ask for the same device and write the same. */
+struct mk_device mk_device_now(void)
+{
+    static struct mk_device known[64];
+    static uint64_t asked; // a bit a device
+    struct mk_device none = {}, d = {};
+    int index;
+
+    if (!cudaGetDevice(&index)) {
+        uint64_t bit = index < 64 ? (uint64_t)1 << index : 0;
+        if (__atomic_load_n(&asked, __ATOMIC_ACQUIRE) & bit)
+            return known[index];
+        if (ask_device(&d, index)) {
+            if (bit)
+                known[index] = d;
+            __atomic_fetch_or(&asked, bit, __ATOMIC_RELEASE);
+            return d;
+        }
+    }
+    cudaGetLastError(); // leave no error behind for the application to find
+    return none;
+}
+
+extern "C" int mk_device_sm(void)
+{
+    int sm = mk_device_now().sm;
+    return sm ? sm : MK_EDEVICE;
+}
+
 /* ---- forward ---- */
 
 static int run_combine(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream)

@@ -36,6 +36,16 @@ static inline void *mk_work(const mk_backward *b, size_t at)
     return (char *)b->workspace + at;
 }
 
+/* What stays the same of a device as long as the process lives. */
+struct mk_device {
+    int index, sm, n_sm; // sm: compute capability times ten
+    bool cooperative;    // its blocks may wait for each other
+};
+
+/* The current device, or sm 0 where there is none. Each question to the driver takes 50 ns, a quarter microsecond where it has
+ * not been asked lately: all but one are asked once. */
+struct mk_device mk_device_now(void);
+
 /* Lets a kernel have its shared memory, once a device (a bit of *done): the driver takes a microsecond for it. Any thread
  * may find the bit unset and do it again. */
 static inline int mk_allow_smem(const void *kernel, int bytes, uint64_t *done)
@@ -51,6 +61,20 @@ static inline int mk_allow_smem(const void *kernel, int bytes, uint64_t *done)
         return MK_ECUDA;
     __atomic_fetch_or(done, bit, __ATOMIC_RELAXED);
     return MK_OK;
+}
+
+/* Launches a kernel that has one argument; attribute may be NULL. Costs the host 0.4 us less than <<<>>>. */
+template <typename A>
+static inline int mk_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_bytes, const A &args, mk_stream stream,
+                            cudaLaunchAttribute *attribute = NULL)
+{
+    void *argv[] = { (void *)&args };
+    cudaLaunchConfig_t c = { grid, n_thread, smem_bytes, stream, attribute, attribute != NULL };
+
+    if (cudaLaunchKernelExC(&c, (const void *)kernel, argv) == cudaSuccess)
+        return MK_OK;
+    cudaGetLastError(); // leave no error behind for the application to find
+    return MK_ECUDA;
 }
 
 /* A gradient's matrix with the tile's rows (hidden) first. */

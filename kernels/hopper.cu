@@ -2,18 +2,6 @@
 #include "kernels/cuda_call.h"
 #include "kernels/hopper_host.h"
 
-extern "C" int mk_device_sm(void)
-{
-    int device, major, minor;
-
-    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ||
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device)) {
-        cudaGetLastError(); // leave no error behind for the application to find
-        return MK_EDEVICE;
-    }
-    return major * 10 + minor;
-}
-
 /* ---- what fits ---- */
 
 static int fits_matrix(const mk_matrix *m)

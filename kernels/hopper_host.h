@@ -27,9 +27,9 @@ static inline int hop_ceil(int a, int b)
 /* Blocks: one a multiprocessor, in pairs, no more than there are pair tiles. */
 static inline int hop_grid(int *n_block, int64_t n_pair)
 {
-    int device, n_sm;
+    int n_sm = mk_device_now().n_sm;
 
-    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device))
+    if (!n_sm)
         return MK_ECUDA;
     *n_block = (int)(n_pair < n_sm / 2 ? n_pair : n_sm / 2) * 2;
     return MK_OK;
@@ -44,9 +44,7 @@ template <int OP, int ACT> static inline int hop_launch(const hop_args *a, int64
         return rc;
     if ((rc = mk_allow_smem((const void *)HOP_KERNEL<OP, ACT>, bytes, &allowed)))
         return rc;
-    HOP_KERNEL<OP, ACT><<<n_block, N_THREAD, bytes, stream>>>(*a);
-    MK_LAUNCHED();
-    return MK_OK;
+    return mk_launch(HOP_KERNEL<OP, ACT>, n_block, N_THREAD, bytes, *a, stream);
 }
 
 #endif

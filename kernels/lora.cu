@@ -13,9 +13,7 @@ template <typename T, int N> static int start_rows(const low_rows_args *a, int64
 
     if (rc)
         return rc;
-    lora_rows_v1<T, N><<<grid, 256, bytes, stream>>>(*a);
-    MK_LAUNCHED();
-    return MK_OK;
+    return mk_launch(lora_rows_v1<T, N>, grid, 256, bytes, *a, stream);
 }
 
 template <typename T, int N> static int start_grad(const low_grad_args *a, int64_t n_m_tile, mk_stream stream)
@@ -26,9 +24,7 @@ template <typename T, int N> static int start_grad(const low_grad_args *a, int64
 
     if (rc)
         return rc;
-    lora_grad_v1<T, N><<<grid, 256, bytes, stream>>>(*a);
-    MK_LAUNCHED();
-    return MK_OK;
+    return mk_launch(lora_grad_v1<T, N>, grid, 256, bytes, *a, stream);
 }
 
 template <typename T> static int pick_rows(const low_rows_args *a, int64_t max_tile, mk_stream stream)

@@ -1,6 +1,7 @@
 /* lora_pack.cu: adapters as a caller keeps them, in any strides and in fp32 or the problem's type, to the dense form that
  * the products read (plan.h, mk_lora_layout). A block turns 32 x 32 elements through shared memory: reads run along the
  * dimension that is contiguous at the caller's, which in PEFT's lora_B is the expert; writes along the packed one. */
+#include "kernels/cuda_call.h"
 #include "kernels/common.cuh"
 #include "kernels/lora.h"
 
@@ -182,10 +183,5 @@ int mk_lora_pack_v1(const mk_problem *p, const struct mk_plan *plan, const mk_lo
     }
     if (!a.n_block)
         return MK_OK;
-    if (p->dtype == MK_BF16)
-        lora_pack_v1<bf16><<<a.n_block, 256, 0, stream>>>(a);
-    else
-        lora_pack_v1<half><<<a.n_block, 256, 0, stream>>>(a);
-    MK_LAUNCHED();
-    return MK_OK;
+    return mk_launch(p->dtype == MK_BF16 ? lora_pack_v1<bf16> : lora_pack_v1<half>, a.n_block, 256, 0, a, stream);
 }

@@ -123,6 +123,8 @@ static void plan_chunks(struct mk_plan *out)
 
     out->chunk = (int32_t)(MK_ROUTE_CHUNK * (n_round ? n_round : 1));
     out->n_chunk = (int32_t)((out->n_row + out->chunk - 1) / out->chunk);
+    if (!out->n_chunk)
+        out->n_chunk = 1; /* a block without choices still says so */
 }
 
 int mk_plan(struct mk_plan *out, const struct mk_problem *p)

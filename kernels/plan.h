@@ -11,8 +11,8 @@
 extern "C" {
 #endif
 
-#define MK_ROUTE_CHUNK 2048  /* choices that one block of the routing kernels sorts at a time */
-#define MK_ROUTE_BLOCK 256   /* blocks that share the choices at most: each reads what all have counted */
+#define MK_ROUTE_CHUNK 256   /* a routing block's choices are a multiple of it */
+#define MK_ROUTE_BLOCK 128   /* routing blocks at most: each reads what all have counted, and they may wait for each other */
 #define MK_TILE_M 256        /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
 #define MK_DSCORE_TILE 128   /* columns of I that share one partial sum of dscore */
 #define MK_MAX_EXPERT 1024

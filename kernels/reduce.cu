@@ -1,6 +1,6 @@
 /* reduce.cu: gradients of the biases: sums over the rows of an expert, in a fixed order, in fp32. */
 #include "kernels/common.cuh"
-#include "kernels/cuda_paths.h"
+#include "kernels/cuda_call.h"
 
 enum { N_BIAS = 3 };
 
@@ -63,7 +63,5 @@ int mk_dbias_v2(const mk_backward *b, const struct mk_plan *plan, mk_stream stre
         }
     if (!n)
         return MK_OK;
-    dbias_v2<<<dim3((n_column + 31) / 32, p->n_expert, n), 256, 0, stream>>>(a);
-    MK_LAUNCHED();
-    return MK_OK;
+    return mk_launch(dbias_v2, dim3((n_column + 31) / 32, p->n_expert, n), 256, 0, a, stream);
 }

@@ -1,24 +1,26 @@
 /* route.cu: routing metadata on the device: a stable counting sort of choices by expert, and the list of row tiles.
  *
  * Deterministic: only integer counts use atomics, and the order within an expert is the order of (t, k).
- * v2: count each chunk; then every block sums the counts for itself (64 KB from L2 at T = 32768 and E = 128) and places its
- * chunk. Few chunks are counted by every block whole, in the same launch: a launch less costs the host microseconds less,
- * and at small T that is what a call's time is made of. No host sync. */
+ * v2: each block counts its chunk; then every block sums all counts for itself (64 KB from L2 at T = 32768 and E = 128) and
+ * places its chunk. One launch where all blocks can be on the GPU at once and wait for each other, since a launch costs the
+ * host 4 us; else two. No host sync. */
+#include <cooperative_groups.h>
+
 #include "kernels/common.cuh"
-#include "kernels/cuda_paths.h"
+#include "kernels/cuda_call.h"
 
 #define N_WARP      8
 #define N_THREAD    (N_WARP * 32)
-#define PER_LANE    (MK_ROUTE_CHUNK / N_THREAD)
-#define PER_THREAD  (MK_MAX_EXPERT / N_THREAD)
-#define SELF_COUNTED 4 /* chunks that every block counts whole */
+#define PER_LANE    8                          /* choices a lane places at a time, at most */
+#define PER_THREAD  (MK_MAX_EXPERT / N_THREAD) /* experts */
 
 struct route_args {
     const void *index, *score;
     int64_t index_stride, score_stride;
     uint32_t index_dtype, score_dtype;
     int32_t n_choice, top_k, n_expert, n_chunk, chunk;
-    int32_t *count; // (n_chunk, E), or NULL where every block counts
+    int32_t *count; // (n_chunk, E)
+    bool counts, places; // what this launch does
     mk_route_ptr to;
 };
 
@@ -40,14 +42,12 @@ __device__ static int expert_of(const route_args &a, int choice)
 
 /* ---- counting ---- */
 
-__global__ static void __launch_bounds__(N_THREAD) route_count_v2(route_args a)
+__device__ static void count_chunk(const route_args &a, int *count, int begin, int end)
 {
-    __shared__ int count[MK_MAX_EXPERT + 1];
-    int begin = blockIdx.x * a.chunk, end = begin + min(a.chunk, a.n_choice - begin);
-
     for (int e = threadIdx.x; e <= a.n_expert; e += N_THREAD)
         count[e] = 0;
     __syncthreads();
+#pragma unroll 8
     for (int c = begin + threadIdx.x; c < end; c += N_THREAD)
         atomicAdd(&count[expert_of(a, c)], 1);
     __syncthreads();
@@ -58,6 +58,9 @@ __global__ static void __launch_bounds__(N_THREAD) route_count_v2(route_args a)
 /* Warps share the chunks, lanes the experts. */
 __device__ static void add_counts(const route_args &a, route_sums *s)
 {
+    for (int e = threadIdx.x; e < MK_MAX_EXPERT; e += N_THREAD)
+        s->first[e] = s->before[e] = 0;
+    __syncthreads();
     for (int e = threadIdx.x % 32; e < a.n_expert; e += 32) {
         int all = 0, before = 0;
 #pragma unroll 8
@@ -69,21 +72,7 @@ __device__ static void add_counts(const route_args &a, route_sums *s)
         atomicAdd(&s->first[e], all);
         atomicAdd(&s->before[e], before);
     }
-}
-
-__device__ static void count_choices(const route_args &a, route_sums *s)
-{
-    int begin = blockIdx.x * a.chunk;
-
-#pragma unroll 4
-    for (int c = threadIdx.x; c < a.n_choice; c += N_THREAD) {
-        int e = expert_of(a, c);
-        if (e == a.n_expert)
-            continue;
-        atomicAdd(&s->first[e], 1);
-        if (c < begin)
-            atomicAdd(&s->before[e], 1);
-    }
+    __syncthreads();
 }
 
 /* Exclusive sum over the block's threads of v; the total in *total. */
@@ -171,16 +160,14 @@ __device__ static void write_tiles(const route_args &a, const route_sums *s, int
 
 /* ---- placing ---- */
 
-__device__ static void put_choice(const route_args &a, int choice, int row)
+__device__ static void put_choice(const route_args &a, int choice, int row, float score)
 {
-    int t = choice / a.top_k, k = choice % a.top_k;
-
     a.to.choice_row[choice] = row;
     if (row < 0)
         return;
-    a.to.row_token[row] = t;
+    a.to.row_token[row] = choice / a.top_k;
     a.to.row_choice[row] = choice;
-    a.to.row_score[row] = load_any(a.score, a.score_dtype, t * a.score_stride + k);
+    a.to.row_score[row] = score;
 }
 
 /* Numbers of choices, by warp and expert, become each warp's first row of the expert. */
@@ -197,26 +184,35 @@ __device__ static void first_of_warps(int *next, route_sums *s, int n_expert)
     }
 }
 
-/* Places MK_ROUTE_CHUNK choices from begin on. next: (N_WARP, E+1). */
+/* Places the choices from begin to end, PER_LANE * N_THREAD at most. Warps take them in order, n_round rows of 32 each.
+ * next: (N_WARP, E+1). */
 __device__ static void place(const route_args &a, route_sums *s, int *next, int begin, int end)
 {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, *mine = next + warp * (a.n_expert + 1), first = begin + warp * PER_LANE * 32 + lane;
-    int expert[PER_LANE];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, *mine = next + warp * (a.n_expert + 1);
+    int n_round = (end - begin + N_THREAD - 1) / N_THREAD, first = begin + warp * n_round * 32 + lane, expert[PER_LANE];
+    float score[PER_LANE];
 
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++)
-        expert[i] = first + 32 * i < end ? expert_of(a, first + 32 * i) : a.n_expert;
     for (int i = threadIdx.x; i < N_WARP * (a.n_expert + 1); i += N_THREAD)
         next[i] = 0;
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+        int choice = first + 32 * i;
+        bool live = i < n_round && choice < end;
+        expert[i] = live ? expert_of(a, choice) : a.n_expert;
+        score[i] = live ? load_any(a.score, a.score_dtype, choice / a.top_k * a.score_stride + choice % a.top_k) : 0.f;
+    }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++)
-        atomicAdd(&mine[expert[i]], 1);
+        if (i < n_round)
+            atomicAdd(&mine[expert[i]], 1);
     __syncthreads();
     first_of_warps(next, s, a.n_expert);
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) {
+        if (i >= n_round)
+            break;
         unsigned same = __match_any_sync(~0u, expert[i]), below = same & ((1u << lane) - 1);
         int row = mine[expert[i]] + __popc(below);
         __syncwarp();
@@ -224,43 +220,52 @@ __device__ static void place(const route_args &a, route_sums *s, int *next, int 
             mine[expert[i]] += __popc(same);
         __syncwarp();
         if (first + 32 * i < end)
-            put_choice(a, first + 32 * i, expert[i] < a.n_expert ? row : -1);
+            put_choice(a, first + 32 * i, expert[i] < a.n_expert ? row : -1, score[i]);
     }
     __syncthreads();
 }
 
-__global__ static void __launch_bounds__(N_THREAD) route_place_v2(route_args a)
+__global__ static void __launch_bounds__(N_THREAD) route_v2(const __grid_constant__ route_args a)
 {
     extern __shared__ __align__(128) uint8_t raw[];
     __shared__ route_sums s;
     int begin = blockIdx.x * a.chunk, end = begin + min(a.chunk, a.n_choice - begin);
 
-    for (int e = threadIdx.x; e < MK_MAX_EXPERT; e += N_THREAD)
-        s.first[e] = s.before[e] = 0;
-    __syncthreads();
-    if (a.count)
-        add_counts(a, &s);
-    else
-        count_choices(a, &s);
-    __syncthreads();
+    if (a.counts)
+        count_chunk(a, s.first, begin, end);
+    if (a.counts && a.places)
+        cooperative_groups::this_grid().sync();
+    if (!a.places)
+        return;
+    add_counts(a, &s);
     write_tiles(a, &s, find_first(&s));
-    for (; begin < end; begin += MK_ROUTE_CHUNK)
-        place(a, &s, (int *)raw, begin, end);
+    for (; begin < end; begin += PER_LANE * N_THREAD)
+        place(a, &s, (int *)raw, begin, min(end, begin + PER_LANE * N_THREAD));
 }
 
 /* ---- launcher ---- */
 
+static int launch(route_args *a, bool counts, bool places, mk_stream stream)
+{
+    size_t smem_bytes = places ? (size_t)N_WARP * (a->n_expert + 1) * 4 : 0;
+    cudaLaunchAttribute together = {};
+
+    a->counts = counts;
+    a->places = places;
+    together.id = cudaLaunchAttributeCooperative;
+    together.val.cooperative = 1;
+    return mk_launch(route_v2, a->n_chunk, N_THREAD, smem_bytes, *a, stream, counts && places ? &together : NULL);
+}
+
 int mk_route_v2(const mk_problem *p, const struct mk_plan *plan, const mk_saved_layout *at, void *saved, int32_t *count,
                 mk_stream stream)
 {
-    bool counted = plan->n_chunk > SELF_COUNTED;
-    unsigned n_block = plan->n_chunk ? plan->n_chunk : 1;
+    struct mk_device device = mk_device_now();
     route_args a = { p->index, p->score, p->index_stride, p->score_stride, p->index_dtype, p->score_dtype, (int32_t)plan->n_row, p->top_k,
-                     p->n_expert, plan->n_chunk, plan->chunk, counted ? count : NULL, mk_route_at(saved, at) };
-
-    if (counted)
-        route_count_v2<<<n_block, N_THREAD, 0, stream>>>(a);
-    route_place_v2<<<n_block, N_THREAD, N_WARP * (p->n_expert + 1) * 4, stream>>>(a);
-    MK_LAUNCHED();
-    return MK_OK;
+                     p->n_expert, plan->n_chunk, plan->chunk, count, false, false, mk_route_at(saved, at) };
+    /* one block a multiprocessor: there is room for that beside whatever else runs, unless the process has but a share of the GPU */
+    if (device.cooperative && a.n_chunk <= device.n_sm && !launch(&a, true, true, stream))
+        return MK_OK;
+    int rc = launch(&a, true, false, stream);
+    return rc ? rc : launch(&a, false, true, stream);
 }

@@ -45,7 +45,15 @@ template <typename A> void emu_run(const emu_config &config, void (*kernel)(A), 
     emu_blocks(config, [&] { kernel(args); });
 }
 
+template <typename A>
+int emu_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_bytes, const A &args, void *stream, cudaLaunchAttribute *attribute = NULL)
+{
+    emu_blocks({ grid, dim3(n_thread), smem_bytes, stream }, [&] { kernel(args); });
+    return 0;
+}
+
 uint8_t *emu_smem(void);
+void emu_sync_grid(void);
 void emu_sync_block(void);
 
 /* Every lane of the warp brings n words (8 at most); returns all lanes' words, 8 apart. */
@@ -112,5 +120,13 @@ static inline float emu_normcdff(float v)
 #define cudaFuncSetAttribute(...) 0
 #define cudaGetLastError()        cudaSuccess
 #define cudaGetDevice(device)     (*(device) = 0)
+
+/* Few multiprocessors, so that a block takes several tiles; shared memory as on Ada. */
+static inline int emu_attribute(int *v, int attribute)
+{
+    *v = attribute == cudaDevAttrMultiProcessorCount ? 3 : attribute == cudaDevAttrCooperativeLaunch ? 0 : 101376;
+    return 0;
+}
+#define cudaDeviceGetAttribute(v, attribute, device) emu_attribute(v, attribute)
 
 #endif

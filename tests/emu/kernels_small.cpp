@@ -392,10 +392,10 @@ struct routing {
 
 static const routing routings[] = {
     { "one choice", 1, 1, 1, MK_INT32 },
-    { "a chunk, not full", 700, 2, 7, MK_INT64 },
-    { "three chunks, each counted by every block", 3000, 2, 1024, MK_INT32 },
-    { "twelve chunks", 5800, 4, 67, MK_INT64 },
-    { "more chunks than blocks", 300000, 2, 3, MK_INT32 },
+    { "six chunks", 700, 2, 7, MK_INT64 },
+    { "many experts", 3000, 2, 1024, MK_INT32 },
+    { "a chunk for most blocks", 5800, 4, 67, MK_INT64 },
+    { "rounds of a chunk", 300000, 2, 3, MK_INT32 },
 };
 
 template <typename T> static bool same(const char *what, const T *got, const T *want, int n)

@@ -87,7 +87,7 @@ static void check_tiles(const struct mk_plan *plan, const struct mk_problem *p)
 
     assert_true(plan->max_tile >= busy + (plan->n_row - busy) / MK_TILE_M);
     assert_true((int64_t)plan->n_chunk * plan->chunk >= plan->n_row);
-    assert_true(((int64_t)plan->n_chunk - 1) * plan->chunk < plan->n_row || !plan->n_row);
+    assert_true(((int64_t)plan->n_chunk - 1) * plan->chunk < plan->n_row || plan->n_chunk == 1);
     assert_true(plan->chunk % MK_ROUTE_CHUNK == 0 && plan->n_chunk <= MK_ROUTE_BLOCK);
 }
 
