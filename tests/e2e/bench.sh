@@ -53,3 +53,7 @@ answer 'r["dense_flop_per_second"] is None and c[0]["passes"][0]["same_flop_gemm
 said "no cuBLAS"
 expect 0 env LD_LIBRARY_PATH="$B/mock" alone/moeprof bench --tokens 64
 grep -qE '^qwen3-30b +64 +uniform +fwd\+bwd +1\.000 \(1\.000\.\.1\.000\) +14\.5 +3\.000 ' run.out || fail "not the table: $(cat run.out)"
+# The cuBLAS of Python's wheels is found where they lie.
+mkdir -p wheels/nvidia/cu13/lib && cp "$B/mock/libcublas.so.13" wheels/nvidia/cu13/lib/
+expect 0 env -u LD_LIBRARY_PATH PYTHONPATH="$T/wheels" alone/moeprof bench --tokens 64 --json
+answer 'r["dense_flop_per_second"] > 0'
