@@ -72,6 +72,10 @@ void rp_compare_free(struct rp_compare *c);
 size_t rp_differences(struct rp_difference *out, size_t max, const struct rp_report *before,
                       const struct rp_report *after);
 
+/* Sentences: was it the same data, and what did moeprof itself cost both runs. */
+void rp_compare_data_text(char *out, size_t n, const struct rp_same_data *d);
+void rp_compare_cost_text(char *out, size_t n, const struct rp_compare *c);
+
 int rp_render_compare_text(FILE *f, const struct rp_compare *c, struct mp_err *err);
 /* At most 60 lines, for a comment on a pull request. */
 int rp_render_compare_md(FILE *f, const struct rp_compare *c, struct mp_err *err);

@@ -9,13 +9,9 @@ void rp_compare_rows(struct rp_compare *c);
 
 /* Reads both profiles' steps once more. Errors: MP_ENOMEM and of reading. */
 int rp_compare_data(struct rp_same_data *out, struct rp_profile *const p[2], struct mp_err *err);
-/* One sentence. */
-void rp_compare_data_text(char *out, size_t n, const struct rp_same_data *d);
 
 /* Of the run's own traced and untraced steps: known only where it had both. */
 struct mp_val rp_compare_tracing(const struct rp_report *r);
-/* What moeprof itself cost both runs, as far as they show it; one sentence. */
-void rp_compare_cost_text(char *out, size_t n, const struct rp_compare *c);
 
 void rp_compare_note(struct rp_compare *c, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));

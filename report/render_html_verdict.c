@@ -184,6 +184,14 @@ static void pair_notes(struct rp_html *h)
     fputs("<li>Two separate runs, " RP_UNPAIRED ".</li>\n", h->f);
     differences(h->f, h->page[0].report, h->page[1].report);
     got_worse(h->f, h->compare);
+    if (h->compare) {
+        char text[500];
+
+        rp_compare_data_text(text, sizeof text, &h->compare->data);
+        html_printf(h->f, "<li>Data: %s.</li>\n", text);
+        rp_compare_cost_text(text, sizeof text, h->compare);
+        html_printf(h->f, "<li>Overhead: %s.</li>\n", text);
+    }
 }
 
 static void notes(struct rp_html *h)
