@@ -9,8 +9,10 @@ static bool ask_device(struct mk_device *d, int index)
 {
     int major, minor, cooperative;
 
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) || cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) ||
-        cudaDeviceGetAttribute(&d->n_sm, cudaDevAttrMultiProcessorCount, index) || cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, index))
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) ||
+        cudaDeviceGetAttribute(&d->n_sm, cudaDevAttrMultiProcessorCount, index) ||
+        cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, index))
         return false;
     d->index = index;
     d->sm = major * 10 + minor;
@@ -49,13 +51,28 @@ extern "C" int mk_device_sm(void)
 
 /* ---- forward ---- */
 
+/* A sum over the rows of a token's choices. */
+static mk_combine_args combine_args(const mk_problem *p, const mk_route_ptr &r, const void *row_value)
+{
+    mk_combine_args c = {};
+
+    c.row_value = row_value;
+    c.choice_row = r.choice_row;
+    c.dtype = p->dtype;
+    c.n_token = p->n_token;
+    c.hidden = p->hidden;
+    c.top_k = p->top_k;
+    return c;
+}
+
 static int run_combine(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream)
 {
-    const mk_problem *p = f->problem;
     mk_route_ptr r = mk_route_at(f->saved, at);
-    mk_combine_args c = { f->out, f->out_stride, (char *)f->workspace + plan->forward.expert_out, r.choice_row, r.row_score,
-                          p->dtype, p->n_token, p->hidden, p->top_k };
+    mk_combine_args c = combine_args(f->problem, r, (char *)f->workspace + plan->forward.expert_out);
 
+    c.out = f->out;
+    c.out_stride = f->out_stride;
+    c.row_score = r.row_score;
     return mk_combine_v2(&c, NULL, stream);
 }
 
@@ -89,20 +106,35 @@ int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_pl
 
 static mk_combine_args dx_args(const mk_backward *b, const struct mk_plan *plan)
 {
-    const mk_problem *p = b->problem;
-    mk_route_ptr r = mk_route_at(b->saved, &plan->saved);
+    mk_combine_args c = combine_args(b->problem, mk_route_at(b->saved, &plan->saved), mk_work(b, plan->backward.dx_row));
 
-    return { b->dx, b->dx_stride, mk_work(b, plan->backward.dx_row), r.choice_row, NULL, p->dtype, p->n_token, p->hidden, p->top_k };
+    c.out = b->dx;
+    c.out_stride = b->dx_stride;
+    return c;
 }
 
 static mk_dscore_args dscore_args(const mk_backward *b, const struct mk_plan *plan)
 {
     const mk_problem *p = b->problem;
     mk_route_ptr r = mk_route_at(b->saved, &plan->saved);
+    mk_dscore_args d = {};
 
-    return { b->dscore, b->dscore_stride, (const float *)mk_work(b, plan->backward.dscore_part), r.choice_row, r.offset, b->dout,
-             b->dout_stride, p->down_bias, p->dtype, p->score_dtype, (int32_t)plan->n_row, p->top_k, plan->n_dscore_part, p->hidden,
-             p->n_expert };
+    d.dscore = b->dscore;
+    d.dscore_stride = b->dscore_stride;
+    d.part = (const float *)mk_work(b, plan->backward.dscore_part);
+    d.choice_row = r.choice_row;
+    d.offset = r.offset;
+    d.dout = b->dout;
+    d.dout_stride = b->dout_stride;
+    d.down_bias = p->down_bias;
+    d.dtype = p->dtype;
+    d.score_dtype = p->score_dtype;
+    d.n_choice = (int32_t)plan->n_row;
+    d.top_k = p->top_k;
+    d.n_part = plan->n_dscore_part;
+    d.hidden = p->hidden;
+    d.n_expert = p->n_expert;
+    return d;
 }
 
 /* Rows of dx, then the sums over a token's choices: dx and dscore. */

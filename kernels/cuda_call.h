@@ -65,8 +65,8 @@ static inline int mk_allow_smem(const void *kernel, int bytes, uint64_t *done)
 
 /* Launches a kernel that has one argument; attribute may be NULL. Costs the host 0.4 us less than <<<>>>. */
 template <typename A>
-static inline int mk_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_bytes, const A &args, mk_stream stream,
-                            cudaLaunchAttribute *attribute = NULL)
+static inline int mk_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_bytes, const A &args,
+                            mk_stream stream, cudaLaunchAttribute *attribute = NULL)
 {
     void *argv[] = { (void *)&args };
     cudaLaunchConfig_t c = { grid, n_thread, smem_bytes, stream, attribute, attribute != NULL };

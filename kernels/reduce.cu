@@ -6,10 +6,10 @@ enum { N_BIAS = 3 };
 
 struct dbias_sum {
     mk_vector out;
-    const void *value;           // (rows, columns), dense in columns
+    const void *value; // (rows, columns), dense in columns
     int64_t value_stride;
-    const int32_t *row_token;    // rows of value are tokens, or NULL: rows themselves
-    const float *row_score;      // weight of a row, or NULL
+    const int32_t *row_token; // rows of value are tokens, or NULL: rows themselves
+    const float *row_score;   // weight of a row, or NULL
     int32_t n_column;
 };
 

@@ -9,10 +9,10 @@
 #include "kernels/common.cuh"
 #include "kernels/cuda_call.h"
 
-#define N_WARP      8
-#define N_THREAD    (N_WARP * 32)
-#define PER_LANE    8                          /* choices a lane places at a time, at most */
-#define PER_THREAD  (MK_MAX_EXPERT / N_THREAD) /* experts */
+#define N_WARP     8
+#define N_THREAD   (N_WARP * 32)
+#define PER_LANE   8                          /* choices a lane places at a time, at most */
+#define PER_THREAD (MK_MAX_EXPERT / N_THREAD) /* experts */
 
 struct route_args {
     const void *index, *score;
@@ -28,7 +28,7 @@ struct route_args {
 struct route_sums {
     int first[MK_MAX_EXPERT + 1]; // choices of an expert, then its first row; [MK_MAX_EXPERT] the number of rows
     int first_tile[MK_MAX_EXPERT];
-    int before[MK_MAX_EXPERT];    // choices of an expert that come before those the block has yet to place
+    int before[MK_MAX_EXPERT]; // choices of an expert that come before those the block has yet to place
 };
 
 /* The expert of a choice, or E where it is dropped. */
@@ -261,8 +261,21 @@ int mk_route_v2(const mk_problem *p, const struct mk_plan *plan, const mk_saved_
                 mk_stream stream)
 {
     struct mk_device device = mk_device_now();
-    route_args a = { p->index, p->score, p->index_stride, p->score_stride, p->index_dtype, p->score_dtype, (int32_t)plan->n_row, p->top_k,
-                     p->n_expert, plan->n_chunk, plan->chunk, count, false, false, mk_route_at(saved, at) };
+    route_args a = {};
+
+    a.index = p->index;
+    a.score = p->score;
+    a.index_stride = p->index_stride;
+    a.score_stride = p->score_stride;
+    a.index_dtype = p->index_dtype;
+    a.score_dtype = p->score_dtype;
+    a.n_choice = (int32_t)plan->n_row;
+    a.top_k = p->top_k;
+    a.n_expert = p->n_expert;
+    a.n_chunk = plan->n_chunk;
+    a.chunk = plan->chunk;
+    a.count = count;
+    a.to = mk_route_at(saved, at);
     /* one block a multiprocessor: there is room for that beside whatever else runs, unless the process has but a share of the GPU */
     if (device.cooperative && a.n_chunk <= device.n_sm && !launch(&a, true, true, stream))
         return MK_OK;

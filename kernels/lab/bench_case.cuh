@@ -105,7 +105,8 @@ static int32_t *route(const struct shape *s, int n_token, const char *kind)
 
 /* ---- the problem and its buffers ---- */
 
-static void bench_describe(struct bench_case *b, const struct mk_api *api, const struct shape *s, int n_token, const char *routing)
+static void bench_describe(struct bench_case *b, const struct mk_api *api, const struct shape *s, int n_token,
+                           const char *routing)
 {
     memset(b, 0, sizeof *b);
     b->api = api;
@@ -135,8 +136,8 @@ static size_t bench_bytes(const struct bench_case *b)
     const struct shape *s = b->shape;
     size_t weights = (size_t)s->n_expert * 3 * s->inter * s->hidden * 2, rows = (size_t)b->n_token * s->hidden * 2;
 
-    return 2 * weights + 4 * rows + (size_t)b->n_token * s->top_k * 8 + b->sizes.saved_bytes + b->sizes.forward_workspace_bytes +
-           b->sizes.backward_workspace_bytes;
+    return 2 * weights + 4 * rows + (size_t)b->n_token * s->top_k * 8 + b->sizes.saved_bytes +
+           b->sizes.forward_workspace_bytes + b->sizes.backward_workspace_bytes;
 }
 
 static void set_weights(struct bench_case *b)
@@ -188,8 +189,9 @@ static void bench_open(struct bench_case *b, uint32_t flags)
 
 static void bench_close(struct bench_case *b)
 {
-    void *const owned[] = { (void *)b->p.x, (void *)b->p.index, (void *)b->p.score, b->p.gate.base, b->p.down.base, b->b.dgate.base,
-                            b->b.ddown.base, b->f.out, b->f.saved, b->f.workspace, b->b.dx, b->b.dscore, b->b.workspace, (void *)b->b.dout };
+    void *const owned[] = { (void *)b->p.x,  (void *)b->p.index, (void *)b->p.score, b->p.gate.base,   b->p.down.base,
+                            b->b.dgate.base, b->b.ddown.base,    b->f.out,           b->f.saved,       b->f.workspace,
+                            b->b.dx,         b->b.dscore,        b->b.workspace,     (void *)b->b.dout };
 
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         KIT_CHECK(cudaFree(owned[i]));

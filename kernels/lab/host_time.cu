@@ -32,14 +32,14 @@ static void note(const char *name, double begin)
 
 /* ---- what the library calls ---- */
 
-#define WRAP(type, name, parameters, call, answer) \
-    extern "C" type __real_##name parameters; \
-    extern "C" type __wrap_##name parameters \
-    { \
-        double begin = kit_now_ns(); \
-        type rc = stub ? answer : __real_##name call; \
-        note(#name, begin); \
-        return rc; \
+#define WRAP(type, name, parameters, call, answer)                                                                          \
+    extern "C" type __real_##name parameters;                                                                               \
+    extern "C" type __wrap_##name parameters                                                                                \
+    {                                                                                                                       \
+        double begin = kit_now_ns();                                                                                        \
+        type rc = stub ? answer : __real_##name call;                                                                       \
+        note(#name, begin);                                                                                                 \
+        return rc;                                                                                                          \
     }
 
 static int stub_attribute(int *value, int which)
@@ -70,34 +70,43 @@ static cudaError_t stub_pop(dim3 *grid, dim3 *block, size_t *bytes, void *stream
 }
 
 WRAP(cudaError_t, cudaGetDevice, (int *device), (device), (*device = 0, cudaSuccess))
-WRAP(cudaError_t, cudaDeviceGetAttribute, (int *value, cudaDeviceAttr which, int device), (value, which, device), (cudaError_t)stub_attribute(value, which))
-WRAP(cudaError_t, cudaFuncSetAttribute, (const void *fn, cudaFuncAttribute which, int value), (fn, which, value), cudaSuccess)
+WRAP(cudaError_t, cudaDeviceGetAttribute, (int *value, cudaDeviceAttr which, int device), (value, which, device),
+     (cudaError_t)stub_attribute(value, which))
+WRAP(cudaError_t, cudaFuncSetAttribute, (const void *fn, cudaFuncAttribute which, int value), (fn, which, value),
+     cudaSuccess)
 WRAP(cudaError_t, cudaGetLastError, (void), (), cudaSuccess)
-WRAP(unsigned, __cudaPushCallConfiguration, (dim3 grid, dim3 block, size_t bytes, CUstream_st *stream), (grid, block, bytes, stream),
-     stub_push(grid, block, bytes, stream))
-WRAP(cudaError_t, __cudaPopCallConfiguration, (dim3 *grid, dim3 *block, size_t *bytes, void *stream), (grid, block, bytes, stream),
-     stub_pop(grid, block, bytes, stream))
-WRAP(cudaError_t, __cudaGetKernel, (cudaKernel_t *kernel, const void *fn), (kernel, fn), (*kernel = NULL, cudaSuccess))
-WRAP(cudaError_t, __cudaLaunchKernel, (cudaKernel_t fn, dim3 grid, dim3 block, void **args, size_t bytes, cudaStream_t stream),
+WRAP(unsigned, __cudaPushCallConfiguration, (dim3 grid, dim3 block, size_t bytes, CUstream_st *stream),
+     (grid, block, bytes, stream), stub_push(grid, block, bytes, stream))
+WRAP(cudaError_t, __cudaPopCallConfiguration, (dim3 * grid, dim3 *block, size_t *bytes, void *stream),
+     (grid, block, bytes, stream), stub_pop(grid, block, bytes, stream))
+WRAP(cudaError_t, __cudaGetKernel, (cudaKernel_t * kernel, const void *fn), (kernel, fn), (*kernel = NULL, cudaSuccess))
+WRAP(cudaError_t, __cudaLaunchKernel,
+     (cudaKernel_t fn, dim3 grid, dim3 block, void **args, size_t bytes, cudaStream_t stream),
      (fn, grid, block, args, bytes, stream), cudaSuccess)
-WRAP(cudaError_t, cudaLaunchKernelExC, (const cudaLaunchConfig_t *config, const void *fn, void **args), (config, fn, args), cudaSuccess)
+WRAP(cudaError_t, cudaLaunchKernelExC, (const cudaLaunchConfig_t *config, const void *fn, void **args), (config, fn, args),
+     cudaSuccess)
 
-typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
-                              const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                              const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                              CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 static encode_fn real_encode;
 
-static CUresult encode(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *base, const cuuint64_t *size, const cuuint64_t *stride,
-                       const cuuint32_t *box, const cuuint32_t *step, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
-                       CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill)
+static CUresult encode(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *base, const cuuint64_t *size,
+                       const cuuint64_t *stride, const cuuint32_t *box, const cuuint32_t *step,
+                       CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion,
+                       CUtensorMapFloatOOBfill fill)
 {
     double begin = kit_now_ns();
-    CUresult rc = stub ? CUDA_SUCCESS : real_encode(map, type, rank, base, size, stride, box, step, interleave, swizzle, promotion, fill);
+    CUresult rc = stub ? CUDA_SUCCESS
+                       : real_encode(map, type, rank, base, size, stride, box, step, interleave, swizzle, promotion, fill);
     note("cuTensorMapEncodeTiled", begin);
     return rc;
 }
 
-extern "C" cudaError_t __real_cudaGetDriverEntryPointByVersion(const char *, void **, unsigned, unsigned long long, cudaDriverEntryPointQueryResult *);
-extern "C" cudaError_t __wrap_cudaGetDriverEntryPointByVersion(const char *name, void **fn, unsigned version, unsigned long long flags,
+extern "C" cudaError_t __real_cudaGetDriverEntryPointByVersion(const char *, void **, unsigned, unsigned long long,
+                                                               cudaDriverEntryPointQueryResult *);
+extern "C" cudaError_t __wrap_cudaGetDriverEntryPointByVersion(const char *name, void **fn, unsigned version,
+                                                               unsigned long long flags,
                                                                cudaDriverEntryPointQueryResult *found)
 {
     cudaError_t rc = stub ? cudaSuccess : __real_cudaGetDriverEntryPointByVersion(name, fn, version, flags, found);
@@ -203,7 +212,8 @@ static void print_parts(const char *what, float *total, int n)
             printf(" x %d\n", count);
         own -= ns;
     }
-    printf("  %6.0f ns  the rest: the library's own, and %d times the clock (%.0f %% of all)\n", own, n_part, 100 * own / sum);
+    printf("  %6.0f ns  the rest: the library's own, and %d times the clock (%.0f %% of all)\n", own, n_part,
+           100 * own / sum);
 }
 
 template <typename F> static void time_call(const char *what, int n, F call)
@@ -231,7 +241,9 @@ template <typename F> static void time_call(const char *what, int n, F call)
 
 int main(int argc, char **argv)
 {
-    static const struct option longs[] = { { "tokens", 1, NULL, 't' }, { "stub", 0, NULL, 's' }, { "lora", 0, NULL, 'l' }, { NULL, 0, NULL, 0 } };
+    static const struct option longs[] = {
+        { "tokens", 1, NULL, 't' }, { "stub", 0, NULL, 's' }, { "lora", 0, NULL, 'l' }, { NULL, 0, NULL, 0 }
+    };
     static struct call c;
     const struct mk_api *api = mk_get_api(MK_API_VERSION);
     int n = 201, n_token = 4096, o;
@@ -240,11 +252,16 @@ int main(int argc, char **argv)
     struct mk_sizes sizes;
 
     while ((o = getopt_long(argc, argv, "n:", longs, NULL)) != -1) {
-        if (o == 's') stub = true;
-        else if (o == 'l') lora = true;
-        else if (o == 't') n_token = atoi(optarg);
-        else if (o == 'n') n = atoi(optarg);
-        else return 2;
+        if (o == 's')
+            stub = true;
+        else if (o == 'l')
+            lora = true;
+        else if (o == 't')
+            n_token = atoi(optarg);
+        else if (o == 'n')
+            n = atoi(optarg);
+        else
+            return 2;
     }
     if (n < 1 || n > MAX_N || n_token < 1)
         return 2;

@@ -11,13 +11,13 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define KIT_CHECK(call) \
-    do { \
-        cudaError_t kit_error = (call); \
-        if (kit_error != cudaSuccess) { \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(kit_error)); \
-            exit(1); \
-        } \
+#define KIT_CHECK(call)                                                                                                     \
+    do {                                                                                                                    \
+        cudaError_t kit_error = (call);                                                                                     \
+        if (kit_error != cudaSuccess) {                                                                                     \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(kit_error));                   \
+            exit(1);                                                                                                        \
+        }                                                                                                                   \
     } while (0)
 
 #define KIT_FLUSH_BYTES (256u << 20) /* five times the L2 of an H100 */

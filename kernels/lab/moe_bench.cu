@@ -50,7 +50,8 @@ static double gemm_flop_per_s(struct bench *b, int m, int n, int k, int n_time)
 
     if (!b->blas.handle)
         return 0;
-    void *left = kit_normal((uint64_t)m * k, 1, 6), *right = kit_normal((uint64_t)n * k, 1, 7), *out = kit_alloc((size_t)m * n * 2);
+    void *left = kit_normal((uint64_t)m * k, 1, 6), *right = kit_normal((uint64_t)n * k, 1, 7),
+         *out = kit_alloc((size_t)m * n * 2);
     g.a = left;
     g.b = right;
     g.c = out;
@@ -95,11 +96,12 @@ static void begin_case_json(struct bench *b, const struct bench_case *c, const c
 {
     const struct shape *s = c->shape;
 
-    printf("%s  {\"shape\": \"%s\", \"hidden\": %d, \"inter\": %d, \"experts\": %d, \"top_k\": %d, \"tokens\": %d, \"routing\": \"%s\", ",
+    printf("%s  {\"shape\": \"%s\", \"hidden\": %d, \"inter\": %d, \"experts\": %d, \"top_k\": %d, \"tokens\": %d, "
+           "\"routing\": \"%s\", ",
            b->n_case++ ? ",\n" : "\n", s->name, s->hidden, s->inter, s->n_expert, s->top_k, c->n_token, c->routing);
     printf(path ? "\"path\": \"%s\", " : "\"path\": null, ", path);
-    printf("\"saved_bytes\": %zu, \"forward_workspace_bytes\": %zu, \"backward_workspace_bytes\": %zu, ", c->sizes.saved_bytes,
-           c->sizes.forward_workspace_bytes, c->sizes.backward_workspace_bytes);
+    printf("\"saved_bytes\": %zu, \"forward_workspace_bytes\": %zu, \"backward_workspace_bytes\": %zu, ",
+           c->sizes.saved_bytes, c->sizes.forward_workspace_bytes, c->sizes.backward_workspace_bytes);
 }
 
 static void print_ratio_text(double value, double of)
@@ -114,13 +116,15 @@ static void print_pass_text(const struct bench *b, const struct bench_case *c, c
 {
     double flop_per_s = p->flop / p->gpu.median_s;
 
-    printf("%-12s %6d %-8s %-8s  %9.3f (%.3f..%.3f) %7.1f", c->shape->name, c->n_token, c->routing, p->name, p->gpu.median_s * 1e3, p->gpu.min_s * 1e3,
-           p->gpu.max_s * 1e3, flop_per_s / 1e12);
+    printf("%-12s %6d %-8s %-8s  %9.3f (%.3f..%.3f) %7.1f", c->shape->name, c->n_token, c->routing, p->name,
+           p->gpu.median_s * 1e3, p->gpu.min_s * 1e3, p->gpu.max_s * 1e3, flop_per_s / 1e12);
     print_ratio_text(flop_per_s, p->gemm_flop_per_s);
     print_ratio_text(flop_per_s, b->dense_flop_per_s);
-    printf("  %9.3f (%.3f..%.3f)  %5.1f (%.1f..%.1f) %5.1f", p->called.median_s * 1e3, p->called.min_s * 1e3, p->called.max_s * 1e3,
-           p->host.next.median_s * 1e6, p->host.next.min_s * 1e6, p->host.next.max_s * 1e6, p->host.first.median_s * 1e6);
-    printf("  %9.1f %9.1f  %s\n", c->sizes.saved_bytes / 1e6, (c->sizes.forward_workspace_bytes + c->sizes.backward_workspace_bytes) / 1e6, path);
+    printf("  %9.3f (%.3f..%.3f)  %5.1f (%.1f..%.1f) %5.1f", p->called.median_s * 1e3, p->called.min_s * 1e3,
+           p->called.max_s * 1e3, p->host.next.median_s * 1e6, p->host.next.min_s * 1e6, p->host.next.max_s * 1e6,
+           p->host.first.median_s * 1e6);
+    printf("  %9.1f %9.1f  %s\n", c->sizes.saved_bytes / 1e6,
+           (c->sizes.forward_workspace_bytes + c->sizes.backward_workspace_bytes) / 1e6, path);
     fflush(stdout);
 }
 
@@ -134,9 +138,11 @@ static void print_head(const struct bench *b)
     printf("%s. Medians (least..greatest) of %d. TFLOP/s: useful ones, on the GPU alone.\n", b->device.name, b->o.n);
     printf("Host: in a call behind another; first: in one after the host has waited for the GPU.\n");
     if (b->dense_flop_per_s > 0)
-        printf("GEMM: by cuBLAS, of the forward's FLOPs. Dense: by cuBLAS, 8192^3, %.0f TFLOP/s.\n", b->dense_flop_per_s / 1e12);
-    printf("\n%-12s %6s %-8s %-8s  %-25s %7s  %5s  %5s  %-25s  %-20s %5s  %9s %9s  %s\n", "shape", "tokens", "routing", "pass", "GPU alone, ms", "TFLOP/s",
-           "/GEMM", "/dense", "as called, ms", "host, us", "first", "saved, MB", "work, MB", "path");
+        printf("GEMM: by cuBLAS, of the forward's FLOPs. Dense: by cuBLAS, 8192^3, %.0f TFLOP/s.\n",
+               b->dense_flop_per_s / 1e12);
+    printf("\n%-12s %6s %-8s %-8s  %-25s %7s  %5s  %5s  %-25s  %-20s %5s  %9s %9s  %s\n", "shape", "tokens", "routing",
+           "pass", "GPU alone, ms", "TFLOP/s", "/GEMM", "/dense", "as called, ms", "host, us", "first", "saved, MB",
+           "work, MB", "path");
 }
 
 /* Says of a case why it was left out. */
@@ -170,7 +176,8 @@ static void time_case(struct bench *b, struct bench_case *c, const char *path)
     double gemm = gemm_flop_per_s(b, 3 * s->inter, (int)(rows < GEMM_ROWS ? rows : GEMM_ROWS), s->hidden, b->o.n);
 
     bench_open(c, b->o.flags);
-    const struct pass passes[] = { time_pass(b, c, "forward", run_forward, flop, gemm), time_pass(b, c, "fwd+bwd", run_both, 3 * flop, gemm) };
+    const struct pass passes[] = { time_pass(b, c, "forward", run_forward, flop, gemm),
+                                   time_pass(b, c, "fwd+bwd", run_both, 3 * flop, gemm) };
     bench_close(c);
     if (!b->o.json) {
         print_pass_text(b, c, &passes[0], path);
@@ -269,18 +276,26 @@ static void list_names(void)
 
 static void parse(struct bench *b, int argc, char **argv)
 {
-    static const struct option longs[] = { { "shape", 1, NULL, 's' }, { "tokens", 1, NULL, 't' }, { "routing", 1, NULL, 'r' },
-                                           { "portable", 0, NULL, 'p' }, { "json", 0, NULL, 'j' }, { "list", 0, NULL, 'l' }, { NULL, 0, NULL, 0 } };
+    static const struct option longs[] = { { "shape", 1, NULL, 's' },   { "tokens", 1, NULL, 't' },
+                                           { "routing", 1, NULL, 'r' }, { "portable", 0, NULL, 'p' },
+                                           { "json", 0, NULL, 'j' },    { "list", 0, NULL, 'l' },
+                                           { NULL, 0, NULL, 0 } };
     struct options *o = &b->o;
     int c;
 
     while ((c = getopt_long(argc, argv, "n:", longs, NULL)) != -1) {
-        if (c == 's') o->shape = optarg;
-        else if (c == 't') o->tokens = optarg;
-        else if (c == 'r') o->routing = optarg;
-        else if (c == 'p') o->flags |= MK_FLAG_PORTABLE;
-        else if (c == 'j') o->json = true;
-        else if (c == 'n') o->n = atoi(optarg);
+        if (c == 's')
+            o->shape = optarg;
+        else if (c == 't')
+            o->tokens = optarg;
+        else if (c == 'r')
+            o->routing = optarg;
+        else if (c == 'p')
+            o->flags |= MK_FLAG_PORTABLE;
+        else if (c == 'j')
+            o->json = true;
+        else if (c == 'n')
+            o->n = atoi(optarg);
         else if (c == 'l') {
             list_names();
             exit(0);
@@ -301,7 +316,8 @@ static void open_device(struct bench *b)
     cudaError_t rc = cudaGetDeviceProperties(&b->device, 0);
 
     if (rc) {
-        fprintf(stderr, "%s: no GPU here that CUDA can use (%s): 'moeprof doctor' says what is missing\n", b->me, cudaGetErrorString(rc));
+        fprintf(stderr, "%s: no GPU here that CUDA can use (%s): 'moeprof doctor' says what is missing\n", b->me,
+                cudaGetErrorString(rc));
         exit(1);
     }
     cudaDeviceGetAttribute(&b->sm_major, cudaDevAttrComputeCapabilityMajor, 0);
