@@ -8,25 +8,52 @@
 
 enum { N_BATCH = 101, BATCH = 16 };
 
-struct small_args { void *p[8]; };
-struct large_args { CUtensorMap map[6]; void *p[48]; };
+struct small_args {
+    void *p[8];
+};
+struct large_args {
+    CUtensorMap map[6];
+    void *p[48];
+};
 
-__global__ void small_kernel(small_args a) { if (a.p[0]) *(int *)a.p[0] = 1; }
-__global__ void large_kernel(const __grid_constant__ large_args a) { if (a.p[0]) *(int *)a.p[0] = 1; }
-__global__ void __cluster_dims__(2, 1, 1) cluster_kernel(const __grid_constant__ large_args a) { if (a.p[0]) *(int *)a.p[0] = 1; }
+__global__ void small_kernel(small_args a)
+{
+    if (a.p[0])
+        *(int *)a.p[0] = 1;
+}
+__global__ void large_kernel(const __grid_constant__ large_args a)
+{
+    if (a.p[0])
+        *(int *)a.p[0] = 1;
+}
+__global__ void __cluster_dims__(2, 1, 1) cluster_kernel(const __grid_constant__ large_args a)
+{
+    if (a.p[0])
+        *(int *)a.p[0] = 1;
+}
 
 static small_args small;
 static large_args large;
 static cudaStream_t stream;
 static CUresult (*launch_ex)(const CUlaunchConfig *, CUfunction, void **, void **);
-static CUresult (*encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
-                          const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+static CUresult (*encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                          const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                          CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 static CUfunction small_kernel_handle, large_function, cluster_kernel_handle;
 static void *device_memory;
 
-static void by_chevrons_small(void) { small_kernel<<<1, 256, 0, stream>>>(small); }
-static void by_chevrons_large(void) { large_kernel<<<1, 256, 0, stream>>>(large); }
-static void by_chevrons_cluster(void) { cluster_kernel<<<2, 256, 0, stream>>>(large); }
+static void by_chevrons_small(void)
+{
+    small_kernel<<<1, 256, 0, stream>>>(small);
+}
+static void by_chevrons_large(void)
+{
+    large_kernel<<<1, 256, 0, stream>>>(large);
+}
+static void by_chevrons_cluster(void)
+{
+    cluster_kernel<<<2, 256, 0, stream>>>(large);
+}
 
 static void by_runtime(const void *fn, void *args, unsigned n_block, bool cooperative)
 {
@@ -43,9 +70,18 @@ static void by_runtime(const void *fn, void *args, unsigned n_block, bool cooper
     KIT_CHECK(cudaLaunchKernelExC(&c, fn, &args));
 }
 
-static void by_runtime_small(void) { by_runtime((const void *)small_kernel, &small, 1, false); }
-static void by_runtime_cluster(void) { by_runtime((const void *)cluster_kernel, &large, 2, false); }
-static void by_runtime_cooperative(void) { by_runtime((const void *)small_kernel, &small, 1, true); }
+static void by_runtime_small(void)
+{
+    by_runtime((const void *)small_kernel, &small, 1, false);
+}
+static void by_runtime_cluster(void)
+{
+    by_runtime((const void *)cluster_kernel, &large, 2, false);
+}
+static void by_runtime_cooperative(void)
+{
+    by_runtime((const void *)small_kernel, &small, 1, true);
+}
 
 static void by_driver(CUfunction fn, void *args, unsigned n_block, bool overlapping)
 {
@@ -65,12 +101,30 @@ static void by_driver(CUfunction fn, void *args, unsigned n_block, bool overlapp
         exit(1);
 }
 
-static void by_driver_small(void) { by_driver(small_kernel_handle, &small, 1, false); }
-static void by_driver_large(void) { by_driver(large_function, &large, 1, false); }
-static void by_driver_cluster(void) { by_driver(cluster_kernel_handle, &large, 2, false); }
-static void by_driver_overlapping(void) { by_driver(small_kernel_handle, &small, 1, true); }
-static void set_memory(void) { cudaMemsetAsync(device_memory, 0, 64, stream); }
-static void last_error(void) { cudaGetLastError(); }
+static void by_driver_small(void)
+{
+    by_driver(small_kernel_handle, &small, 1, false);
+}
+static void by_driver_large(void)
+{
+    by_driver(large_function, &large, 1, false);
+}
+static void by_driver_cluster(void)
+{
+    by_driver(cluster_kernel_handle, &large, 2, false);
+}
+static void by_driver_overlapping(void)
+{
+    by_driver(small_kernel_handle, &small, 1, true);
+}
+static void set_memory(void)
+{
+    cudaMemsetAsync(device_memory, 0, 64, stream);
+}
+static void last_error(void)
+{
+    cudaGetLastError();
+}
 
 static void get_device(void)
 {
@@ -89,8 +143,9 @@ static void make_map(void)
     const cuuint64_t size[3] = { 2048, 1 << 20, 768 }, stride_bytes[2] = { 16, 4096 };
     const cuuint32_t box[3] = { 64, 1, 128 }, one[3] = { 1, 1, 1 };
 
-    if (encode(large.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, device_memory, size, stride_bytes, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE,
-               CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE))
+    if (encode(large.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, device_memory, size, stride_bytes, box, one,
+               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE))
         exit(1);
 }
 
@@ -98,13 +153,21 @@ static const struct {
     const char *name;
     void (*fn)(void);
 } things[] = {
-    { "<<<>>>, 64 bytes", by_chevrons_small }, { "<<<>>>, 1152 bytes", by_chevrons_large }, { "<<<>>>, 1152 bytes, cluster", by_chevrons_cluster },
-    { "cudaLaunchKernelExC, 64 bytes", by_runtime_small }, { "cudaLaunchKernelExC, 1152 bytes, cluster", by_runtime_cluster },
+    { "<<<>>>, 64 bytes", by_chevrons_small },
+    { "<<<>>>, 1152 bytes", by_chevrons_large },
+    { "<<<>>>, 1152 bytes, cluster", by_chevrons_cluster },
+    { "cudaLaunchKernelExC, 64 bytes", by_runtime_small },
+    { "cudaLaunchKernelExC, 1152 bytes, cluster", by_runtime_cluster },
     { "cudaLaunchKernelExC, cooperative", by_runtime_cooperative },
-    { "cuLaunchKernelEx of a CUkernel, 64 bytes", by_driver_small }, { "cuLaunchKernelEx of a CUfunction, 1152 bytes", by_driver_large },
-    { "cuLaunchKernelEx of a CUkernel, 1152 bytes, cluster", by_driver_cluster }, { "cuLaunchKernelEx, may overlap", by_driver_overlapping },
-    { "cudaMemsetAsync", set_memory }, { "cuTensorMapEncodeTiled", make_map }, { "cudaGetDevice", get_device },
-    { "cudaDeviceGetAttribute", get_attribute }, { "cudaGetLastError", last_error },
+    { "cuLaunchKernelEx of a CUkernel, 64 bytes", by_driver_small },
+    { "cuLaunchKernelEx of a CUfunction, 1152 bytes", by_driver_large },
+    { "cuLaunchKernelEx of a CUkernel, 1152 bytes, cluster", by_driver_cluster },
+    { "cuLaunchKernelEx, may overlap", by_driver_overlapping },
+    { "cudaMemsetAsync", set_memory },
+    { "cuTensorMapEncodeTiled", make_map },
+    { "cudaGetDevice", get_device },
+    { "cudaDeviceGetAttribute", get_attribute },
+    { "cudaGetLastError", last_error },
 };
 
 static void time_thing(const char *name, void (*fn)(void))
