@@ -228,7 +228,14 @@ static inline void fx_ab(struct dash_ab *ab)
         "moeprof is faster than original (grouped_mm): 1.431 times the model FLOPs a second (95 %% "
         "interval 1.405 to 1.458, 4 pairs of blocks); the interval lies outside of ±1.0 %%");
     a[1].n_layer = 24;
-    a[1].worst = (struct rp_parity){1, 7, "dgate_up", 0.0021, 0.0019, 1.1, 4096, true, ""};
+    a[1].worst = (struct rp_parity){.arm = 1,
+                                    .layer = 7,
+                                    .quantity = "dgate_up",
+                                    .error = 0.0021,
+                                    .own_error = 0.0019,
+                                    .ratio = 1.1,
+                                    .tokens = 4096,
+                                    .passed = true};
     snprintf(a[2].name, sizeof a[2].name, "deepgemm");
     a[2].status = RP_ARM_REFUSED;
     snprintf(a[2].why, sizeof a[2].why, "layer 0: needs 'deep_gemm', which is not installed");
@@ -237,8 +244,14 @@ static inline void fx_ab(struct dash_ab *ab)
     snprintf(a[3].why, sizeof a[3].why, "layer 3: dx is 9.5 times as far off as the job's own");
     a[3].n_layer = 24;
     a[3].n_failed = 1;
-    a[3].worst =
-        (struct rp_parity){3, 3, "dx", 0.02, 0.0021, 9.5, 4096, false, "not rounding any more"};
+    a[3].worst = (struct rp_parity){.arm = 3,
+                                    .layer = 3,
+                                    .quantity = "dx",
+                                    .error = 0.02,
+                                    .own_error = 0.0021,
+                                    .ratio = 9.5,
+                                    .tokens = 4096,
+                                    .why = "not rounding any more"};
 }
 
 /* A model with one job that has run shape.steps steps. */
