@@ -118,11 +118,12 @@ def check_overhead(name, bar, by_name):
     if not os.path.exists(path):
         return
     found, every = json.load(open(path)), pace("overhead-" + name, by_name)
-    whole = found["median"] + max(0, found["burst_seconds"]) / every
+    burst = found["burst_seconds"] if found["burst_seconds"] is not None else float("nan")  # no bar is met by what is unknown
+    whole = found["median"] + max(0, burst) / every
     say("step time with hooks / without, " + name, "%+.2f %%: untraced steps of %.1f ms median %+.2f %%, quartiles %+.2f %+.2f, mean "
         "%+.2f +- %.2f, n %d pairs of %d steps; a burst %.0f ms, one every %.1f s" % (
             100 * whole, 1e3 * found["with_seconds"], 100 * found["median"], 100 * found["quartiles"][0], 100 * found["quartiles"][1],
-            100 * found["mean"], 100 * found["standard_error"], found["pairs"], found["steps"], 1e3 * found["burst_seconds"], every),
+            100 * found["mean"], 100 * found["standard_error"], found["pairs"], found["steps"], 1e3 * burst, every),
         "<= %+.1f %%" % (100 * bar), whole <= bar)
 
 
