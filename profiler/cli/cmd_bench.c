@@ -14,37 +14,38 @@
 
 static int help(void)
 {
-    puts("usage: moeprof bench [--shape NAME,..] [--tokens N,..] [--routing KIND,..] [-n N] "
-         "[--portable] [--json]\n\n"
-         "Times moeprof's experts kernels on this GPU, forward and forward with backward: on the GPU "
-         "alone,\n"
-         "as called, and what the host spends in a call. Yardsticks of the same run, by cuBLAS where\n"
-         "there is one: a GEMM of the same FLOPs, and dense 8192 x 8192 x 8192.\n\n"
-         "  --shape NAME,..    layers by name, or all; default qwen3-30b\n"
-         "  --tokens N,..      1 to 131072; default 4096,32768\n"
-         "  --routing KIND,..  uniform, zipf, allonk (all tokens choose the same experts), half (of "
-         "the experts\n"
-         "                     get none), or all; default uniform\n"
-         "  -n N               timed calls of each; default 9\n"
-         "  --portable         the kernels for every GPU, also where faster ones fit\n"
-         "  --json             for programs: profiler/cli/schema/bench.schema.json, base units, null "
-         "is unknown\n"
-         "  --list             the names of shapes and routings, and out\n\n"
-         "Example:  moeprof bench --shape qwen3-30b,mixtral --tokens 32768");
+    puts(
+        "usage: moeprof bench [--shape NAME,..] [--tokens N,..] [--routing KIND,..] [-n N] "
+        "[--portable] [--json]\n\n"
+        "Times moeprof's experts kernels on this GPU, forward and forward with backward: on the "
+        "GPU "
+        "alone,\n"
+        "as called, and what the host spends in a call. Yardsticks of the same run, by cuBLAS "
+        "where\n"
+        "there is one: a GEMM of the same FLOPs, and dense 8192 x 8192 x 8192.\n\n"
+        "  --shape NAME,..    layers by name, or all; default qwen3-30b\n"
+        "  --tokens N,..      1 to 131072; default 4096,32768\n"
+        "  --routing KIND,..  uniform, zipf, allonk (all tokens choose the same experts), half (of "
+        "the experts\n"
+        "                     get none), or all; default uniform\n"
+        "  -n N               timed calls of each; default 9\n"
+        "  --portable         the kernels for every GPU, also where faster ones fit\n"
+        "  --json             for programs: profiler/cli/schema/bench.schema.json, base units, "
+        "null "
+        "is unknown\n"
+        "  --list             the names of shapes and routings, and out\n\n"
+        "Example:  moeprof bench --shape qwen3-30b,mixtral --tokens 32768");
     return CLI_OK;
 }
 
 /* 0: go on; else the exit code + 1. What values may be is moe_bench's to say. */
 static int options(int argc, char **argv)
 {
-    static const struct option long_option[] = {{"shape", required_argument, NULL, 'v'},
-                                                {"tokens", required_argument, NULL, 'v'},
-                                                {"routing", required_argument, NULL, 'v'},
-                                                {"portable", no_argument, NULL, 'v'},
-                                                {"json", no_argument, NULL, 'v'},
-                                                {"list", no_argument, NULL, 'v'},
-                                                {"help", no_argument, NULL, 'h'},
-                                                {0}};
+    static const struct option long_option[] = {
+        {"shape", required_argument, NULL, 'v'},   {"tokens", required_argument, NULL, 'v'},
+        {"routing", required_argument, NULL, 'v'}, {"portable", no_argument, NULL, 'v'},
+        {"json", no_argument, NULL, 'v'},          {"list", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},          {0}};
     int c;
 
     optind = 0;

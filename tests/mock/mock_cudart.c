@@ -15,11 +15,11 @@ struct dim3 {
 enum { ATTRIBUTE_SM_COUNT = 16, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
 
 /* Calls that only have to succeed. */
-#define SUCCEEDS(name) \
-    int name(void);    \
-    int name(void)     \
-    {                  \
-        return 0;      \
+#define SUCCEEDS(name)                                                                             \
+    int name(void);                                                                                \
+    int name(void)                                                                                 \
+    {                                                                                              \
+        return 0;                                                                                  \
     }
 SUCCEEDS(cudaGetLastError)
 SUCCEEDS(cudaFuncSetAttribute)
@@ -43,13 +43,13 @@ SUCCEEDS(__cudaLaunchKernel)
 SUCCEEDS(cudaLaunchKernelExC)
 
 /* Calls that hand out a handle. */
-#define GIVES(name)              \
-    int name(void **out);        \
-    int name(void **out)         \
-    {                            \
-        static char handle[256]; \
-        *out = handle;           \
-        return 0;                \
+#define GIVES(name)                                                                                \
+    int name(void **out);                                                                          \
+    int name(void **out)                                                                           \
+    {                                                                                              \
+        static char handle[256];                                                                   \
+        *out = handle;                                                                             \
+        return 0;                                                                                  \
     }
 GIVES(cudaStreamCreate)
 GIVES(cudaEventCreate)
@@ -84,7 +84,10 @@ int cudaDeviceGetAttribute(int *value, int which, int device);
 int cudaDeviceGetAttribute(int *value, int which, int device)
 {
     (void)device;
-    *value = which == ATTRIBUTE_SM_COUNT ? 132 : which == ATTRIBUTE_MAJOR ? 9 : which == ATTRIBUTE_MINOR ? 0 : 1 << 16;
+    *value = which == ATTRIBUTE_SM_COUNT ? 132
+             : which == ATTRIBUTE_MAJOR  ? 9
+             : which == ATTRIBUTE_MINOR  ? 0
+                                         : 1 << 16;
     return 0;
 }
 
@@ -142,7 +145,7 @@ void **__cudaRegisterFatBinary(void *binary)
 int __cudaPopCallConfiguration(struct dim3 *grid, struct dim3 *block, size_t *bytes, void **stream);
 int __cudaPopCallConfiguration(struct dim3 *grid, struct dim3 *block, size_t *bytes, void **stream)
 {
-    *grid = *block = (struct dim3){ 1, 1, 1 };
+    *grid = *block = (struct dim3){1, 1, 1};
     *bytes = 0;
     *stream = NULL;
     return 0;
