@@ -261,10 +261,12 @@ class Session:
 
     def end_step(self):
         guest.step_end()
-        self.hang(guest.tracing())
+        traced = guest.tracing()
+        self.hang(traced)
         micros, self.micros, self.updates = self.micros, 0, 0
         if micros:
             self.seen["grad_accum"] = max(micros, self.seen.get("grad_accum", 0))
+        if micros and (traced or self.swapper is not None):  # an untraced step asks where no weight lies
             self.follow_weights()
             self.publish()
         self.control()
