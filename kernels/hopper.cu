@@ -13,10 +13,10 @@ static int fits_matrix(const mk_matrix *m)
     return m->span / 8 < INT32_MAX ? MK_OK : MK_ELAYOUT; /* TMA's coordinates are 32-bit */
 }
 
-/* Rows are gathered by 32-bit numbers of 16 bytes. */
-static bool fits_gather(int64_t n_row, int64_t stride)
+/* From row to row are 32 bits of bytes at most. */
+static bool fits_gather(int64_t stride)
 {
-    return n_row * (stride / 8) < INT32_MAX;
+    return stride >= 0 && stride <= UINT32_MAX / 2;
 }
 
 static int fits_problem(const mk_problem *p)
@@ -29,7 +29,7 @@ static int fits_problem(const mk_problem *p)
         return MK_EACT;
     if ((rc = fits_matrix(&p->gate)) || (rc = fits_matrix(&p->up)) || (rc = fits_matrix(&p->down)))
         return rc;
-    if (!fits_gather(p->n_token, p->x_stride))
+    if (!fits_gather(p->x_stride))
         return MK_ESHAPE;
     return mk_aligned(p->x) && p->x_stride % 8 == 0 ? MK_OK : MK_EALIGN;
 }
@@ -58,7 +58,7 @@ int mk_hopper_fits_backward(const mk_backward *a)
         return rc;
     if (!a->dgate.base != !a->dup.base)
         return MK_EBUFFER; /* gate and up are frozen together */
-    if (!fits_gather(a->problem->n_token, a->dout_stride))
+    if (!fits_gather(a->dout_stride))
         return MK_ESHAPE;
     bool ok = mk_aligned(a->dout) && a->dout_stride % 8 == 0 && mk_aligned(a->dx) && a->dx_stride % 8 == 0;
     return ok ? MK_OK : MK_EALIGN;
@@ -86,7 +86,8 @@ static hop_args common_args(const mk_problem *p, const void *saved, const mk_sav
 }
 
 /* An adapter's run of K: its rows (R, low), and one packed matrix an expert: n_other rows of n_contiguous elements. */
-static int set_low(hop_args *a, int which, const void *packed, int64_t stride_expert, int n_contiguous, int n_other, int n_box)
+static int set_low(hop_args *a, int which, const void *packed, int64_t stride_expert, int n_contiguous, int n_other,
+                   int n_box)
 {
     mk_matrix m = { (void *)packed, NULL, 0, stride_expert, n_contiguous, 1 };
 
@@ -139,7 +140,7 @@ static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_save
     set_weight(&a, 0, &p->gate);
     set_weight(&a, 1, &p->up);
     a.gather = (const bf16 *)p->x;
-    a.gather_stride = p->x_stride;
+    a.gather_stride_bytes = (uint32_t)(p->x_stride * 2);
     a.bias[0] = p->gate_bias;
     a.bias[1] = p->up_bias;
     a.pre = f->flags & MK_FLAG_INFERENCE ? NULL : (bf16 *)((char *)f->saved + at->pre);
@@ -167,7 +168,8 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
 /* ---- backward ---- */
 
 /* K runs over the rank: rows of the packed A, n_column elements each. */
-static int back_adapter(hop_args *a, const mk_backward *b, const struct mk_plan *plan, int low, int n_column, size_t packed, size_t rows)
+static int back_adapter(hop_args *a, const mk_backward *b, const struct mk_plan *plan, int low, int n_column, size_t packed,
+                        size_t rows)
 {
     int rc;
 
@@ -183,11 +185,12 @@ static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream 
     hop_args a = common_args(p, b->saved, &plan->saved);
     int rc = hop_map_weight(&a.b[0], &p->down, p->n_expert, p->inter, p->down.stride_row, p->hidden, TILE_K);
 
-    if (rc || (rc = back_adapter(&a, b, plan, plan->low_down, p->inter, plan->backward.lora.down_a, plan->backward.dlow_down)))
+    if (rc ||
+        (rc = back_adapter(&a, b, plan, plan->low_down, p->inter, plan->backward.lora.down_a, plan->backward.dlow_down)))
         return rc;
     set_weight(&a, 0, &p->down);
     a.gather = (const bf16 *)b->dout;
-    a.gather_stride = b->dout_stride;
+    a.gather_stride_bytes = (uint32_t)(b->dout_stride * 2);
     a.pre = (bf16 *)((char *)b->saved + plan->saved.pre); // read only
     a.out = (bf16 *)mk_work(b, plan->backward.dpre);
     a.scaled_act = (bf16 *)mk_work(b, plan->backward.scaled_act);
@@ -214,6 +217,20 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
     return hop_launch_dx(&a, plan->max_tile, stream);
 }
 
+/* Maps to store the gradients by: rows of 64 along whichever dimension is contiguous, for one warp. */
+static int dw_maps(hop_args *a)
+{
+    for (int i = 0; i < a->n_half && !hop_dw_by_element(a); i++) {
+        const mk_matrix *m = &a->dw[i];
+        bool transposed = m->stride_col != 1;
+        int rc = transposed ? hop_map_weight(&a->dw_map[i], m, a->n_expert, a->hidden, m->stride_col, a->inter, 32)
+                            : hop_map_weight(&a->dw_map[i], m, a->n_expert, a->inter, m->stride_row, a->hidden, 16);
+        if (rc)
+            return rc;
+    }
+    return MK_OK;
+}
+
 static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_stream stream)
 {
     const mk_problem *p = b->problem;
@@ -226,12 +243,14 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
     if (rc)
         return rc;
     a.gather = (const bf16 *)(up ? p->x : b->dout);
-    a.gather_stride = up ? p->x_stride : b->dout_stride;
+    a.gather_stride_bytes = (uint32_t)((up ? p->x_stride : b->dout_stride) * 2);
     a.k_rows = (const bf16 *)rows;
     a.dw[0] = up ? mk_flipped(b->dgate) : b->ddown;
     a.dw[1] = up ? mk_flipped(b->dup) : b->ddown;
     a.dw_dtype = b->dweight_dtype;
     a.accumulate = b->accumulate;
+    if ((rc = dw_maps(&a)))
+        return rc;
     return hop_launch_dw(&a, stream);
 }
 

@@ -1,7 +1,9 @@
 /* hopper_epilogue.cuh: from accumulators to memory. Part of hopper_gemm.cuh.
- * leave_tile rounds a warp's 16 x 256 to bf16 and leaves it in the warp's own 8 KB, four pieces of 16 rows x 64 columns,
- * swizzled as TMA would; drain_slice later takes 16 bytes a lane of it to memory, whole 128-byte rows at a time.
- * Where a weight gradient is stored transposed, a group's warps share 256 columns x 64 rows instead. */
+ * leave_tile rounds a warp's 16 x 256 to bf16 and leaves half of it in the warp's own 4 KB, two pieces of 16 rows x 64
+ * columns, swizzled as TMA would, and half in registers; drain_slice later takes 16 bytes a lane to memory, whole 128-byte
+ * rows at a time, and puts the second half where the first was.
+ * Weight gradients go by TMA, each half as soon as it is left; stored transposed, a group's warps share 128 columns x 64 rows
+ * a half. */
 
 #define PIECE_BYTES 2048
 
@@ -48,31 +50,45 @@ template <int OP> __device__ inline void add_biases(float *acc, const hop_args &
     }
 }
 
-__device__ inline void leave_rows(const float *acc, uint32_t to, int lane)
+/* Half of a warp's tile: 16 x 64 twice, bf16, as the accumulators lie. */
+struct hop_half {
+    uint32_t v[32];
+};
+
+/* 64 columns of accumulators, piece p of the tile, become piece which of a half. */
+__device__ inline void round_piece(hop_half &h, int which, const float *acc, int p)
 {
 #pragma unroll
-    for (int p = 0; p < 4; p++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const float *f = acc + 32 * p + 8 * j;
-            stmatrix_x4(matrix_at(to + p * PIECE_BYTES, lane, j), pack2<bf16>(f[0], f[1]), pack2<bf16>(f[2], f[3]), pack2<bf16>(f[4], f[5]), pack2<bf16>(f[6], f[7]));
-        }
+    for (int i = 0; i < 16; i++)
+        h.v[16 * which + i] = pack2<bf16>(acc[32 * p + 2 * i], acc[32 * p + 2 * i + 1]);
 }
 
-__device__ inline void leave_columns(const float *acc, uint32_t to, int warp, int lane)
+/* UP drains gate and up of the same columns together: pieces 0 and 2, then 1 and 3. */
+template <int OP> __device__ inline hop_half round_half(const float *acc, int half)
+{
+    hop_half h;
+
+    round_piece(h, 0, acc, OP == HOP_UP ? half : 2 * half);
+    round_piece(h, 1, acc, OP == HOP_UP ? half + 2 : 2 * half + 1);
+    return h;
+}
+
+__device__ inline void leave_rows(const hop_half &h, uint32_t to, int lane)
 {
 #pragma unroll
-    for (int j = 0; j < 16; j++) {
-        const float *f = acc + 8 * j;
-        int column = 16 * j + (lane & 7) + (lane >> 4) * 8, block = 2 * warp + (lane >> 3 & 1);
-        stmatrix_x4_trans(to + column * 128 + ((block ^ (column & 7)) << 4), pack2<bf16>(f[0], f[1]), pack2<bf16>(f[2], f[3]), pack2<bf16>(f[4], f[5]), pack2<bf16>(f[6], f[7]));
+    for (int i = 0; i < 8; i++)
+        stmatrix_x4(matrix_at(to + i / 4 * PIECE_BYTES, lane, i % 4), h.v[4 * i], h.v[4 * i + 1], h.v[4 * i + 2],
+                    h.v[4 * i + 3]);
+}
+
+__device__ inline void leave_columns(const hop_half &h, uint32_t to, int warp, int lane)
+{
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        int column = 16 * i + (lane & 7) + (lane >> 4) * 8, block = 2 * warp + (lane >> 3 & 1);
+        stmatrix_x4_trans(to + column * 128 + ((block ^ (column & 7)) << 4), h.v[4 * i], h.v[4 * i + 1], h.v[4 * i + 2],
+                          h.v[4 * i + 3]);
     }
-}
-
-/* Is a weight gradient written by the consumers themselves, element by element, in fp32 or onto what is there? */
-__device__ inline bool dw_by_element(const hop_args &a)
-{
-    return a.dw_dtype != MK_BF16 || a.accumulate;
 }
 
 __device__ inline bool dw_transposed(const hop_args &a)
@@ -87,7 +103,8 @@ __device__ inline uint32_t float_at(uint32_t piece, int row, int column)
 }
 
 /* Stores 16 x 64 fp32 values from a piece; neighbouring lanes along whichever dimension is contiguous in memory. */
-__device__ inline void store_elements(const hop_args &a, const mk_matrix &m, int64_t base, uint32_t piece, int lane, int n_row, int n_column)
+__device__ inline void store_elements(const hop_args &a, const mk_matrix &m, int64_t base, uint32_t piece, int lane,
+                                      int n_row, int n_column)
 {
     bool along_row = m.stride_row == 1;
 
@@ -117,52 +134,52 @@ __device__ inline void dw_elements(float *acc, const hop_args &a, uint32_t piece
     for (int c = 0; c < 4; c++) {
 #pragma unroll
         for (int i = 0; i < 32; i += 2)
-            sts_float2(float_at(piece, lane / 4 + (i & 2) * 4, i / 4 * 8 + lane % 4 * 2), acc[32 * c + i], acc[32 * c + i + 1]);
+            sts_float2(float_at(piece, lane / 4 + (i & 2) * 4, i / 4 * 8 + lane % 4 * 2), acc[32 * c + i],
+                       acc[32 * c + i + 1]);
         __syncwarp();
-        store_elements(a, m, base + (t.n + 64 * c) * m.stride_col, piece, lane, min(16, a.hidden - t.m - row), a.inter - t.n - 64 * c);
+        store_elements(a, m, base + (t.n + 64 * c) * m.stride_col, piece, lane, min(16, a.hidden - t.m - row),
+                       a.inter - t.n - 64 * c);
         __syncwarp();
     }
 }
 
 /* ---- draining it ---- */
 
-/* What a lane must know of the tile that it drains. Slice q of 16: row group q%4 and piece q/4, except DACT: the other way,
- * since dscore sums along a row; of a transposed gradient: 4 columns. */
+/* What a lane must know of the tile that it drains. A half has 8 slices (UP: 4): slice q is row group q%4 of piece q/4,
+ * except DACT: row group q/2, since dscore sums along a row. DW has one, which is nothing, and one for the second half. */
 struct hop_drain {
-    int slice, left;     // next; how many are left
+    int slice, left;     // next, of both halves; how many are left
+    hop_half second;     // until the first is drained
     int n_row, n_column; // that exist, counted from the lane's first row and first column
-    uint32_t smem;       // the lane's row in piece 0
+    uint32_t smem;       // the lane's row in piece 0 of a half
     int block, row_bits; // its 8-column block; row & 7 of its first row
     bf16 *to;            // its first element
-    int64_t stride;      // elements from row to row; DACT: number of the row
-    int column;          // DACT: of the lane's first
+    int64_t stride;      // elements from row to row; UP, DACT: number of the row
+    int column;          // of the lane's first
     uint4 g, u;          // DACT: the next slice's pre-activations
     float score, dscore;
+    int x, y, z, matrix; // DW: the warp's place in which gradient's map
 };
 
-/* 16 bytes of row 4 i and piece p, counted from the lane's first. */
+template <int OP> __device__ inline int half_slices(void)
+{
+    return OP == HOP_UP ? 4 : OP == HOP_DW ? 1 : 8;
+}
+
+/* 16 bytes of row 4 i and piece p of a half, counted from the lane's first. */
 __device__ inline uint4 drain_16(const hop_drain &d, int p, int i)
 {
     return lds_16(d.smem + p * PIECE_BYTES + i * 512 + ((d.block ^ ((d.row_bits + 4 * i) & 7)) << 4));
 }
 
-/* DOWN, DX, DW along columns: as it is. */
+/* DOWN, DX: as it is. */
 __device__ inline void drain_rows(hop_drain &d, int q)
 {
     int i = q % 4, p = q / 4;
-    uint4 v = drain_16(d, p, i);
+    uint4 v = drain_16(d, p & 1, i);
 
     if (4 * i < d.n_row && 64 * p < d.n_column)
         stg_16(d.to + 4 * i * d.stride + 64 * p, v);
-}
-
-/* DW transposed: four columns of 64 contiguous rows; n_column counts from the lane's first column. */
-__device__ inline void drain_columns(hop_drain &d, int q)
-{
-    uint4 v = lds_16(d.smem + q * 512 + ((d.block ^ ((d.row_bits + 4 * q) & 7)) << 4));
-
-    if (4 * q < d.n_column && 0 < d.n_row)
-        stg_16(d.to + 4 * q * d.stride, v);
 }
 
 template <int ACT> __device__ inline uint32_t up_pair(uint32_t g, uint32_t u, const mk_act_param &p)
@@ -172,11 +189,11 @@ template <int ACT> __device__ inline uint32_t up_pair(uint32_t g, uint32_t u, co
     return pack2<bf16>(activate<ACT>(gv.x, uv.x, &dg, &du, p), activate<ACT>(gv.y, uv.y, &dg, &du, p));
 }
 
-/* UP: pieces 0, 1 are gate, 2, 3 up. The activation is taken of the rounded pre-activations, as backward will see them. */
+/* UP: piece 0 of a half is gate, 1 up. The activation is taken of the rounded pre-activations, as backward will see them. */
 template <int ACT> __device__ inline void drain_up(hop_drain &d, const hop_args &a, int q)
 {
     int i = q % 4, c = q / 4;
-    uint4 g = drain_16(d, c, i), u = drain_16(d, c + 2, i);
+    uint4 g = drain_16(d, 0, i), u = drain_16(d, 1, i);
 
     if (4 * i >= d.n_row || 64 * c >= d.n_column)
         return; // guard
@@ -190,10 +207,21 @@ template <int ACT> __device__ inline void drain_up(hop_drain &d, const hop_args 
                                                       up_pair<ACT>(g.z, u.z, a.act), up_pair<ACT>(g.w, u.w, a.act)));
 }
 
+/* DACT: row group and piece of slice q. */
+__device__ inline int dact_row(int q)
+{
+    return q % 8 / 2;
+}
+
+__device__ inline int dact_piece(int q)
+{
+    return q / 8 * 2 + q % 2;
+}
+
 /* Slice q's inputs. */
 __device__ inline void dact_load(hop_drain &d, const hop_args &a, int q)
 {
-    int i = q / 4, p = q % 4;
+    int i = dact_row(q), p = dact_piece(q);
     bool live = 4 * i < d.n_row && 64 * p < d.n_column && q < 16;
     int64_t row = d.stride + 4 * i;
     const bf16 *pre = a.pre + row * 2 * a.inter + d.column + 64 * p;
@@ -204,7 +232,8 @@ __device__ inline void dact_load(hop_drain &d, const hop_args &a, int q)
 }
 
 /* Two neighbouring elements: gate and up become their gradients, act comes out scaled; returns what they add to dscore. */
-template <int ACT> __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, uint32_t d, float score, const mk_act_param &p)
+template <int ACT>
+__device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, uint32_t d, float score, const mk_act_param &p)
 {
     float2 gv = unpack2<bf16>(*g), uv = unpack2<bf16>(*u), dv = unpack2<bf16>(d);
     float dg0, dg1, du0, du1;
@@ -220,15 +249,16 @@ template <int ACT> __device__ inline float dact_pair(uint32_t *g, uint32_t *u, u
 /* Eight columns of one row; every second piece, the eight lanes that share the row add up dscore over 128 columns. */
 template <int ACT> __device__ inline void drain_dact(hop_drain &d, const hop_args &a, int q)
 {
-    int i = q / 4, p = q % 4;
-    uint4 v = drain_16(d, p, i), g = d.g, u = d.u, act;
+    int i = dact_row(q), p = dact_piece(q);
+    uint4 v = drain_16(d, p & 1, i), g = d.g, u = d.u, act;
     float score = d.score;
     bool live = 4 * i < d.n_row && 64 * p < d.n_column;
     int64_t row = d.stride + 4 * i;
     int column = d.column + 64 * p;
 
     dact_load(d, a, q + 1);
-    float sum = dact_pair<ACT>(&g.x, &u.x, &act.x, v.x, score, a.act) + dact_pair<ACT>(&g.y, &u.y, &act.y, v.y, score, a.act);
+    float sum =
+        dact_pair<ACT>(&g.x, &u.x, &act.x, v.x, score, a.act) + dact_pair<ACT>(&g.y, &u.y, &act.y, v.y, score, a.act);
     sum += dact_pair<ACT>(&g.z, &u.z, &act.z, v.z, score, a.act) + dact_pair<ACT>(&g.w, &u.w, &act.w, v.w, score, a.act);
     if (live) {
         bf16 *to = a.out + row * 2 * a.inter + column;
@@ -246,30 +276,87 @@ template <int ACT> __device__ inline void drain_dact(hop_drain &d, const hop_arg
     }
 }
 
-template <int OP, int ACT> __device__ inline void drain_slice(hop_drain &d, const hop_args &a)
+/* Where a half is left: a warp's own place, or its group's. */
+__device__ inline uint32_t half_at(const hop_smem &s, bool of_group)
+{
+    int warp = threadIdx.x / 32 - N_LOAD_THREAD / 32;
+    return s.out + (of_group ? warp & ~3 : warp) * WARP_OUT_BYTES;
+}
+
+__device__ inline void leave_half(const hop_half &h, const hop_smem &s)
+{
+    __syncwarp();
+    leave_rows(h, half_at(s, false), threadIdx.x % 32);
+    __syncwarp();
+}
+
+/* Until all have come whose places leave_dw_half writes. */
+__device__ inline void sync_dw(bool transposed)
+{
+    if (transposed)
+        named_barrier(threadIdx.x / 128, 128);
+    else
+        __syncwarp();
+}
+
+/* A half of a weight gradient, to shared memory and on to global memory. */
+__device__ inline void leave_dw_half(const hop_drain &d, const hop_half &h, const hop_args &a, const hop_smem &s, int half)
+{
+    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    bool transposed = dw_transposed(a);
+    uint32_t mine = half_at(s, false);
+
+    if (lane == 0)
+        tma_store_wait();
+    sync_dw(transposed);
+    if (transposed)
+        leave_columns(h, half_at(s, true), warp, lane);
+    else
+        leave_rows(h, mine, lane);
+    fence_for_tma();
+    sync_dw(transposed);
+    if (lane)
+        return;
+    const CUtensorMap *map = &a.dw_map[d.matrix];
+    if (transposed) {
+        tma_store_3d(map, mine, d.x, d.y, d.z + 128 * half);
+    } else {
+        tma_store_3d(map, mine, d.x + 128 * half, d.y, d.z);
+        tma_store_3d(map, mine + PIECE_BYTES, d.x + 128 * half + 64, d.y, d.z);
+    }
+    tma_store_commit();
+}
+
+template <int OP, int ACT> __device__ inline void drain_slice(hop_drain &d, const hop_args &a, const hop_smem &s)
 {
     int q = d.slice++;
 
     d.left--;
+    if (OP == HOP_DW) {
+        if (q)
+            leave_dw_half(d, d.second, a, s, 1);
+        return;
+    }
+    if (q == half_slices<OP>())
+        leave_half(d.second, s);
     if (OP == HOP_UP)
         drain_up<ACT>(d, a, q);
     else if (OP == HOP_DACT)
         drain_dact<ACT>(d, a, q);
-    else if (OP == HOP_DW && dw_transposed(a))
-        drain_columns(d, q);
     else
         drain_rows(d, q);
 }
 
 /* ---- between the two ---- */
 
-/* Rows of a warp's own: everything but a transposed gradient. */
-template <int OP> __device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_tile &t, uint32_t smem, int first_row, int lane)
+template <int OP>
+__device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_tile &t, uint32_t smem, int first_row,
+                                   int lane)
 {
     int row = first_row + lane / 8; // in the tile
 
     d.slice = 0;
-    d.left = tile_rows<OP>(a, t) <= first_row ? 0 : OP == HOP_UP ? 8 : 16;
+    d.left = tile_rows<OP>(a, t) <= first_row ? 0 : 2 * half_slices<OP>();
     d.block = lane % 8;
     d.row_bits = lane / 8;
     d.smem = smem + lane / 8 * 128;
@@ -283,49 +370,42 @@ template <int OP> __device__ inline void begin_drain(hop_drain &d, const hop_arg
         d.stride = a.hidden;
         d.to = a.out + (int64_t)(t.row + row) * a.hidden + d.column;
     }
-    if (OP == HOP_DW) {
-        const mk_matrix &m = t.half ? a.dw[1] : a.dw[0];
-        d.stride = m.stride_row;
-        d.to = (bf16 *)m.base + expert_offset(m, t.expert) + (int64_t)(t.m + row) * d.stride + d.column;
-    }
 }
 
-/* A transposed gradient: the group's 64 rows of 64 columns a warp. */
-__device__ inline void begin_drain_columns(hop_drain &d, const hop_args &a, const hop_tile &t, uint32_t smem, int group, int warp, int lane)
+/* A weight gradient: a warp's part of a half is 64 rows x 32 columns where transposed, else 16 rows x 128 columns. */
+__device__ inline void begin_dw_drain(hop_drain &d, const hop_args &a, const hop_tile &t, int group, int warp)
 {
-    const mk_matrix &m = t.half ? a.dw[1] : a.dw[0];
-    int column = 64 * warp + lane / 8; // in the tile
+    bool transposed = dw_transposed(a);
+    int row = t.m + 64 * group + (transposed ? 0 : 16 * warp), column = t.n + (transposed ? 32 * warp : 0);
 
     d.slice = 0;
-    d.left = 16;
-    d.block = lane % 8;
-    d.row_bits = lane / 8;
-    d.smem = smem + column * 128;
-    d.n_row = a.hidden - t.m - 64 * group - 8 * d.block;
-    d.n_column = a.inter - t.n - column;
-    d.stride = m.stride_col;
-    d.to = (bf16 *)m.base + expert_offset(m, t.expert) + t.m + 64 * group + 8 * d.block + (int64_t)(t.n + column) * d.stride;
+    d.left = 2 * half_slices<HOP_DW>();
+    d.matrix = t.half;
+    d.x = transposed ? row : column;
+    d.y = (int)(expert_offset(t.half ? a.dw[1] : a.dw[0], t.expert) / 8);
+    d.z = transposed ? column : row;
 }
 
-/* The accumulators to shared memory, and what draining them needs to d. The tile before is drained. */
-template <int OP> __device__ inline void leave_tile(float *acc, const hop_args &a, const hop_smem &s, const hop_tile &t, int group, hop_drain &d)
+/* The accumulators to where they wait, and what draining them needs to d. The tile before is drained. */
+template <int OP>
+__device__ inline void leave_tile(float *acc, const hop_args &a, const hop_smem &s, const hop_tile &t, int group,
+                                  hop_drain &d)
 {
     int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = 64 * group + 16 * warp;
-    uint32_t mine = s.out + (4 * group + warp) * WARP_OUT_BYTES;
 
     if (OP == HOP_UP || OP == HOP_DOWN)
         add_biases<OP>(acc, a, t, lane);
-    __syncwarp();
-    if (OP == HOP_DW && dw_by_element(a)) {
-        dw_elements(acc, a, mine, t, row, lane);
-    } else if (OP == HOP_DW && dw_transposed(a)) {
-        named_barrier(1 + group, 128); // every warp has drained
-        leave_columns(acc, s.out + group * 4 * WARP_OUT_BYTES, warp, lane);
-        named_barrier(1 + group, 128);
-        begin_drain_columns(d, a, t, s.out + group * 4 * WARP_OUT_BYTES, group, warp, lane);
-    } else {
-        leave_rows(acc, mine, lane);
+    if (OP == HOP_DW && hop_dw_by_element(&a)) {
         __syncwarp();
-        begin_drain<OP>(d, a, t, mine, row, lane);
+        dw_elements(acc, a, half_at(s, false), t, row, lane);
+        return;
+    }
+    d.second = round_half<OP>(acc, 1);
+    if (OP == HOP_DW) {
+        begin_dw_drain(d, a, t, group, warp);
+        leave_dw_half(d, round_half<OP>(acc, 0), a, s, 0);
+    } else {
+        leave_half(round_half<OP>(acc, 0), s);
+        begin_drain<OP>(d, a, t, half_at(s, false), row, lane);
     }
 }

@@ -5,10 +5,11 @@
  * the same columns, so each loads half of B and multicasts it to both: L2 reads of a stage fall from 48 to 32 KB, and
  * L2's bandwidth is near its limit without. A pair tile of 128 rows or fewer is split 64 and 64, so it costs half the time.
  *
- * The epilogue is deferred: a consumer warp rounds its finished tile to bf16, leaves it in its own 8 KB of shared memory
+ * The epilogue is deferred: a consumer warp rounds its finished tile to bf16, leaves half of it in its own 4 KB of shared memory
  * and begins the next tile; between two steps of that one it takes a slice of the tile before (activation, derivative,
  * stores). So the tensor cores do not wait for the epilogue, and its memory traffic is spread over the whole time instead
- * of coming from all blocks at once. The 64 KB cost one of four stages.
+ * of coming from all blocks at once. Half of the tile waits in registers until the other half is stored: all of it would
+ * cost one of four stages, and a gathered row takes longer to come than the three would hide.
  *
  *   op    M            N        K        A                          B
  *   UP    rows         I        H        x, gathered by cp.async    gate 128 + up 128 rows, by TMA
@@ -26,46 +27,54 @@
 
 enum hop_op { HOP_UP, HOP_DOWN, HOP_DACT, HOP_DX, HOP_DW };
 
-#define HOP_M 128 /* rows of one block's tile; a pair's is MK_TILE_M */
-#define TILE_N 256
-#define TILE_K 64
-#define A_BYTES (HOP_M * TILE_K * 2)
-#define B_BYTES (TILE_N * TILE_K * 2)
-#define STAGE_BYTES (A_BYTES + B_BYTES)
-#define N_STAGE 3
-#define OUT_BYTES (HOP_M * TILE_N * 2) /* a finished tile, bf16 */
+#define HOP_M           128 /* rows of one block's tile; a pair's is MK_TILE_M */
+#define TILE_N          256
+#define TILE_K          64
+#define A_BYTES         (HOP_M * TILE_K * 2)
+#define B_BYTES         (TILE_N * TILE_K * 2)
+#define STAGE_BYTES     (A_BYTES + B_BYTES)
+#define N_STAGE         4
+#define OUT_BYTES       (HOP_M * TILE_N) /* half of a finished tile, bf16 */
+#define N_OFFSET        640              /* experts whose first rows DW keeps in shared memory */
 #define N_CONSUMER_WARP 8
-#define WARP_OUT_BYTES (OUT_BYTES / N_CONSUMER_WARP)
-#define N_LOAD_THREAD 128
-#define N_THREAD 384
+#define WARP_OUT_BYTES  (OUT_BYTES / N_CONSUMER_WARP)
+#define N_LOAD_THREAD   128
+#define N_THREAD        384
 
 struct hop_args {
-    CUtensorMap a, b[4];         // b: gate, up, or one alone; the packed adapters beside them
-    CUtensorMap low_a;           // rows of the adapter (R, low)
-    const int64_t *b_offset[4];  // (E) elements, or NULL
-    int64_t b_stride[4];         // elements from expert to expert
-    int32_t low;                 // K of the adapter, which follows the weight's; 0: none
+    CUtensorMap a, b[4];        // b: gate, up, or one alone; the packed adapters beside them
+    CUtensorMap low_a;          // rows of the adapter (R, low)
+    const int64_t *b_offset[4]; // (E) elements, or NULL
+    int64_t b_stride[4];        // elements from expert to expert
+    int32_t low;                // K of the adapter, which follows the weight's; 0: none
     mk_route_ptr route;
-    const bf16 *gather;          // (T, H): x or dout
-    int64_t gather_stride;
+    const bf16 *gather; // (T, H): x or dout
+    uint32_t gather_stride_bytes;
     int32_t n_expert, hidden, inter, n_half, n_n_tile, n_m_pair; // n_m_pair: DW only, pairs of HOP_M
     mk_act_param act;
-    mk_vector bias[2];           // UP: gate, up; DOWN: down
-    bf16 *pre;                   // UP: out, may be NULL; DACT: in  (R, 2, I)
-    bf16 *out;                   // UP: act (R, I); DOWN, DX: (R, H); DACT: dpre (R, 2, I)
-    bf16 *scaled_act;            // DACT (R, I)
-    float *dscore_part;          // DACT (R, n_dscore_part)
+    mk_vector bias[2];  // UP: gate, up; DOWN: down
+    bf16 *pre;          // UP: out, may be NULL; DACT: in  (R, 2, I)
+    bf16 *out;          // UP: act (R, I); DOWN, DX: (R, H); DACT: dpre (R, 2, I)
+    bf16 *scaled_act;   // DACT (R, I)
+    float *dscore_part; // DACT (R, n_dscore_part)
     int32_t n_dscore_part;
-    const bf16 *k_rows;          // DW: what map b[0] shows, (R, n_half, I), for the last rows of an expert
-    mk_matrix dw[2];             // DW: gradients; rows and columns as (hidden, inter) of the tile
+    const bf16 *k_rows;    // DW: what map b[0] shows, (R, n_half, I), for the last rows of an expert
+    mk_matrix dw[2];       // DW: gradients; rows and columns as (hidden, inter) of the tile
+    CUtensorMap dw_map[2]; // and their maps, unless they are stored by element
     uint32_t dw_dtype, accumulate;
 };
+
+/* Is a weight gradient written by the consumers themselves, element by element, in fp32 or onto what is there? */
+__host__ __device__ inline bool hop_dw_by_element(const hop_args *a)
+{
+    return a->dw_dtype != MK_BF16 || a->accumulate;
+}
 
 template <int OP> struct hop_config {
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
     static constexpr int a_mn = OP == HOP_DW, b_mn = OP == HOP_DACT || OP == HOP_DX || OP == HOP_DW;
-    static constexpr int smem_bytes = 1024 + N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + // align; barriers, info
-                                      (OP == HOP_DW ? 4 * (MK_MAX_EXPERT + 1) : 0);
+    static constexpr int smem_bytes = N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + // barriers, info
+                                      (OP == HOP_DW ? 4 * (N_OFFSET + 1) : 0);
 };
 
 /* Shared memory of a block. info: 32 bytes a stage, written with a tile's first stage. offset: DW, first rows of experts. */
@@ -73,19 +82,30 @@ struct hop_smem {
     uint32_t stage, out, barrier, info, offset;
     int rank; // of this block in its pair
 
-    __device__ uint32_t a(int s) const { return stage + s * STAGE_BYTES; }
-    __device__ uint32_t b(int s) const { return a(s) + A_BYTES; }
-    __device__ uint32_t full(int s) const { return barrier + 8 * s; }
-    __device__ uint32_t empty(int s) const { return barrier + 8 * (N_STAGE + s); }
+    __device__ uint32_t a(int s) const
+    {
+        return stage + s * STAGE_BYTES;
+    }
+    __device__ uint32_t b(int s) const
+    {
+        return a(s) + A_BYTES;
+    }
+    __device__ uint32_t full(int s) const
+    {
+        return barrier + 8 * s;
+    }
+    __device__ uint32_t empty(int s) const
+    {
+        return barrier + 8 * (N_STAGE + s);
+    }
 };
 
 __device__ inline hop_smem carve(void *raw)
 {
-    uint32_t base = (smem_address(raw) + 1023) & ~1023u; // the swizzle repeats every 1024 bytes
     hop_smem s;
 
-    s.stage = base;
-    s.out = base + N_STAGE * STAGE_BYTES;
+    s.stage = smem_address(raw);
+    s.out = s.stage + N_STAGE * STAGE_BYTES;
     s.barrier = s.out + OUT_BYTES;
     s.info = s.barrier + 128;
     s.offset = s.info + 128;
@@ -99,6 +119,12 @@ struct hop_tile {
     int n, half, m;         // first column; which half of I (DW); first row of H (DW)
     int n_step;             // K steps; 0: there is no such tile
 };
+
+/* DW: first row of expert e. */
+__device__ inline int first_row(const hop_args &a, const hop_smem &s, int e)
+{
+    return e <= N_OFFSET ? lds_int(s.offset + 4 * e) : a.route.offset[e];
+}
 
 template <int OP> __device__ inline int count_tiles(const hop_args &a)
 {
@@ -120,12 +146,13 @@ __device__ inline int group_m(const hop_args &a, int n_tile)
 
 /* What memory says of tile i, an entry of the tile list; DW finds all in shared memory. A place that depends on the thread, by
  * a zero, keeps it out of uniform registers, where the load would be waited for at once. */
-template <int OP> __device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile)
+template <int OP> __device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile, int group_tile)
 {
     if (OP == HOP_DW || i >= n_tile)
         return make_int4(0, 0, 0, 0);
-    int group_tile = group_m(a, n_tile), group = i / (group_tile * a.n_n_tile), m_in_group = min(group_tile, n_tile / a.n_n_tile - group * group_tile);
-    return ((const int4 *)a.route.tile)[group * group_tile + i % (group_tile * a.n_n_tile) % m_in_group + threadIdx.x / N_LOAD_THREAD];
+    int group = i / (group_tile * a.n_n_tile), m_in_group = min(group_tile, n_tile / a.n_n_tile - group * group_tile);
+    return ((const int4 *)
+                a.route.tile)[group * group_tile + i % (group_tile * a.n_n_tile) % m_in_group + threadIdx.x / N_LOAD_THREAD];
 }
 
 /* K steps of the weights; the adapter's follow. */
@@ -134,7 +161,8 @@ template <int OP> __device__ inline int weight_steps(const hop_args &a)
     return OP == HOP_DX ? a.n_half * steps(a.inter) : steps(OP == HOP_DOWN ? a.inter : a.hidden);
 }
 
-template <int OP> __device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen)
+template <int OP>
+__device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, int group_tile, const hop_smem &s, int4 seen)
 {
     hop_tile t = {};
 
@@ -146,16 +174,16 @@ template <int OP> __device__ inline hop_tile find_tile(const hop_args &a, int i,
         t.m = (i % a.n_m_pair * 2 + s.rank) * HOP_M;
         t.half = n / n_per_half;
         t.n = n % n_per_half * TILE_N;
-        t.row = lds_int(s.offset + 4 * t.expert);
-        t.n_row = lds_int(s.offset + 4 * t.expert + 4) - t.row;
+        t.row = first_row(a, s, t.expert);
+        t.n_row = first_row(a, s, t.expert + 1) - t.row;
         t.n_step = max(1, steps(t.n_row)); // without rows one step of zeros
         return t;
     }
-    int group_tile = group_m(a, n_tile), per_group = group_tile * a.n_n_tile, m_in_group = min(group_tile, n_tile / a.n_n_tile - i / per_group * group_tile);
+    int per_group = group_tile * a.n_n_tile, m_in_group = min(group_tile, n_tile / a.n_n_tile - i / per_group * group_tile);
     int n_row = min(MK_TILE_M, seen.z - seen.y), share = n_row > HOP_M ? HOP_M : HOP_M / 2;
     t.expert = seen.x;
     t.row = seen.y + s.rank * share;
-    t.n_row = min(share, max(0, n_row - s.rank * share)); // 0: this block only loads its half of B
+    t.n_row = min(share, max(0, n_row - s.rank * share));                    // 0: this block only loads its half of B
     t.n = i % per_group / m_in_group * (OP == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
     t.n_step = weight_steps<OP>(a) + steps(a.low);
     return t;
@@ -194,8 +222,8 @@ __device__ inline hop_tile get_tile(const hop_smem &s, int stage)
     return { (int)v.y, (int)v.z, (int)v.w, (int)w.x, (int)w.y, (int)w.z, (int)v.x };
 }
 
-#include "kernels/hopper_producer.cuh"
 #include "kernels/hopper_epilogue.cuh"
+#include "kernels/hopper_producer.cuh"
 
 /* One stage: four products of 16 k each. */
 template <int OP> __device__ inline void multiply_stage(float *acc, uint32_t a, uint32_t b, bool first)
@@ -222,9 +250,11 @@ __device__ inline void release(const hop_smem &s, int stage)
 
 /* The products of one tile, one stage's in flight while the next is waited for. Between them come slices of the tile before,
  * spread over the steps, the second group's half a turn later: one group's slice then meets the other's products. */
-template <int OP, int ACT> __device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &a, const hop_smem &s, int group, int n_step, hop_drain &d)
+template <int OP, int ACT>
+__device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &a, const hop_smem &s, int group, int n_step,
+                                hop_drain &d)
 {
-    int last = 0, n_slice = d.left, due = group * (n_step / 2);
+    int last = 0, n_slice = d.left, due = OP == HOP_DW ? n_step / 2 : group * (n_step / 2);
 
     for (int i = 0; i < n_step; i++) {
         mbar_wait(s.full(ring.stage), ring.phase);
@@ -237,7 +267,7 @@ template <int OP, int ACT> __device__ inline void multiply(float *acc, hop_ring 
         last = ring.stage;
         ring.next();
         for (due += n_slice; due >= n_step && d.left > 0; due -= n_step)
-            drain_slice<OP, ACT>(d, a);
+            drain_slice<OP, ACT>(d, a, s);
     }
     wgmma_wait<0>();
     release(s, last);
@@ -253,10 +283,10 @@ __device__ inline void skip(hop_ring &ring, const hop_smem &s, int n_step)
     }
 }
 
-template <int OP, int ACT> __device__ inline void drain_rest(hop_drain &d, const hop_args &a)
+template <int OP, int ACT> __device__ inline void drain_rest(hop_drain &d, const hop_args &a, const hop_smem &s)
 {
     while (d.left > 0)
-        drain_slice<OP, ACT>(d, a);
+        drain_slice<OP, ACT>(d, a, s);
 }
 
 template <int OP, int ACT> __device__ inline void consume(const hop_args &a, const hop_smem &s)
@@ -276,32 +306,36 @@ template <int OP, int ACT> __device__ inline void consume(const hop_args &a, con
             continue;
         }
         multiply<OP, ACT>(acc, ring, a, s, group, t.n_step, d);
-        drain_rest<OP, ACT>(d, a);
+        drain_rest<OP, ACT>(d, a, s);
         leave_tile<OP>(acc, a, s, t, group, d);
     }
-    drain_rest<OP, ACT>(d, a);
+    drain_rest<OP, ACT>(d, a, s);
+    if (OP == HOP_DW)
+        tma_store_wait();
 }
 
-#define HOP_KERNEL hopper_gemm_v10
+#define HOP_KERNEL hopper_gemm_v11
 
 __device__ inline void init_barriers(const hop_smem &s, bool gather)
 {
     for (int i = 0; i < N_STAGE; i++) {
         mbar_init(s.full(i), gather ? N_LOAD_THREAD + 1 : 1); // gathering threads and the TMA's
-        mbar_init(s.empty(i), 2 * N_CONSUMER_WARP); // of both blocks
+        mbar_init(s.empty(i), 2 * N_CONSUMER_WARP);           // of both blocks
     }
     fence_mbar_init();
 }
 
-template <int OP, int ACT> __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1) hopper_gemm_v10(const __grid_constant__ hop_args a)
+template <int OP, int ACT>
+__global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
+    hopper_gemm_v11(const __grid_constant__ hop_args a)
 {
-    extern __shared__ uint8_t raw[];
+    extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
     hop_smem s = carve(raw);
 
     if (threadIdx.x == 0)
         init_barriers(s, hop_config<OP>::gather);
     if (OP == HOP_DW)
-        for (int e = threadIdx.x; e <= a.n_expert; e += N_THREAD)
+        for (int e = threadIdx.x; e <= min(a.n_expert, N_OFFSET); e += N_THREAD)
             sts_int(s.offset + 4 * e, a.route.offset[e]);
     cluster_sync();
     if (threadIdx.x < N_LOAD_THREAD) {

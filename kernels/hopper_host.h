@@ -7,7 +7,8 @@
 
 /* A map over one matrix an expert: x along the contiguous dimension, y the expert's offset in steps of 16 bytes, z the
  * other dimension. A box is 64 x 1 x n_box. */
-int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_contiguous, int64_t stride, int n_other, int n_box);
+int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_contiguous, int64_t stride, int n_other,
+                   int n_box);
 
 /* A map over rows (R, n_half, I): x column, y half, z row; a box is 64 x 1 x 64. */
 int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row);

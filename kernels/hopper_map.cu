@@ -29,10 +29,12 @@ static int encode(CUtensorMap *out, void *base, const cuuint64_t *size, const cu
         return MK_ECUDA;
     return fn(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, base, size, stride_bytes, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE,
               CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
-        ? MK_ECUDA : MK_OK;
+               ? MK_ECUDA
+               : MK_OK;
 }
 
-int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_contiguous, int64_t stride, int n_other, int n_box)
+int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_contiguous, int64_t stride, int n_other,
+                   int n_box)
 {
     int64_t span = m->expert_offset ? m->span : (n_expert - 1) * m->stride_expert;
     const cuuint64_t size[3] = { (cuuint64_t)n_contiguous, (cuuint64_t)(span / 8 + 1), (cuuint64_t)n_other };

@@ -21,17 +21,17 @@ __device__ inline int look_step(int n_step)
 
 /* The tile after the current one. */
 template <int OP> struct hop_next {
-    int i, n_tile;
+    int i, n_tile, group_m;
     int4 seen;
     hop_tile tile;
 
     __device__ bool look(const hop_args &a, const hop_smem &s, int step, int n_step)
     {
         if (step == 0)
-            seen = peek_tile<OP>(a, i += gridDim.x / 2, n_tile);
+            seen = peek_tile<OP>(a, i += gridDim.x / 2, n_tile, group_m);
         if (step != look_step(n_step))
             return false;
-        tile = find_tile<OP>(a, i, n_tile, s, seen);
+        tile = find_tile<OP>(a, i, n_tile, group_m, s, seen);
         return true;
     }
 };
@@ -42,8 +42,9 @@ template <int OP> __device__ inline hop_next<OP> first_tile(const hop_args &a, c
 
     n.i = blockIdx.x / 2;
     n.n_tile = count_tiles<OP>(a);
-    n.seen = peek_tile<OP>(a, n.i, n.n_tile);
-    n.tile = find_tile<OP>(a, n.i, n.n_tile, s, n.seen);
+    n.group_m = group_m(a, n.n_tile);
+    n.seen = peek_tile<OP>(a, n.i, n.n_tile, n.group_m);
+    n.tile = find_tile<OP>(a, n.i, n.n_tile, n.group_m, s, n.seen);
     return n;
 }
 
@@ -56,7 +57,7 @@ template <int OP> __device__ inline hop_coordinate find_coordinates(const hop_ar
 {
     hop_coordinate c;
 
-    c.low = OP != HOP_DW && a.low ? expert_coordinate(a, OP == HOP_UP ? 2 + rank : 2, t.expert) : 0;
+    c.low = a.low ? expert_coordinate(a, OP == HOP_UP ? 2 + rank : 2, t.expert) : 0;
     if (OP == HOP_DW) {
         c.y[0] = c.y[1] = t.half;
     } else if (OP == HOP_UP) { // one block loads gate rows, the other up rows
@@ -68,58 +69,77 @@ template <int OP> __device__ inline hop_coordinate find_coordinates(const hop_ar
     return c;
 }
 
-/* This block's half of B, to both blocks. */
-template <int OP> __device__ inline void load_b(const hop_args &a, const hop_tile &t, const hop_coordinate &c, uint32_t to, uint32_t bar, int step, int rank)
+/* This block's half of B, to both blocks: columns k of the rows that y says, in map which. */
+template <int OP>
+__device__ inline void load_b(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int y, int rank)
 {
-    int seg = OP == HOP_DX && step >= steps(a.inter), k = (step - (seg ? steps(a.inter) : 0)) * TILE_K, y = seg ? c.y[1] : c.y[0];
-
     to += rank * (B_BYTES / 2);
-    if (OP != HOP_DW && step >= weight_steps<OP>(a)) {
-        seg = 2;
-        k = (step - weight_steps<OP>(a)) * TILE_K;
-        y = c.low;
-    }
     if (OP == HOP_UP) {
-        tma_load_pair(to, &a.b[seg + rank], k, y, t.n, bar);
+        tma_load_pair(to, map, k, y, t.n, bar);
     } else if (OP == HOP_DOWN) {
-        tma_load_pair(to, &a.b[seg], k, y, t.n + rank * (TILE_N / 2), bar);
+        tma_load_pair(to, map, k, y, t.n + rank * (TILE_N / 2), bar);
     } else {
         int n = t.n + rank * (TILE_N / 2);
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            tma_load_pair(to + i * 8192, &a.b[seg], n + i * 64, y, k + (OP == HOP_DW ? t.row : 0), bar);
+            tma_load_pair(to + i * 8192, map, n + i * 64, y, k + (OP == HOP_DW ? t.row : 0), bar);
     }
 }
 
 /* A by TMA, 64 rows a load, only those that exist. */
-template <int OP> __device__ inline void load_a(const hop_args &a, const hop_tile &t, uint32_t to, uint32_t bar, int step)
+__device__ inline void load_a(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int half)
 {
-    int seg = OP == HOP_DX && step >= steps(a.inter), k = (step - (seg ? steps(a.inter) : 0)) * TILE_K;
-    const CUtensorMap *map = &a.a;
-
-    if (step >= weight_steps<OP>(a)) {
-        map = &a.low_a;
-        seg = 0;
-        k = (step - weight_steps<OP>(a)) * TILE_K;
-    }
     if (t.n_row > 0)
-        tma_load_3d(to, map, k, seg, t.row, bar);
+        tma_load_3d(to, map, k, half, t.row, bar);
     if (t.n_row > 64)
-        tma_load_3d(to + 8192, map, k, seg, t.row + 64, bar);
+        tma_load_3d(to + 8192, map, k, half, t.row + 64, bar);
+}
+
+__device__ inline int a_bytes(const hop_tile &t)
+{
+    return t.n_row > 64 ? A_BYTES : t.n_row > 0 ? A_BYTES / 2 : 0;
 }
 
 /* By one thread: tells the consumers of a new tile, arms the stage's barrier, loads what TMA loads. */
-template <int OP> __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage, int step)
+template <int OP>
+__device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage,
+                                 int step)
 {
     uint32_t bar = s.full(stage);
-    bool a_by_tma = !hop_config<OP>::gather || (OP != HOP_DW && step >= weight_steps<OP>(a)); // an adapter's rows are dense
+    int second = OP == HOP_DX && step >= steps(a.inter), k = (step - (second ? steps(a.inter) : 0)) * TILE_K;
 
     if (step == 0)
         put_tile(s, stage, t);
-    mbar_expect(bar, B_BYTES + (!a_by_tma || t.n_row <= 0 ? 0 : t.n_row > 64 ? A_BYTES : A_BYTES / 2));
-    if (a_by_tma)
-        load_a<OP>(a, t, s.a(stage), bar, step);
-    load_b<OP>(a, t, c, s.b(stage), bar, step, s.rank);
+    mbar_expect(bar, B_BYTES + (hop_config<OP>::gather ? 0 : a_bytes(t)));
+    if (!hop_config<OP>::gather)
+        load_a(&a.a, t, s.a(stage), bar, k, second);
+    load_b<OP>(&a.b[OP == HOP_UP ? s.rank : second], t, s.b(stage), bar, k, second ? c.y[1] : c.y[0], s.rank);
+}
+
+/* The same for step of an adapter's, whose rows are dense. */
+template <int OP>
+__device__ inline void issue_low(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage,
+                                 int step)
+{
+    uint32_t bar = s.full(stage);
+
+    mbar_expect(bar, B_BYTES + a_bytes(t));
+    load_a(&a.low_a, t, s.a(stage), bar, step * TILE_K, 0);
+    load_b<OP>(&a.b[OP == HOP_UP ? 2 + s.rank : 2], t, s.b(stage), bar, step * TILE_K, c.low, s.rank);
+}
+
+/* The steps of an adapter, which follow the weight's: a loop of their own, so that the weight's do not pay for them. */
+template <int OP>
+__device__ inline void produce_low(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s,
+                                   hop_ring &ring)
+{
+    for (int step = 0; step < steps(a.low); step++, ring.next()) {
+        mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
+        if (threadIdx.x == 0)
+            issue_low<OP>(a, t, c, s, ring.stage, step);
+        if (hop_config<OP>::gather)
+            mbar_arrive(s.full(ring.stage));
+    }
 }
 
 /* The consumers' sign that no tile follows: a stage without data whose tile has no steps. */
@@ -143,82 +163,81 @@ template <int OP> __device__ inline void produce_tma(const hop_args &a, const ho
     while (next.tile.n_step) {
         hop_tile t = next.tile;
         hop_coordinate c = find_coordinates<OP>(a, t, s.rank);
-        for (int step = 0; step < t.n_step; step++, ring.next()) {
+        int n_step = weight_steps<OP>(a);
+        for (int step = 0; step < n_step; step++, ring.next()) {
             mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
             issue_tma<OP>(a, t, c, s, ring.stage, step);
-            next.look(a, s, step, t.n_step);
+            next.look(a, s, step, n_step);
         }
+        produce_low<OP>(a, t, c, s, ring);
     }
     announce_end(s, ring, false);
 }
 
-/* Where a token's row begins, in steps of 16 bytes: 32 bits reach 64 GB, and one multiplication makes it an address.
- * Token numbers are loaded a step or more before they are multiplied: the multiplication would wait for the load, and with
- * it everything behind it in the producer. */
-__device__ inline int token_unit(const hop_args &a, int token)
+/* A token's row, base being the row of token 0: one multiplication. Token numbers are loaded a step or more before: the
+ * multiplication would wait for the load, and with it everything behind it in the producer. */
+__device__ inline const void *at_token(const hop_args &a, const bf16 *base, int token)
 {
-    return token * (int)(a.gather_stride / 8);
-}
-
-__device__ inline const char *at_unit(const void *base, int unit)
-{
-    return (const char *)base + (uint64_t)(uint32_t)unit * 16;
+    const void *at;
+    asm volatile("mad.wide.u32 %0, %1, %2, %3;" : "=l"(at) : "r"(token), "r"(a.gather_stride_bytes), "l"(base));
+    return at;
 }
 
 #define ROW_PER_THREAD (HOP_M * 8 / N_LOAD_THREAD)
 
-/* M gather: thread i copies piece i%8 (16 bytes) of rows i/8, i/8 + 16, ... of the tile. Tokens, or units. */
-struct row_gather {
-    int row[ROW_PER_THREAD];
+/* M gather: thread i copies piece i%8 (16 bytes) of rows i/8, i/8 + 16, ... of the tile. */
+struct row_tokens {
+    int of[ROW_PER_THREAD];
 };
 
-__device__ inline row_gather find_tokens(const hop_args &a, const hop_tile &t)
+__device__ inline row_tokens find_tokens(const hop_args &a, const hop_tile &t)
 {
-    row_gather g;
+    row_tokens r;
 
 #pragma unroll
     for (int i = 0; i < ROW_PER_THREAD; i++) { // past the end: any row of the expert, never stored
         int row = min((int)threadIdx.x / 8 + N_LOAD_THREAD / 8 * i, t.n_row - 1);
-        g.row[i] = a.route.row_token[t.n_row > 0 ? t.row + row : 0];
+        r.of[i] = a.route.row_token[t.n_row > 0 ? t.row + row : 0];
     }
-    return g;
+    return r;
 }
 
-__device__ inline void gather_rows(const row_gather &g, const hop_args &a, const hop_tile &t, uint32_t to, int step)
+/* All addresses before the first copy: an address built in another's registers waits until that copy has read them. */
+__device__ inline void gather_rows(const row_tokens &r, const hop_args &a, const hop_tile &t, uint32_t to, int step)
 {
     int row = threadIdx.x / 8, piece = threadIdx.x % 8, column = step * TILE_K + piece * 8;
     uint32_t at = to + row * 128 + ((piece ^ (row & 7)) << 4), bytes = column < a.hidden ? 16 : 0;
-    const bf16 *from = a.gather + (bytes ? column : 0);
-    int n = t.n_row > 64 ? ROW_PER_THREAD : t.n_row > 0 ? ROW_PER_THREAD / 2 : 0;
+    const void *from[ROW_PER_THREAD];
 
 #pragma unroll
     for (int i = 0; i < ROW_PER_THREAD; i++)
-        if (i < n)
-            cp_async_16(at + i * (N_LOAD_THREAD / 8 * 128), at_unit(from, g.row[i]), bytes);
+        from[i] = at_token(a, a.gather + column, r.of[i]);
+#pragma unroll
+    for (int i = 0; i < ROW_PER_THREAD; i++) // halves of 64 rows that do not exist are not read
+        cp_async_16(at + i * (N_LOAD_THREAD / 8 * 128), from[i], t.n_row > i / (ROW_PER_THREAD / 2) * 64 ? bytes : 0);
 }
 
 template <int OP> __device__ inline void produce_rows(const hop_args &a, const hop_smem &s)
 {
     hop_ring ring;
     hop_next<OP> next = first_tile<OP>(a, s);
-    row_gather g, ahead = find_tokens(a, next.tile);
+    row_tokens now, ahead = find_tokens(a, next.tile);
 
     while (next.tile.n_step) {
         hop_tile t = next.tile;
         hop_coordinate c = find_coordinates<OP>(a, t, s.rank);
-#pragma unroll
-        for (int i = 0; i < ROW_PER_THREAD; i++)
-            g.row[i] = token_unit(a, ahead.row[i]);
-        for (int step = 0; step < t.n_step; step++, ring.next()) {
+        int n_step = weight_steps<OP>(a);
+        now = ahead;
+        for (int step = 0; step < n_step; step++, ring.next()) {
             mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
             if (threadIdx.x == 0)
                 issue_tma<OP>(a, t, c, s, ring.stage, step);
-            if (step < weight_steps<OP>(a))
-                gather_rows(g, a, t, s.a(ring.stage), step);
+            gather_rows(now, a, t, s.a(ring.stage), step);
             mbar_arrive_cp_async(s.full(ring.stage));
-            if (next.look(a, s, step, t.n_step))
+            if (next.look(a, s, step, n_step))
                 ahead = find_tokens(a, next.tile);
         }
+        produce_low<OP>(a, t, c, s, ring);
     }
     announce_end(s, ring, true);
 }
@@ -248,12 +267,13 @@ __device__ inline void gather_k(const k_tokens &k, const hop_args &a, const hop_
     uint32_t at = to + piece / 8 * 8192 + (warp * 16 + odd_row) * 128;
     bool inside = column < a.hidden;
     const bf16 *from = a.gather + (inside ? column : 0);
-    int unit = token_unit(a, step & 2 ? k.of[1] : k.of[0]), left = inside ? t.n_row - step * TILE_K - warp * 16 - odd_row : 0;
+    int token = step & 2 ? k.of[1] : k.of[0], left = inside ? t.n_row - step * TILE_K - warp * 16 - odd_row : 0;
 
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        int row = __shfl_sync(~0u, unit, (step & 1) * 16 + 2 * i + odd_row);
-        cp_async_16(at + i * 256 + ((piece % 8 ^ ((2 * i & 7) | odd_row)) << 4), at_unit(from, row), 2 * i < left ? 16 : 0);
+        int of_row = __shfl_sync(~0u, token, (step & 1) * 16 + 2 * i + odd_row);
+        cp_async_16(at + i * 256 + ((piece % 8 ^ ((2 * i & 7) | odd_row)) << 4), at_token(a, from, of_row),
+                    2 * i < left ? 16 : 0);
     }
 }
 
@@ -267,11 +287,13 @@ __device__ inline void copy_k_tail(const hop_args &a, const hop_tile &t, uint32_
     for (int k = threadIdx.x / 32; k < TILE_K; k += N_LOAD_THREAD / 32) {
         int row = step * TILE_K + k;
         bool live = row < t.n_row && column < a.inter;
-        cp_async_16(to + piece / 8 * 8192 + k * 128 + ((piece % 8 ^ (k & 7)) << 4), live ? from + (int64_t)row * a.n_half * a.inter : a.k_rows, live ? 16 : 0);
+        cp_async_16(to + piece / 8 * 8192 + k * 128 + ((piece % 8 ^ (k & 7)) << 4),
+                    live ? from + (int64_t)row * a.n_half * a.inter : a.k_rows, live ? 16 : 0);
     }
 }
 
-__device__ inline void fill_k_stage(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage, int step, const k_tokens &k)
+__device__ inline void fill_k_stage(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s,
+                                    int stage, int step, const k_tokens &k)
 {
     bool tail = (step + 1) * TILE_K > t.n_row;
 

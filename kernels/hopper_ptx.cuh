@@ -71,7 +71,9 @@ __device__ inline void mbar_wait(uint32_t bar, uint32_t parity)
                  "@done bra.uni out;\n"
                  "bra.uni again;\n"
                  "out:\n"
-                 "}" ::"r"(bar), "r"(parity) : "memory");
+                 "}" ::"r"(bar),
+                 "r"(parity)
+                 : "memory");
 }
 
 __device__ inline void fence_mbar_init(void)
@@ -83,17 +85,45 @@ __device__ inline void fence_mbar_init(void)
 
 __device__ inline void tma_load_3d(uint32_t to, const CUtensorMap *map, int x, int y, int z, uint32_t bar)
 {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
-                 ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(z), "r"(bar) : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+            "r"(to),
+        "l"(map), "r"(x), "r"(y), "r"(z), "r"(bar)
+        : "memory");
 }
-
 
 /* To the same place, and the same barrier, in both blocks of the pair. */
 __device__ inline void tma_load_pair(uint32_t to, const CUtensorMap *map, int x, int y, int z, uint32_t bar)
 {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
-                 " [%0], [%1, {%2, %3, %4}], [%5], %6;"
-                 ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(z), "r"(bar), "h"((uint16_t)3) : "memory");
+                 " [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(bar), "h"((uint16_t)3)
+                 : "memory");
+}
+
+/* From shared memory, which must have been fenced for the copy. Part of a group, as all of the thread's until it commits. */
+__device__ inline void tma_store_3d(const CUtensorMap *map, uint32_t from, int x, int y, int z)
+{
+    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
+                 "r"(from), "r"(x), "r"(y), "r"(z)
+                 : "memory");
+}
+
+__device__ inline void tma_store_commit(void)
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+/* Until what this thread's stores read from shared memory may be overwritten. */
+__device__ inline void tma_store_wait(void)
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+/* Makes this thread's writes to shared memory visible to TMA. */
+__device__ inline void fence_for_tma(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 /* 16 bytes, or 16 zero bytes where bytes is 0. Past L1: the data is used once from shared memory. */
@@ -104,18 +134,24 @@ __device__ inline void cp_async_16(uint32_t to, const void *from, uint32_t bytes
 
 __device__ inline void stmatrix_x4(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d)
+                 : "memory");
 }
 
 __device__ inline void stmatrix_x4_trans(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c),
+                 "r"(d)
+                 : "memory");
 }
 
 __device__ inline uint4 lds_16(uint32_t from)
 {
     uint4 v;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from) : "memory");
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from)
+                 : "memory");
     return v;
 }
 
@@ -192,7 +228,8 @@ template <int LEFT> __device__ inline void wgmma_wait(void)
  * leading = between pieces of 64 rows. */
 __device__ inline uint64_t operand(uint32_t start, uint32_t leading, uint32_t stride)
 {
-    return (uint64_t)((start & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 | (uint64_t)1 << 62;
+    return (uint64_t)((start & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 |
+           (uint64_t)1 << 62;
 }
 
 #endif
