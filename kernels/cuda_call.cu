@@ -12,6 +12,7 @@ static bool ask_device(struct mk_device *d, int index)
     if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) ||
         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) ||
         cudaDeviceGetAttribute(&d->n_sm, cudaDevAttrMultiProcessorCount, index) ||
+        cudaDeviceGetAttribute(&d->smem_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index) ||
         cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, index))
         return false;
     d->index = index;

@@ -39,6 +39,7 @@ static inline void *mk_work(const mk_backward *b, size_t at)
 /* What stays the same of a device as long as the process lives. */
 struct mk_device {
     int index, sm, n_sm; // sm: compute capability times ten
+    int smem_bytes;      // that a block may have
     bool cooperative;    // its blocks may wait for each other
 };
 

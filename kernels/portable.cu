@@ -1,4 +1,4 @@
-/* portable.cu: forward and backward on any GPU from sm_80 on: what fits, and the arguments of the products. No kernels here. */
+/* portable.cu: forward and backward on any GPU from sm_80 on: what fits, and arguments of the products. No kernels here. */
 #include "kernels/cuda_call.h"
 #include "kernels/portable_host.h"
 
@@ -23,7 +23,8 @@ static int fits_problem(const mk_problem *p)
         return MK_EDTYPE;
     if (p->act != MK_ACT_RELU2 && (p->gate.stride_row != p->up.stride_row || p->gate.stride_col != p->up.stride_col))
         return MK_ELAYOUT;
-    if ((p->act != MK_ACT_RELU2 && (rc = fits_matrix(&p->gate))) || (rc = fits_matrix(&p->up)) || (rc = fits_matrix(&p->down)))
+    if ((p->act != MK_ACT_RELU2 && (rc = fits_matrix(&p->gate))) || (rc = fits_matrix(&p->up)) ||
+        (rc = fits_matrix(&p->down)))
         return rc;
     return mk_rows_aligned(p->x, p->x_stride) ? MK_OK : MK_EALIGN;
 }
@@ -69,20 +70,18 @@ static por_args common_args(const mk_problem *p, const struct mk_plan *plan, con
     return a;
 }
 
-/* A packed part of an adapter for one expert, as (n, k). */
-static por_weight packed(const void *base, int64_t stride_expert, int64_t stride_n, int64_t stride_k)
+static void add_run(por_args *a, const void *rows, int64_t stride, int32_t k, const por_weight &w, const por_weight &second)
 {
-    return { base, NULL, stride_expert, stride_n, stride_k };
-}
+    por_run *r = &a->run[a->n_run];
 
-static por_run low_run(const void *rows, int32_t low)
-{
-    por_run r = {};
-
-    r.rows = rows;
-    r.rows_stride = r.k = low;
-    r.split = INT32_MAX;
-    return r;
+    if (!k)
+        return;
+    a->n_run++;
+    r->rows = rows;
+    r->rows_stride = stride;
+    r->k = k;
+    r->w[0] = w;
+    r->w[1] = second;
 }
 
 /* ---- forward ---- */
@@ -92,16 +91,12 @@ static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_save
     const mk_problem *p = f->problem;
     por_args a = common_args(p, plan, f->saved, at);
     const char *b = (char *)f->workspace + plan->forward.lora.up_b;
-    int64_t low = plan->low_up, half = low * p->inter;
+    int64_t low = plan->low_up, half = low * p->inter, both = half * plan->n_half;
 
-    a.main.rows = p->x;
-    a.main.rows_stride = p->x_stride;
-    a.main.w[0] = weight(&p->gate, false);
-    a.main.w[1] = weight(&p->up, false);
-    a.main.k = p->hidden;
-    a.low = low_run((char *)f->saved + at->low_up, plan->low_up);
-    a.low.w[0] = packed(b, half * plan->n_half, low, 1);
-    a.low.w[1] = packed(b + half * (plan->n_half - 1) * 2, half * plan->n_half, low, 1);
+    add_run(&a, p->x, p->x_stride, p->hidden, weight(plan->has_gate ? &p->gate : &p->up, false), weight(&p->up, false));
+    a.run[0].gathered = true;
+    add_run(&a, (char *)f->saved + at->low_up, low, plan->low_up, { b, NULL, both, low, 1 },
+            { b + half * 2, NULL, both, low, 1 });
     a.bias[0] = p->gate_bias;
     a.bias[1] = p->up_bias;
     a.pre = f->flags & MK_FLAG_INFERENCE ? NULL : (char *)f->saved + at->pre;
@@ -115,12 +110,9 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
     por_args a = common_args(p, plan, f->saved, at);
     int64_t low = plan->low_down;
 
-    a.main.rows = (char *)f->workspace + plan->forward.act;
-    a.main.rows_stride = p->inter;
-    a.main.w[0] = weight(&p->down, false);
-    a.main.k = p->inter;
-    a.low = low_run((char *)f->saved + at->low_down, plan->low_down);
-    a.low.w[0] = packed((char *)f->workspace + plan->forward.lora.down_b, low * p->hidden, low, 1);
+    add_run(&a, (char *)f->workspace + plan->forward.act, p->inter, p->inter, weight(&p->down, false), {});
+    add_run(&a, (char *)f->saved + at->low_down, low, plan->low_down,
+            { (char *)f->workspace + plan->forward.lora.down_b, NULL, low * p->hidden, low, 1 }, {});
     a.bias[0] = p->down_bias;
     a.out = (char *)f->workspace + plan->forward.expert_out;
     return por_launch_down(&a, p->dtype, plan->max_tile, stream);
@@ -132,13 +124,12 @@ static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream 
 {
     const mk_problem *p = b->problem;
     por_args a = common_args(p, plan, b->saved, &plan->saved);
+    int64_t low = plan->low_down;
 
-    a.main.rows = b->dout;
-    a.main.rows_stride = b->dout_stride;
-    a.main.w[0] = weight(&p->down, true);
-    a.main.k = p->hidden;
-    a.low = low_run(mk_work(b, plan->backward.dlow_down), plan->low_down);
-    a.low.w[0] = packed(mk_work(b, plan->backward.lora.down_a), (int64_t)plan->low_down * p->inter, 1, p->inter);
+    add_run(&a, b->dout, b->dout_stride, p->hidden, weight(&p->down, true), {});
+    a.run[0].gathered = true;
+    add_run(&a, mk_work(b, plan->backward.dlow_down), low, plan->low_down,
+            { mk_work(b, plan->backward.lora.down_a), NULL, low * p->inter, 1, p->inter }, {});
     a.pre = (char *)b->saved + plan->saved.pre; // read only
     a.out = mk_work(b, plan->backward.dpre);
     a.scaled_act = mk_work(b, plan->backward.scaled_act);
@@ -151,33 +142,36 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
 {
     const mk_problem *p = b->problem;
     por_args a = common_args(p, plan, b->saved, &plan->saved);
+    const char *dpre = (char *)mk_work(b, plan->backward.dpre);
+    int64_t low = plan->low_up, stride = (int64_t)plan->n_half * p->inter;
+    size_t to_up = (plan->n_half - 1) * (size_t)p->inter * mk_dtype_bytes(p->dtype);
 
-    a.main.rows = mk_work(b, plan->backward.dpre);
-    a.main.rows_stride = (int64_t)plan->n_half * p->inter;
-    a.main.w[0] = plan->has_gate ? weight(&p->gate, true) : weight(&p->up, true);
-    a.main.w[1] = weight(&p->up, true);
-    a.main.k = plan->n_half * p->inter;
-    a.main.split = p->inter;
-    a.low = low_run(mk_work(b, plan->backward.dlow_up), plan->low_up);
-    a.low.w[0] = packed(mk_work(b, plan->backward.lora.up_a), (int64_t)plan->low_up * p->hidden, 1, p->hidden);
+    if (plan->has_gate)
+        add_run(&a, dpre, stride, p->inter, weight(&p->gate, true), {});
+    add_run(&a, dpre + to_up, stride, p->inter, weight(&p->up, true), {});
+    add_run(&a, mk_work(b, plan->backward.dlow_up), low, plan->low_up,
+            { mk_work(b, plan->backward.lora.up_a), NULL, low * p->hidden, 1, p->hidden }, {});
     a.out = mk_work(b, plan->backward.dx_row);
     return por_launch_dx(&a, p->dtype, plan->max_tile, stream);
 }
 
+/* The gradient is made the way it lies in memory: its contiguous dimension along N. */
 static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_stream stream)
 {
     const mk_problem *p = b->problem;
     por_args a = common_args(p, plan, b->saved, &plan->saved);
+    const mk_matrix *m = up ? plan->has_gate ? &b->dgate : &b->dup : &b->ddown;
+    bool flip = m->stride_row == 1 && m->stride_col != 1, a_gathered = up == flip;
 
     a.n_half = up ? plan->n_half : 1;
-    a.main.rows = up ? p->x : b->dout;
-    a.main.rows_stride = up ? p->x_stride : b->dout_stride;
-    a.k_rows = mk_work(b, up ? plan->backward.dpre : plan->backward.scaled_act);
-    a.dw[0] = up ? mk_flipped(plan->has_gate ? b->dgate : b->dup) : b->ddown;
-    a.dw[1] = mk_flipped(b->dup);
+    a.side[!a_gathered] = { up ? p->x : b->dout, up ? p->x_stride : b->dout_stride, 0, p->hidden };
+    a.side[a_gathered] = { mk_work(b, up ? plan->backward.dpre : plan->backward.scaled_act), (int64_t)a.n_half * p->inter,
+                           p->inter, p->inter };
+    a.dw[0] = flip ? mk_flipped(*m) : *m;
+    a.dw[1] = flip ? mk_flipped(b->dup) : b->dup;
     a.dw_dtype = b->dweight_dtype;
     a.accumulate = b->accumulate;
-    return por_launch_dw(&a, p->dtype, stream);
+    return por_launch_dw(&a, a_gathered, p->dtype, stream);
 }
 
 /* ---- the path ---- */

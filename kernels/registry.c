@@ -11,7 +11,7 @@ const struct mk_impl mk_registry[] = {
       .forward = mk_hopper_forward,
       .fits_backward = mk_hopper_fits_backward,
       .backward = mk_hopper_backward },
-    { .row = { .op = "forward and backward", .name = "portable", .version = 2, .sm_min = 80, .sm_max = 999 },
+    { .row = { .op = "forward and backward", .name = "portable", .version = 3, .sm_min = 80, .sm_max = 999 },
       .lora = true,
       .fits_forward = mk_portable_fits_forward,
       .forward = mk_portable_forward,

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 
 #include <cuda_bf16.h>
@@ -121,10 +122,11 @@ static inline float emu_normcdff(float v)
 #define cudaGetLastError()        cudaSuccess
 #define cudaGetDevice(device)     (*(device) = 0)
 
-/* Few multiprocessors, so that a block takes several tiles; shared memory as on Ada. */
+/* Few multiprocessors, so that a block takes several tiles; shared memory as on Ada, or what EMU_SMEM_BYTES says. */
 static inline int emu_attribute(int *v, int attribute)
 {
-    *v = attribute == cudaDevAttrMultiProcessorCount ? 3 : attribute == cudaDevAttrCooperativeLaunch ? 0 : 101376;
+    const char *smem = getenv("EMU_SMEM_BYTES");
+    *v = attribute == cudaDevAttrMultiProcessorCount ? 3 : attribute == cudaDevAttrCooperativeLaunch ? 0 : smem ? atoi(smem) : 101376;
     return 0;
 }
 #define cudaDeviceGetAttribute(v, attribute, device) emu_attribute(v, attribute)

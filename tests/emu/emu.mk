@@ -2,7 +2,7 @@
 # Makefile. The first needs CUDA's headers and a C++ compiler, no nvcc and no GPU.
 
 emu_cu := lora lora_pack portable portable_up portable_down portable_grad cuda_call combine reduce route
-emu_h := common.cuh portable_gemm.cuh portable_epilogue.cuh portable_host.h lora_gemm.cuh
+emu_h := common.cuh portable_gemm.cuh portable_feed.cuh portable_epilogue.cuh portable_host.h lora_gemm.cuh
 emu_src := $(patsubst %,$(B)/emu/kernels/%,$(emu_h) $(emu_cu:%=%.cu))
 emu_obj := $(emu_cu:%=$(B)/emu/%.o) $(B)/emu/cuda_emu.o $(B)/emu/kernels_small.o
 EMU_CXX = $(CXX) -std=c++17 -O1 -g -w -x c++ -I$(B)/emu -Itests/emu -I. -isystem $(CUDA)/include -MMD -MP $(SANFLAGS) -c
@@ -22,7 +22,7 @@ $(B)/emu/kernels_small: $(emu_obj) $(KERNELS_CPU_OBJ)
 .PHONY: emu
 ifneq ($(and $(wildcard $(CUDA)/include/cuda_bf16.h),$(shell command -v $(CXX))),)
 emu: $(B)/emu/kernels_small
-	$(Q)ASAN_OPTIONS=detect_stack_use_after_return=0 timeout 300 $< > $(B)/emu.log 2>&1 || { cat $(B)/emu.log; echo "failed: $<"; exit 1; }; echo "  emu   $$(grep -c '^ok' $(B)/emu.log) cases passed"
+	$(Q)for smem in 101376 232448; do EMU_SMEM_BYTES=$$smem ASAN_OPTIONS=detect_stack_use_after_return=0 timeout 300 $< > $(B)/emu.log 2>&1 || { cat $(B)/emu.log; echo "failed: $< with $$smem bytes of shared memory"; exit 1; }; done; echo "  emu   $$(grep -c '^ok' $(B)/emu.log) cases passed, with shared memory as on Ada and on Hopper"
 ifeq ($(findstring thread,$(SANFLAGS)),)# the thread sanitizer does not follow fibers
 unit: emu
 endif

@@ -10,6 +10,8 @@ inline uint32_t por_smem(const void *p)
     return (uint32_t)((const uint8_t *)p - emu_smem());
 }
 
+inline void por_keep(uint32_t &) {}
+
 inline void por_copy(uint32_t to, const void *from, bool live)
 {
     emu_copy(to, from, live);
