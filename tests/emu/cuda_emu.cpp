@@ -1,6 +1,7 @@
 /* cuda_emu.cpp: see cuda_emu.h. */
 #include "tests/emu/cuda_emu.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -150,7 +151,7 @@ static void start(fiber &f, unsigned i)
 
 static void run_block(unsigned n_thread)
 {
-    memset(smem.data(), 0xff, smem.size());
+    std::fill(smem.begin(), smem.end(), 0xff); // some kernels have none
     for (unsigned i = 0; i < n_thread; i++)
         start(fibers[i], i);
     for (bool waits = true; waits;) {
