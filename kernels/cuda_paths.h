@@ -8,29 +8,29 @@
 extern "C" {
 #endif
 
-/* route.cu: sorts choices by expert into the saved buffer. Two launches, one where choices are few. */
-int mk_route_v2(const struct mk_problem *p, const struct mk_plan *plan, const struct mk_saved_layout *at,
-                void *saved, int32_t *count, mk_stream stream);
+/* route.cu: sorts choices by expert into the saved buffer. One launch, two where its blocks cannot all run at once. */
+int mk_route(const struct mk_problem *p, const struct mk_plan *plan, const struct mk_saved_layout *at, void *saved,
+             int32_t *count, mk_stream stream);
 
 /* combine.cu: out[t] = sum over choices of (weight or 1) * row_value[row of choice]. */
 struct mk_combine_args {
-    void *out;                  /* (T, H) */
+    void *out; /* (T, H) */
     int64_t out_stride;
-    const void *row_value;      /* (R, H) dense */
-    const int32_t *choice_row;  /* (T*K) */
-    const float *row_score;     /* (R), or NULL for a plain sum */
+    const void *row_value;     /* (R, H) dense */
+    const int32_t *choice_row; /* (T*K) */
+    const float *row_score;    /* (R), or NULL for a plain sum */
     uint32_t dtype;
     int32_t n_token, hidden, top_k;
 };
 
 /* Gradients of the scores: parts of a row's sum, and <dout, down bias> where there is a bias. */
 struct mk_dscore_args {
-    void *dscore;               /* (T, K) */
+    void *dscore; /* (T, K) */
     int64_t dscore_stride;
-    const float *part;          /* (R, n_part) */
-    const int32_t *choice_row;  /* (T*K) */
-    const int32_t *offset;      /* (E+1) */
-    const void *dout;           /* (T, H) */
+    const float *part;         /* (R, n_part) */
+    const int32_t *choice_row; /* (T*K) */
+    const int32_t *offset;     /* (E+1) */
+    const void *dout;          /* (T, H) */
     int64_t dout_stride;
     struct mk_vector down_bias;
     uint32_t dtype, score_dtype;

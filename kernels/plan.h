@@ -11,12 +11,12 @@
 extern "C" {
 #endif
 
-#define MK_ROUTE_CHUNK 256   /* a routing block's choices are a multiple of it */
-#define MK_ROUTE_BLOCK 128   /* routing blocks at most: each reads what all have counted, and they may wait for each other */
-#define MK_TILE_M 256        /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
-#define MK_DSCORE_TILE 128   /* columns of I that share one partial sum of dscore */
-#define MK_MAX_EXPERT 1024
-#define MK_MAX_RANK 128
+#define MK_ROUTE_CHUNK 256 /* a routing block's choices are a multiple of it */
+#define MK_ROUTE_BLOCK 128 /* routing blocks at most: each reads what all have counted, and they may wait for each other */
+#define MK_TILE_M      256 /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
+#define MK_DSCORE_TILE 128 /* columns of I that share one partial sum of dscore */
+#define MK_MAX_EXPERT  1024
+#define MK_MAX_RANK    128
 
 /* A tile of rows of one expert, as the GEMM kernels read it. */
 struct mk_tile {
@@ -25,32 +25,32 @@ struct mk_tile {
 
 /* Byte offsets of the parts of the saved buffer. R = T*K rows at most, sorted by expert, stable in (t, k). */
 struct mk_saved_layout {
-    size_t pre;         /* (R, 2, I) dtype: gate and up pre-activations; absent for inference */
-    size_t offset;      /* (E+1) int32: first row of each expert; [E] = number of rows kept */
-    size_t row_token;   /* (R) int32: token of a row */
-    size_t row_choice;  /* (R) int32: t*K + k of a row */
-    size_t choice_row;  /* (T*K) int32: row of a choice, -1 where dropped */
-    size_t row_score;   /* (R) float */
-    size_t low_up;      /* (R, low_up) dtype: A x of the adapters on gate and up */
-    size_t low_down;    /* (R, low_down) dtype: A act */
-    size_t tile;        /* (max_tile) struct mk_tile */
-    size_t n_tile;      /* (1) int32 */
+    size_t pre;        /* (R, 2, I) dtype: gate and up pre-activations; absent for inference */
+    size_t offset;     /* (E+1) int32: first row of each expert; [E] = number of rows kept */
+    size_t row_token;  /* (R) int32: token of a row */
+    size_t row_choice; /* (R) int32: t*K + k of a row */
+    size_t choice_row; /* (T*K) int32: row of a choice, -1 where dropped */
+    size_t row_score;  /* (R) float */
+    size_t low_up;     /* (R, low_up) dtype: A x of the adapters on gate and up */
+    size_t low_down;   /* (R, low_down) dtype: A act */
+    size_t tile;       /* (max_tile) struct mk_tile */
+    size_t n_tile;     /* (1) int32 */
     size_t bytes;
 };
 
 /* Adapters packed for the products: dtype, an expert after the other, the scale in B, zeros where a rank was rounded up or
  * gate and up do not share an A. */
 struct mk_lora_layout {
-    size_t up_a;        /* (E, low_up, H) */
-    size_t up_b;        /* forward (E, n_half, I, low_up); backward (E, low_up, n_half, I) */
-    size_t down_a;      /* (E, low_down, I) */
-    size_t down_b;      /* forward (E, H, low_down); backward (E, low_down, H) */
+    size_t up_a;   /* (E, low_up, H) */
+    size_t up_b;   /* forward (E, n_half, I, low_up); backward (E, low_up, n_half, I) */
+    size_t down_a; /* (E, low_down, I) */
+    size_t down_b; /* forward (E, H, low_down); backward (E, low_down, H) */
 };
 
 struct mk_forward_layout {
-    size_t count;       /* (n_chunk, E) int32: choices of each chunk for each expert */
-    size_t act;         /* (R, I) dtype */
-    size_t expert_out;  /* (R, H) dtype */
+    size_t count;      /* (n_chunk, E) int32: choices of each chunk for each expert */
+    size_t act;        /* (R, I) dtype */
+    size_t expert_out; /* (R, H) dtype */
     struct mk_lora_layout lora;
     size_t bytes;
 };
@@ -60,20 +60,21 @@ struct mk_backward_layout {
     size_t dpre;        /* (R, 2, I) dtype */
     size_t dscore_part; /* (R, n_dscore_part) float */
     struct mk_lora_layout lora;
-    size_t dlow_up;     /* (R, low_up) dtype: scale * B^T times the gradient of gate and up */
-    size_t dlow_down;   /* (R, low_down) dtype: scale * B^T dout */
-    size_t scaled_low;  /* (R, low_down) dtype: score * low_down of the saved buffer */
-    size_t dx_row;      /* (R, H) dtype; the last, which the caller may have elsewhere: then modulo 2^64 */
-    size_t bytes;       /* without dx_row where the caller has it elsewhere */
+    size_t dlow_up;    /* (R, low_up) dtype: scale * B^T times the gradient of gate and up */
+    size_t dlow_down;  /* (R, low_down) dtype: scale * B^T dout */
+    size_t scaled_low; /* (R, low_down) dtype: score * low_down of the saved buffer */
+    size_t dx_row;     /* (R, H) dtype; the last, which the caller may have elsewhere: then modulo 2^64 */
+    size_t bytes;      /* without dx_row where the caller has it elsewhere */
 };
 
 struct mk_plan {
-    int64_t n_row;      /* T*K */
+    int64_t n_row;          /* T*K */
     int32_t chunk, n_chunk; /* choices of one routing block, and how many such */
     int32_t max_tile, n_dscore_part;
     bool has_gate;
-    int32_t n_half;     /* 2 with a gate, 1 without: halves of a pre-activation row */
-    int32_t low_up, low_down; /* rows of A on gate and up (twice the rank where apart), and on down; multiples of 8; 0: none */
+    int32_t n_half; /* 2 with a gate, 1 without: halves of a pre-activation row */
+    int32_t low_up,
+        low_down; /* rows of A on gate and up (twice the rank where apart), and on down; multiples of 8; 0: none */
     struct mk_saved_layout saved, saved_inference;
     struct mk_forward_layout forward;
     struct mk_backward_layout backward;

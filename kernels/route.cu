@@ -257,8 +257,8 @@ static int launch(route_args *a, bool counts, bool places, mk_stream stream)
     return mk_launch(route_v2, a->n_chunk, N_THREAD, smem_bytes, *a, stream, counts && places ? &together : NULL);
 }
 
-int mk_route_v2(const mk_problem *p, const struct mk_plan *plan, const mk_saved_layout *at, void *saved, int32_t *count,
-                mk_stream stream)
+int mk_route(const mk_problem *p, const struct mk_plan *plan, const mk_saved_layout *at, void *saved, int32_t *count,
+             mk_stream stream)
 {
     struct mk_device device = mk_device_now();
     route_args a = {};

@@ -47,9 +47,10 @@ template <typename A> void emu_run(const emu_config &config, void (*kernel)(A), 
 }
 
 template <typename A>
-int emu_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_bytes, const A &args, void *stream, cudaLaunchAttribute *attribute = NULL)
+int emu_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_bytes, const A &args,
+               void *stream, cudaLaunchAttribute *attribute = NULL)
 {
-    emu_blocks({ grid, dim3(n_thread), smem_bytes, stream }, [&] { kernel(args); });
+    emu_blocks({grid, dim3(n_thread), smem_bytes, stream}, [&] { kernel(args); });
     return 0;
 }
 
@@ -126,7 +127,10 @@ static inline float emu_normcdff(float v)
 static inline int emu_attribute(int *v, int attribute)
 {
     const char *smem = getenv("EMU_SMEM_BYTES");
-    *v = attribute == cudaDevAttrMultiProcessorCount ? 3 : attribute == cudaDevAttrCooperativeLaunch ? 0 : smem ? atoi(smem) : 101376;
+    *v = attribute == cudaDevAttrMultiProcessorCount ? 3
+         : attribute == cudaDevAttrCooperativeLaunch ? 0
+         : smem                                      ? atoi(smem)
+                                                     : 101376;
     return 0;
 }
 #define cudaDeviceGetAttribute(v, attribute, device) emu_attribute(v, attribute)

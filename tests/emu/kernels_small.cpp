@@ -435,7 +435,7 @@ static bool routes(const routing &c)
     on_device = true;
     blank saved(plan.saved.bytes), count(plan.forward.bytes);
     p.index = index.dev, p.score = score.dev;
-    check(mk_route_v2(&p, &plan, &plan.saved, saved.p, (int32_t *)count.p, NULL), "route");
+    check(mk_route(&p, &plan, &plan.saved, saved.p, (int32_t *)count.p, NULL), "route");
     dev_get(got.data(), saved.p, got.size());
     bool ok = same_routing(mk_ref_route_at(got.data(), &plan.saved), w, p);
     printf("%s routing, %s\n", ok ? "ok  " : "FAIL", c.name);
