@@ -51,7 +51,7 @@ host_wraps := cudaGetDevice cudaDeviceGetAttribute cudaFuncSetAttribute cudaGetL
 $(B)/host_time: $(B)/kernels/lab/host_time.o $(kernels_obj)
 	$(call say,LINK,$@)$(NVCC) -cudart static -o $@ $(addprefix -Xlinker --wrap=,$(host_wraps)) $(filter %.o,$^) -lm -ldl
 
-.PHONY: kernels lab
+.PHONY: kernels
 ALL_EXTRA += $(KERNELS_SO)
 ifneq ($(NVCC),)
 ALL_EXTRA += $(B)/moe_bench
@@ -59,16 +59,3 @@ kernels: $(KERNELS_SO) $(B)/moe_bench
 else
 kernels: $(KERNELS_SO)
 endif
-
-# A version that waits for its measurement: the library with headers of the Hopper path from the newest kernels/lab/vN.
-LAB ?= $(lastword $(sort $(wildcard kernels/lab/v*)))
-ifneq ($(and $(LAB),$(NVCC)),)
-lab_obj := $(patsubst kernels/%.cu,$(B)/$(LAB)/%.o,$(wildcard kernels/hopper*.cu))
-lab_so := $(B)/libmoeprof_kernels_$(notdir $(LAB)).so
-$(B)/$(LAB)/%.o: kernels/%.cu
-	@mkdir -p $(@D)
-	$(call say,NVCC,$< $(notdir $(LAB)))$(NVCC) -I$(LAB) $(NVFLAGS) $(NVARCH_hopper) -c -o $@ $<
-$(lab_so): $(lab_obj) $(filter-out $(B)/kernels/hopper%,$(kernels_obj)) kernels/exports.map
-	$(call say,LINK,$@)$(kernels_link) -o $@ $(filter %.o,$^) -lm
-endif
-lab: kernels $(lab_so)
