@@ -56,7 +56,7 @@ class Hook:
     to True and sees an empty function: no break, no extra guard, no recompile. No global may be read here:
     Dynamo would look for it in sys.modules. Pickling and deepcopy leave an inert stand-in, since a copy of
     the model is another model and may be loaded where there is no guest. Two of these run for every module
-    that is marked, in each step: no loop.
+    that is marked, in each traced step: no loop.
     """
     __slots__ = ("call", "then")
     is_compiling = staticmethod(is_compiling)
