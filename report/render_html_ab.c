@@ -6,16 +6,6 @@
 
 #include "report/ab_part.h"
 
-#define LEFT   64.0
-#define PLOT_H 150.0
-
-static const char *color(unsigned arm)
-{
-    static const char *const set[] = {"attention", "expert", "lm_head", "router"};
-
-    return set[arm % countof(set)];
-}
-
 static void paragraph(FILE *f, const char *class, const char *before, const char *text)
 {
     if (!*text)
@@ -92,15 +82,11 @@ static double block_s(const struct rp_ab_block *b)
     return b->seconds / b->n_step;
 }
 
-static double y_of(double s, double low, double high)
-{
-    return PLOT_H - (s - low) / (high - low) * PLOT_H + 8;
-}
-
 /* Blocks of a pair are joined: what is compared is the two ends of a line. */
-static void block_dots(FILE *f, const struct rp_ab_record *r, double low, double high)
+static void block_dots(FILE *f, const struct rp_ab_record *r, const struct html_axis *axis)
 {
-    double span = (HTML_WIDTH - LEFT - 30) / (r->n_block > 1 ? (double)r->n_block - 1 : 1);
+    double span =
+        (HTML_WIDTH - HTML_PLOT_LEFT - 30) / (r->n_block > 1 ? (double)r->n_block - 1 : 1);
 
     for (size_t i = 0; i + 1 < r->n_block; i++) {
         const struct rp_ab_block *a = &r->block[i], *b = a + 1;
@@ -109,8 +95,8 @@ static void block_dots(FILE *f, const struct rp_ab_record *r, double low, double
             fprintf(f,
                     "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" "
                     "stroke=\"var(--neutral)\"/>\n",
-                    LEFT + 15 + span * (double)i, y_of(block_s(a), low, high),
-                    LEFT + 15 + span * (double)(i + 1), y_of(block_s(b), low, high));
+                    HTML_PLOT_LEFT + 15 + span * (double)i, html_axis_y(axis, block_s(a)),
+                    HTML_PLOT_LEFT + 15 + span * (double)(i + 1), html_axis_y(axis, block_s(b)));
     }
     for (size_t i = 0; i < r->n_block; i++) {
         const struct rp_ab_block *b = &r->block[i];
@@ -121,8 +107,8 @@ static void block_dots(FILE *f, const struct rp_ab_record *r, double low, double
                 f,
                 "<circle class=\"c c-%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"5\"><title>step %u to %u: "
                 "%s a step</title></circle>\n",
-                color(b->arm), LEFT + 15 + span * (double)i, y_of(block_s(b), low, high),
-                b->first_step, b->last_step,
+                html_series(b->arm), HTML_PLOT_LEFT + 15 + span * (double)i,
+                html_axis_y(axis, block_s(b)), b->first_step, b->last_step,
                 rp_fmt_seconds(fig, (struct mp_val){block_s(b), MP_MEASURED}));
     }
 }
@@ -134,7 +120,7 @@ static void legend(FILE *f, const struct rp_ab *ab)
     fputs("<ul class=\"legend\">", f);
     for (unsigned i = 0; i < ab->record.n_arm; i++) {
         rp_ab_arm_name(name, &ab->record, i);
-        fprintf(f, "<li><i class=\"sw c-%s\"></i>", color(i));
+        fprintf(f, "<li><i class=\"sw c-%s\"></i>", html_series(i));
         html_text(f, name);
         fputs("</li>", f);
     }
@@ -143,8 +129,8 @@ static void legend(FILE *f, const struct rp_ab *ab)
 
 static void blocks(FILE *f, const struct rp_ab *ab)
 {
-    double low = INFINITY, high = 0, step;
-    char fig[RP_FIG];
+    double low = INFINITY, high = 0;
+    struct html_axis axis;
 
     for (size_t i = 0; i < ab->record.n_block; i++)
         if (is_whole(&ab->record.block[i])) {
@@ -153,21 +139,13 @@ static void blocks(FILE *f, const struct rp_ab *ab)
         }
     if (!(high > 0))
         return;
-    low = low > .5 * high ? low - fmax((high - low) * .15, high * .01) : 0;
-    high += (high - low) * .05;
-    step = html_tick(high - low, 4);
+    axis = html_axis_of(low, high);
     fputs("<figure><figcaption>Blocks in the order in which they ran: a mean step of each. Lines "
           "join the two of a pair.</figcaption><div class=\"scroll\" tabindex=\"0\">",
           f);
-    svg_open(f, "wide", HTML_WIDTH, PLOT_H + 16, false, "Blocks of both arms in time",
-             "A dot a block, lines between the two blocks of a pair; lower is faster.");
-    for (double v = ceil(low / step) * step; v <= high; v += step)
-        fprintf(f,
-                "<line class=\"axis\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\"/><text "
-                "class=\"mute\" x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
-                LEFT, HTML_WIDTH, y_of(v, low, high), y_of(v, low, high), LEFT - 6,
-                y_of(v, low, high) + 4, rp_fmt_seconds(fig, (struct mp_val){v, MP_MEASURED}));
-    block_dots(f, &ab->record, low, high);
+    html_axis_open(f, &axis, "Blocks of both arms in time",
+                   "A dot a block, lines between the two blocks of a pair; lower is faster.");
+    block_dots(f, &ab->record, &axis);
     fputs("</svg></div>\n", f);
     legend(f, ab);
     fputs("</figure>\n", f);

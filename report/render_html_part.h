@@ -68,6 +68,21 @@ struct html_bar {
 void html_bar(FILE *f, const struct html_bar *b, double max);
 void html_bar_axis(FILE *f, double max);
 
+#define HTML_PLOT_LEFT 64.0 /* of HTML_WIDTH, for the figures at the lines */
+#define HTML_PLOT_H    150.0
+
+/* An upward axis: from zero, unless the values are all but equal: then what differs is the question. */
+struct html_axis {
+    double low, high; /* seconds; the same twice: nothing to show */
+};
+
+struct html_axis html_axis_of(double low, double high);
+double html_axis_y(const struct html_axis *a, double seconds);
+/* Opens a plot and draws the axis's lines; `</svg>` is the caller's. */
+void html_axis_open(FILE *f, const struct html_axis *a, const char *title, const char *desc);
+/* The class of a profile or an arm: its name in class="c-NAME". */
+const char *html_series(size_t i);
+
 /* ---- parts of the page ----------------------------------------------------------------------------- */
 
 void html_verdict(struct rp_html *h);
