@@ -298,7 +298,7 @@ int rp_steady_check(struct rp_steady *out, const double *x, size_t n)
     *out = (struct rp_steady){.drift_p = 1};
     if (n < STEADY_MIN)
         return MP_OK;
-    log_x = malloc((n - skip) * sizeof *log_x);
+    log_x = calloc(n - skip, sizeof *log_x);
     if (!log_x)
         return MP_ENOMEM;
     for (size_t i = skip; i < n; i++)

@@ -259,7 +259,7 @@ void html_where(struct rp_html *h)
         page_bar(h, i, max);
     html_bar_axis(h->f, max);
     fputs("</figure>\n", h->f);
-    if (h->n == 1)
+    if (h->n < 2)
         table_one(h->f, h->page[0].report);
     else
         table_many(h);

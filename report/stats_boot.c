@@ -135,8 +135,10 @@ static void draw_stretches(uint32_t *pick, size_t n, struct rp_pcg *g)
     for (size_t i = 0; i < n; i += length) {
         uint32_t from = rp_pcg_below(g, (uint32_t)n);
 
-        for (size_t k = 0; k < length && i + k < n; k++)
-            pick[i + k] = (uint32_t)((from + k) % n);
+        for (size_t k = i; k < i + length && k < n; k++) {
+            pick[k] = from;
+            from = from + 1 < n ? from + 1 : 0;
+        }
     }
 }
 
@@ -169,7 +171,7 @@ int rp_boot_unpaired(struct rp_interval *out, const struct rp_series *x, const s
     *out = (struct rp_interval){0};
     if ((rc = series_check(x)) || (rc = series_check(y)))
         return rc;
-    px = malloc((x->n + y->n) * sizeof *px);
+    px = calloc(x->n + y->n, sizeof *px);
     draw = malloc(RP_RESAMPLES * sizeof *draw);
     if (px && draw) {
         py = px + x->n;

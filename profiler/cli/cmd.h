@@ -34,6 +34,10 @@ void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int cli_usage(const char *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* For getopt_long with opterr = 0: names the word that is wrong; returns CLI_USAGE. */
 int cli_bad_option(const char *cmd, int answer, char **argv);
+#ifdef __clang_analyzer__ /* it sees one file at a time */
+#define cli_usage(...)      ((void)(cli_usage)(__VA_ARGS__), CLI_USAGE)
+#define cli_bad_option(...) ((void)(cli_bad_option)(__VA_ARGS__), CLI_USAGE)
+#endif
 /* err as a sentence; returns CLI_FAILED. */
 int cli_fail(const struct mp_err *err);
 

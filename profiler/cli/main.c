@@ -23,7 +23,7 @@ void cli_say(const char *fmt, ...)
     fputc('\n', stderr);
 }
 
-int cli_usage(const char *cmd, const char *fmt, ...)
+int(cli_usage)(const char *cmd, const char *fmt, ...)
 {
     char text[256];
     va_list ap;
@@ -35,7 +35,7 @@ int cli_usage(const char *cmd, const char *fmt, ...)
     return CLI_USAGE;
 }
 
-int cli_bad_option(const char *cmd, int answer, char **argv)
+int(cli_bad_option)(const char *cmd, int answer, char **argv)
 {
     const char *word = optind > 0 ? argv[optind - 1] : "";
 

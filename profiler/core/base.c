@@ -37,7 +37,7 @@ const char *mp_basis_name(enum mp_basis basis)
     return (unsigned)basis < MP_BASIS_COUNT ? basis_name[basis] : basis_name[MP_UNKNOWN];
 }
 
-int mp_fail(struct mp_err *err, int code, const char *fmt, ...)
+int(mp_fail)(struct mp_err *err, int code, const char *fmt, ...)
 {
     va_list ap;
 

@@ -39,6 +39,9 @@ const char *mp_strcode(int code);
 /* Fills *err (may be NULL) printf-style and returns code, so that `return mp_fail(...)` reads well. */
 int mp_fail(struct mp_err *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+#ifdef __clang_analyzer__ /* it does not see into a variadic function: that code comes back, never 0 */
+#define mp_fail(err, code, ...) ((void)(mp_fail)(err, code, __VA_ARGS__), (code))
+#endif
 
 /* Where a figure came from. A figure with MP_UNKNOWN is never shown as 0 and never summed. */
 enum mp_basis { MP_UNKNOWN = 0, MP_MEASURED, MP_APPORTIONED, MP_MODELLED, MP_BASIS_COUNT };

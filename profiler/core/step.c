@@ -414,10 +414,10 @@ void mp_steps_gap(struct mp_steps *s, uint64_t n_lost)
     s->gap = true;
     for (uint32_t i = 0; i < s->n_open; i++) {
         struct mp_open *p = s->open[i];
-        const struct mp_open *next = i + 1 < s->n_open ? s->open[i + 1] : NULL;
+        bool is_last = i + 1 == s->n_open;
 
         /* all of a marked step is here, but where it ends may be among what was lost */
-        if (!p->marked || !next || next->first_ns == UINT64_MAX)
+        if (!p->marked || is_last || s->open[i + 1]->first_ns == UINT64_MAX)
             p->out.flags |= MP_STEP_INCOMPLETE;
     }
 }

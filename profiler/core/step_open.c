@@ -158,6 +158,22 @@ static struct mp_route *route_of(struct mp_open *p, int16_t layer)
     return &p->out.route[at];
 }
 
+/* Room for the counts of n experts, at least one. */
+static int route_grow(struct mp_route *route, int n)
+{
+    uint32_t *count;
+
+    if (route->count && n <= route->n_expert)
+        return 0;
+    count = realloc(route->count, (size_t)n * sizeof *count);
+    if (!count)
+        return MP_ENOMEM;
+    memset(count + route->n_expert, 0, (size_t)(n - route->n_expert) * sizeof *count);
+    route->count = count;
+    route->n_expert = (uint16_t)n;
+    return 0;
+}
+
 int mp_open_routing(struct mp_open *p, const struct mp_routing *r)
 {
     struct mp_route *route;
@@ -167,16 +183,7 @@ int mp_open_routing(struct mp_open *p, const struct mp_routing *r)
         end > ROUTE_EXPERT_MAX || r->layer >= ROUTE_LAYER_MAX)
         return MP_EINVAL;
     route = route_of(p, r->layer);
-    if (route && end > route->n_expert) {
-        uint32_t *count = realloc(route->count, (size_t)end * sizeof *count);
-
-        if (count) {
-            memset(count + route->n_expert, 0, (size_t)(end - route->n_expert) * sizeof *count);
-            route->count = count;
-            route->n_expert = (uint16_t)end;
-        }
-    }
-    if (!route || route->n_expert < end) {
+    if (!route || route_grow(route, end) != 0) {
         p->out.flags |= MP_STEP_INCOMPLETE;
         return MP_ENOMEM;
     }
