@@ -5,6 +5,7 @@
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
+.SECONDARY: # objects of tests stay, for the next run
 SHELL := /bin/bash
 
 B ?= build
