@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "report/features.h"
+
 #define FIELD(member) offsetof(struct rp_run, member), sizeof(((struct rp_run *)0)->member)
 
 static const struct {
@@ -17,13 +19,13 @@ static const struct {
     {"comm", FIELD(command)}, {"end", FIELD(end)},           {"moeprof_version", FIELD(moeprof)},
 };
 
-static const char *const feature[][2] = {
-    {"feature.cupti", "GPU activity is missing"},
-    {"feature.launch", "launches were not seen"},
-    {"feature.python", "the model is not known"},
-    {"feature.autograd", "backward time may stand on the wrong layer"},
-    {"feature.routing", "tokens per expert are not known"},
-    {"feature.tokens", "tokens are not known"},
+static const char *const without[MP_FEATURE_COUNT] = {
+    [MP_FEATURE_CUPTI] = "GPU activity is missing",
+    [MP_FEATURE_LAUNCH] = "launches were not seen",
+    [MP_FEATURE_PYTHON] = "the model is not known",
+    [MP_FEATURE_AUTOGRAD] = "backward time may stand on the wrong layer",
+    [MP_FEATURE_ROUTING] = "tokens per expert are not known",
+    [MP_FEATURE_TOKENS] = "tokens are not known",
 };
 
 /* The recorder writes every second. */
@@ -52,12 +54,12 @@ static void meta_read(struct rp_run *run, struct rp_profile *p)
 
 static void features_note(struct rp_report *r, struct rp_profile *p)
 {
-    char state[160];
+    char why[176];
 
-    for (size_t i = 0; i < countof(feature); i++)
-        if (rp_get_meta(p, feature[i][0], state, sizeof state) &&
-            strncmp(state, "failed: ", 8) == 0)
-            rp_note(r, "%s: %s", feature[i][1], state + 8);
+    for (int i = 0; i < MP_FEATURE_COUNT; i++)
+        if (without[i] &&
+            rp_feature_get(p, (enum mp_feature)i, why, sizeof why) == MP_FEATURE_FAILED)
+            rp_note(r, "%s: %s", without[i], why);
 }
 
 /* The description is kept as it is; what is wrong with it, and what it says to the user, are notes. */

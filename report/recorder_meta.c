@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "report/features.h"
+
 #define TEXT(field)                                                                                \
     {                                                                                              \
 #field, offsetof(struct mp_shm, field), sizeof(((struct mp_shm *)0)->field)                \
@@ -43,13 +45,6 @@ static const struct {
     {"n_lost", offsetof(struct mp_shm, n_lost)},
     {"n_unmatched", offsetof(struct mp_shm, n_unmatched)},
     {"agent_cpu_ns", offsetof(struct mp_shm, agent_cpu_ns)},
-};
-
-static const char *const feature_key[MP_FEATURE_COUNT] = {
-    [MP_FEATURE_CUPTI] = "feature.cupti",     [MP_FEATURE_LAUNCH] = "feature.launch",
-    [MP_FEATURE_PYTHON] = "feature.python",   [MP_FEATURE_AUTOGRAD] = "feature.autograd",
-    [MP_FEATURE_ROUTING] = "feature.routing", [MP_FEATURE_TOKENS] = "feature.tokens",
-    [MP_FEATURE_NVML] = "feature.nvml",
 };
 
 static const void *at(const struct mp_shm *shm, size_t offset)
@@ -112,24 +107,6 @@ static int counters_write(const struct rp_meta_state *m, const struct mp_reader 
         rc =
             rp_put_meta_int(p, "recorder_cpu_ns", (int64_t)clock_ns(CLOCK_PROCESS_CPUTIME_ID), err);
     return rc ? rc : rp_put_meta_int(p, "n_lapped", (int64_t)m->n_lapped, err);
-}
-
-static int features_write(const struct mp_reader *r, struct rp_profile *p, struct mp_err *err)
-{
-    int rc = MP_OK;
-
-    for (int f = 0; rc == MP_OK && f < MP_FEATURE_COUNT; f++) {
-        char why[160], text[176];
-        enum mp_feature_state state = mp_reader_feature(r, (enum mp_feature)f, why, sizeof why);
-
-        snprintf(text, sizeof text, "failed: %s", why);
-        rc = rp_put_meta(p, feature_key[f],
-                         state == MP_FEATURE_ON       ? "on"
-                         : state == MP_FEATURE_FAILED ? text
-                                                      : "waiting",
-                         err);
-    }
-    return rc;
 }
 
 static int gauge_write(const struct mp_shm *shm, struct rp_profile *p, struct mp_err *err)
@@ -215,7 +192,7 @@ int rp_meta_write(struct rp_meta_state *m, struct mp_reader *reader, struct rp_p
     int rc = m->has_facts ? MP_OK : facts_write(reader->shm, p, err);
 
     m->has_facts = true;
-    if (rc || (rc = counters_write(m, reader, p, err)) || (rc = features_write(reader, p, err)) ||
+    if (rc || (rc = counters_write(m, reader, p, err)) || (rc = rp_features_put(p, reader, err)) ||
         (rc = gauge_write(reader->shm, p, err)) || (rc = log_write(m, reader, p, err)) ||
         (rc = names_write(m, reader, p, err)))
         return rc;

@@ -3,6 +3,7 @@
 
 #include "profiler/dash/eval.h"
 #include "profiler/dash/fmt.h"
+#include "report/features.h"
 #include "report/profile_file.h"
 
 #include <stdio.h>
@@ -83,29 +84,6 @@ static void take_counters(struct dash_replay *r)
         c->agent_frac = dash_measured((double)c->agent_cpu_ns / (double)life);
 }
 
-/* "on", "waiting" or "failed: a sentence", as the recorder keeps them. */
-static void take_features(struct dash_replay *r)
-{
-    static const char *const key[MP_FEATURE_COUNT] = {
-        [MP_FEATURE_CUPTI] = "feature.cupti",     [MP_FEATURE_LAUNCH] = "feature.launch",
-        [MP_FEATURE_PYTHON] = "feature.python",   [MP_FEATURE_AUTOGRAD] = "feature.autograd",
-        [MP_FEATURE_ROUTING] = "feature.routing", [MP_FEATURE_TOKENS] = "feature.tokens",
-        [MP_FEATURE_NVML] = "feature.nvml",
-    };
-
-    for (int i = 0; i < MP_FEATURE_COUNT; i++) {
-        char text[200] = "";
-
-        rp_get_meta(r->p, key[i], text, sizeof text);
-        if (strcmp(text, "on") == 0)
-            r->job->feature[i].state = MP_FEATURE_ON;
-        if (strncmp(text, "failed: ", 8) != 0)
-            continue;
-        r->job->feature[i].state = MP_FEATURE_FAILED;
-        snprintf(r->job->feature[i].why, sizeof r->job->feature[i].why, "%.155s", text + 8);
-    }
-}
-
 static void take_job(struct dash_replay *r, const char *path)
 {
     struct dash_job *job = r->job;
@@ -125,7 +103,9 @@ static void take_job(struct dash_replay *r, const char *path)
     dash_eval_gpu(&r->eval, job->gpu_name, (int)rp_get_meta_int(r->p, "gpu_cc", 0),
                   (int)rp_get_meta_int(r->p, "gpu_sm_count", 0));
     take_counters(r);
-    take_features(r);
+    for (int i = 0; i < MP_FEATURE_COUNT; i++)
+        job->feature[i].state = rp_feature_get(r->p, (enum mp_feature)i, job->feature[i].why,
+                                               sizeof job->feature[i].why);
 }
 
 static int take_all(struct dash_replay *r, const char *path, struct mp_err *err)
