@@ -1,5 +1,6 @@
 /* Sums of cells over steps. Owner: one thread. */
 #include "profiler/core/cellmap.h"
+#include "profiler/core/step_open.h"
 
 #include <stdlib.h>
 
@@ -7,7 +8,7 @@ struct mp_total {
     struct mp_cellmap map;
     struct mp_cell *sum;    /* (n_sum) by id */
     struct mp_cell *sorted; /* (n_sorted) borrowed by callers */
-    uint32_t n_sum, cap_sorted;
+    size_t n_sum, cap_sorted;
 };
 
 struct mp_total *mp_total_new(void)
@@ -25,30 +26,13 @@ void mp_total_free(struct mp_total *t)
     free(t);
 }
 
-static int reserve(struct mp_cell **at, uint32_t *cap, uint32_t need)
-{
-    uint32_t n = *cap ? *cap : 256;
-    struct mp_cell *more;
-
-    if (need <= *cap)
-        return 0;
-    while (n < need)
-        n *= 2;
-    more = realloc(*at, n * sizeof *more);
-    if (!more)
-        return MP_ENOMEM;
-    *at = more;
-    *cap = n;
-    return 0;
-}
-
 static int add_cell(struct mp_total *t, const struct mp_cell *c)
 {
     uint64_t key = mp_cell_key(c->layer, c->phase, c->pass, c->expert, c->basis);
     uint32_t known = t->map.n, id;
     struct mp_cell *sum;
 
-    if (reserve(&t->sum, &t->n_sum, known + 1) != 0)
+    if (mp_reserve((void **)&t->sum, &t->n_sum, known + 1, sizeof *t->sum) != 0)
         return MP_ENOMEM;
     id = mp_cellmap_id(&t->map, key);
     if (id >= MP_CELL_CAP)
@@ -79,7 +63,8 @@ const struct mp_cell *mp_total_cells(struct mp_total *t, size_t *n)
     const uint32_t *order = mp_cellmap_order(&t->map);
 
     *n = 0;
-    if (!order || reserve(&t->sorted, &t->cap_sorted, t->map.n ? t->map.n : 1) != 0)
+    if (!order || mp_reserve((void **)&t->sorted, &t->cap_sorted, t->map.n ? t->map.n : 1,
+                             sizeof *t->sorted) != 0)
         return NULL;
     for (uint32_t i = 0; i < t->map.n; i++)
         t->sorted[i] = t->sum[order[i]];
