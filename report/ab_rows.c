@@ -8,17 +8,6 @@
 
 #define TOLERANCE 0.02 /* what got less than 2 % worse is not told */
 
-static struct mp_val measured(double v, bool known)
-{
-    return (struct mp_val){known ? v : 0, known ? MP_MEASURED : MP_UNKNOWN};
-}
-
-static struct mp_val scaled(struct mp_val v, double by)
-{
-    v.v *= by;
-    return v;
-}
-
 /* ---- figures ------------------------------------------------------------------------------------ */
 
 static const struct rp_figure figure_table[] = {
@@ -87,7 +76,7 @@ static struct mp_val throttled(const struct rp_gauge_sum *g)
 {
     size_t n = g->n[RP_THROTTLE_BITS];
 
-    return measured(n ? (double)g->n_throttled / (double)n : 0, n > 0);
+    return rp_measured(n ? (double)g->n_throttled / (double)n : 0, n > 0);
 }
 
 static void figures_arm(struct rp_figure *f, const struct rp_ab_arm *a, unsigned i)
@@ -97,13 +86,13 @@ static void figures_arm(struct rp_figure *f, const struct rp_ab_arm *a, unsigned
     (f++)->v[i] = a->mfu;
     (f++)->v[i] = a->mfu_low;
     (f++)->v[i] = a->mfu_high;
-    (f++)->v[i] = measured(a->step.median, steps);
-    (f++)->v[i] = measured(a->step.q1, steps);
-    (f++)->v[i] = measured(a->step.q3, steps);
-    (f++)->v[i] = measured(a->step.min, steps);
-    (f++)->v[i] = measured(a->step.max, steps);
-    (f++)->v[i] = measured((double)a->n_step, true);
-    (f++)->v[i] = measured(a->n_block, true);
+    (f++)->v[i] = rp_measured(a->step.median, steps);
+    (f++)->v[i] = rp_measured(a->step.q1, steps);
+    (f++)->v[i] = rp_measured(a->step.q3, steps);
+    (f++)->v[i] = rp_measured(a->step.min, steps);
+    (f++)->v[i] = rp_measured(a->step.max, steps);
+    (f++)->v[i] = rp_measured((double)a->n_step, true);
+    (f++)->v[i] = rp_measured(a->n_block, true);
     (f++)->v[i] = a->useful;
     (f++)->v[i] = a->segments;
     (f++)->v[i] = a->longest;
@@ -112,11 +101,11 @@ static void figures_arm(struct rp_figure *f, const struct rp_ab_arm *a, unsigned
     (f++)->v[i] = a->memory[RP_SAVED];
     (f++)->v[i] = rp_gauge_max(&a->gauge, RP_MEM_USED_BYTES);
     (f++)->v[i] = a->loss;
-    (f++)->v[i] = measured(a->window_s > 0 ? a->idle_s / a->window_s : 0, a->window_s > 0);
-    (f++)->v[i] = measured(a->n_vio ? a->vio_sum / (double)a->n_vio : 0, a->n_vio > 0);
-    (f++)->v[i] = scaled(rp_gauge_mean(&a->gauge, RP_SM_CLOCK_MHZ), 1e6);
-    (f++)->v[i] = scaled(rp_gauge_min(&a->gauge, RP_SM_CLOCK_MHZ), 1e6);
-    (f++)->v[i] = scaled(rp_gauge_mean(&a->gauge, RP_POWER_MW), 1e-3);
+    (f++)->v[i] = rp_measured(a->window_s > 0 ? a->idle_s / a->window_s : 0, a->window_s > 0);
+    (f++)->v[i] = rp_measured(a->n_vio ? a->vio_sum / (double)a->n_vio : 0, a->n_vio > 0);
+    (f++)->v[i] = rp_scaled(rp_gauge_mean(&a->gauge, RP_SM_CLOCK_MHZ), 1e6);
+    (f++)->v[i] = rp_scaled(rp_gauge_min(&a->gauge, RP_SM_CLOCK_MHZ), 1e6);
+    (f++)->v[i] = rp_scaled(rp_gauge_mean(&a->gauge, RP_POWER_MW), 1e-3);
     (f++)->v[i] = rp_gauge_max(&a->gauge, RP_TEMP_C);
     (f++)->v[i] = throttled(&a->gauge);
 }
@@ -134,7 +123,7 @@ static double largest(const struct rp_figure *f, unsigned n)
 
 static struct mp_val per_step(double sum, size_t n)
 {
-    return measured(n ? sum / (double)n : 0, n > 0);
+    return rp_measured(n ? sum / (double)n : 0, n > 0);
 }
 
 static void phases(struct rp_ab *ab)

@@ -5,20 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct mp_val measured(double v, bool known)
-{
-    return (struct mp_val){known ? v : 0, known ? MP_MEASURED : MP_UNKNOWN};
-}
-
-static struct mp_val scaled(struct mp_val v, double by)
-{
-    v.v *= by;
-    return v;
-}
-
 static struct mp_val step_fig(const struct rp_side *s, double v)
 {
-    return measured(v, s->n > 0);
+    return rp_measured(v, s->n > 0);
 }
 
 /* Mean over the layers of how far the busiest expert exceeds the mean. */
@@ -32,7 +21,7 @@ static struct mp_val max_vio(const struct rp_report *r)
             sum += r->layer[i].max_vio_step.v;
             n++;
         }
-    return measured(n ? sum / (double)n : 0, n > 0);
+    return rp_measured(n ? sum / (double)n : 0, n > 0);
 }
 
 static struct mp_val idle_experts(const struct rp_report *r)
@@ -44,7 +33,7 @@ static struct mp_val idle_experts(const struct rp_report *r)
         known |= r->layer[i].n_expert > 0;
         sum += r->layer[i].n_dead;
     }
-    return measured(sum, known);
+    return rp_measured(sum, known);
 }
 
 static struct mp_val padding(const struct rp_report *r)
@@ -59,7 +48,7 @@ static struct mp_val throttled(const struct rp_side *s)
 {
     size_t n = s->gauge.n[RP_THROTTLE_BITS];
 
-    return measured(n ? (double)s->gauge.n_throttled / (double)n : 0, n > 0);
+    return rp_measured(n ? (double)s->gauge.n_throttled / (double)n : 0, n > 0);
 }
 
 static void figures_side(struct rp_figure *f, const struct rp_side *s, int i)
@@ -80,12 +69,12 @@ static void figures_side(struct rp_figure *f, const struct rp_side *s, int i)
     (f++)->v[i] = rp_gauge_max(g, RP_MEM_USED_BYTES);
     (f++)->v[i] = max_vio(r);
     (f++)->v[i] = idle_experts(r);
-    (f++)->v[i] = scaled(rp_gauge_mean(g, RP_SM_CLOCK_MHZ), mhz);
-    (f++)->v[i] = scaled(rp_gauge_min(g, RP_SM_CLOCK_MHZ), mhz);
-    (f++)->v[i] = scaled(rp_gauge_mean(g, RP_POWER_MW), 1e-3);
+    (f++)->v[i] = rp_scaled(rp_gauge_mean(g, RP_SM_CLOCK_MHZ), mhz);
+    (f++)->v[i] = rp_scaled(rp_gauge_min(g, RP_SM_CLOCK_MHZ), mhz);
+    (f++)->v[i] = rp_scaled(rp_gauge_mean(g, RP_POWER_MW), 1e-3);
     (f++)->v[i] = rp_gauge_max(g, RP_TEMP_C);
     (f++)->v[i] = throttled(s);
-    (f++)->v[i] = measured((double)r->coverage.dropped, true);
+    (f++)->v[i] = rp_measured((double)r->coverage.dropped, true);
 }
 
 static const struct rp_figure figure_table[] = {
@@ -133,7 +122,8 @@ static struct mp_val phase_step(const struct rp_report *r, int phase)
     for (size_t i = 0; i < r->n_phase; i++)
         if ((int)r->phase[i].phase == phase)
             sum += r->phase[i].seconds.v;
-    return measured(r->step.count ? sum / r->step.count : 0, r->step.count > 0 && r->n_phase > 0);
+    return rp_measured(r->step.count ? sum / r->step.count : 0,
+                       r->step.count > 0 && r->n_phase > 0);
 }
 
 static double larger(const struct rp_figure *f)

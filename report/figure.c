@@ -8,6 +8,17 @@
 
 #define NAME_WIDTH 30
 
+struct mp_val rp_measured(double v, bool is_known)
+{
+    return (struct mp_val){is_known ? v : 0, is_known ? MP_MEASURED : MP_UNKNOWN};
+}
+
+struct mp_val rp_scaled(struct mp_val v, double by)
+{
+    v.v *= by;
+    return v;
+}
+
 static const char *plain(char out[RP_FIG], struct mp_val v, double scale, int digits,
                          const char *unit)
 {
@@ -143,6 +154,13 @@ void rp_md_text(FILE *f, const char *text)
         default:
             fputc((unsigned char)*text < 0x20 ? ' ' : *text, f);
         }
+}
+
+void rp_md_line(FILE *f, const char *before, const char *text, const char *after)
+{
+    fputs(before, f);
+    rp_md_text(f, text);
+    fputs(after, f);
 }
 
 void rp_figures_md_head(FILE *f, const char *title, const char *const *side, int n_side)

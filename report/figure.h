@@ -29,6 +29,10 @@ struct rp_figure {
     struct mp_val v[RP_SIDES];
 };
 
+/* Unknown unless is_known. */
+struct mp_val rp_measured(double v, bool is_known);
+struct mp_val rp_scaled(struct mp_val v, double by);
+
 const char *rp_figure_text(char out[RP_FIG], enum rp_unit unit, struct mp_val v);
 
 /* v[to] / v[from] - 1; unknown when either is, or when from is 0. */
@@ -49,5 +53,7 @@ void rp_figures_md(FILE *f, const struct rp_figure *row, size_t n, int n_side);
 
 /* Text into a cell of a table: | and control characters do not end it, < does not begin HTML. */
 void rp_md_text(FILE *f, const char *text);
+/* The same between two pieces of Markdown. */
+void rp_md_line(FILE *f, const char *before, const char *text, const char *after);
 
 #endif

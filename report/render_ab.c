@@ -72,22 +72,6 @@ static void run_text(char *out, size_t n, const struct rp_report *r)
              known_or_dash(t->attention), r->spec.compiled ? ", compiled" : "");
 }
 
-static void software_text(char *out, size_t n, const struct rp_report *r)
-{
-    const struct rp_spec_text *t = &r->spec.text;
-    const char *part[][2] = {
-        {"torch", t->torch},     {"CUDA", t->cuda},       {"transformers", t->transformers},
-        {"peft", t->peft},       {"trl", t->trl},         {"accelerate", t->accelerate},
-        {"unsloth", t->unsloth}, {"axolotl", t->axolotl}, {"moeprof", r->run.moeprof}};
-    size_t used = 0;
-
-    out[0] = 0;
-    for (size_t i = 0; i < countof(part) && used < n; i++)
-        if (*part[i][1])
-            used += (size_t)snprintf(out + used, n - used, "%s%s %s", used ? ", " : "", part[i][0],
-                                     part[i][1]);
-}
-
 /* ---- text --------------------------------------------------------------------------------------- */
 
 static void indented(FILE *f, const char *text)
@@ -126,7 +110,7 @@ static void head(FILE *f, const struct rp_ab *ab)
     rp_line(f, "run", text);
     rp_ab_training_text(text, sizeof text, ab->report);
     rp_line(f, "training", text);
-    software_text(text, sizeof text, ab->report);
+    rp_spec_software(text, sizeof text, &ab->report->spec.text, ab->report->run.moeprof);
     rp_line(f, "software", *text ? text : RP_DASH);
     rp_ab_gpu_text(text, sizeof text, &ab->record.gpu);
     if (*text)
@@ -174,32 +158,25 @@ int rp_render_ab_text(FILE *f, const struct rp_ab *ab, struct mp_err *err)
 
 /* ---- Markdown ----------------------------------------------------------------------------------- */
 
-static void md_line(FILE *f, const char *before, const char *text, const char *after)
-{
-    fputs(before, f);
-    rp_md_text(f, text);
-    fputs(after, f);
-}
-
 static void md_head(FILE *f, const struct rp_ab *ab)
 {
     char text[1000];
 
     if (ab->main_arm == 0) {
         nothing_text(text, sizeof text, ab);
-        md_line(f, "**moeprof ab:** ", text, "\n\n");
+        rp_md_line(f, "**moeprof ab:** ", text, "\n\n");
     }
     for (unsigned i = 1; i < ab->record.n_arm; i++) {
         if (!was_measured(ab, i))
             continue;
         rp_ab_verdict_text(text, sizeof text, ab, i);
-        md_line(f, "**moeprof ab:** ", text, "\n\n");
+        rp_md_line(f, "**moeprof ab:** ", text, "\n\n");
     }
     rp_ab_parity_text(text, sizeof text, ab);
-    md_line(f, "Parity ", text, "\n\n");
+    rp_md_line(f, "Parity ", text, "\n\n");
     rp_ab_loss_text(text, sizeof text, ab, ab->main_arm);
     if (ab->main_arm && *text)
-        md_line(f, "Loss ", text, "\n\n");
+        rp_md_line(f, "Loss ", text, "\n\n");
 }
 
 static void md_lists(FILE *f, const struct rp_ab *ab)
@@ -209,10 +186,10 @@ static void md_lists(FILE *f, const struct rp_ab *ab)
 
     for (size_t i = 0; i < n; i++) {
         worse_text(text, sizeof text, ab, &ab->got_worse[i]);
-        md_line(f, i ? "- " : "\nGot worse:\n- ", text, "\n");
+        rp_md_line(f, i ? "- " : "\nGot worse:\n- ", text, "\n");
     }
     for (size_t i = 0; i < ab->n_note && i < MD_NOTES; i++)
-        md_line(f, i ? "- " : "\nTo know:\n- ", ab->note[i], "\n");
+        rp_md_line(f, i ? "- " : "\nTo know:\n- ", ab->note[i], "\n");
 }
 
 static void md_details(FILE *f, const struct rp_ab *ab)
@@ -222,22 +199,22 @@ static void md_details(FILE *f, const struct rp_ab *ab)
     fputs("\n<details><summary>How this was measured</summary>\n\n", f);
     if (ab->main_arm) {
         rp_ab_method_text(text, sizeof text, ab, ab->main_arm);
-        md_line(f, "- ", text, "\n");
+        rp_md_line(f, "- ", text, "\n");
     }
     rp_ab_cost_text(text, sizeof text, ab);
-    md_line(f, "- overhead: ", text, "\n");
+    rp_md_line(f, "- overhead: ", text, "\n");
     run_text(text, sizeof text, ab->report);
-    md_line(f, "- ", text, "\n");
+    rp_md_line(f, "- ", text, "\n");
     rp_ab_training_text(text, sizeof text, ab->report);
-    md_line(f, "- ", text, "\n");
-    software_text(text, sizeof text, ab->report);
+    rp_md_line(f, "- ", text, "\n");
+    rp_spec_software(text, sizeof text, &ab->report->spec.text, ab->report->run.moeprof);
     if (*text)
-        md_line(f, "- ", text, "\n");
+        rp_md_line(f, "- ", text, "\n");
     rp_ab_gpu_text(text, sizeof text, &ab->record.gpu);
     if (*text)
-        md_line(f, "- GPU: ", text, "\n");
+        rp_md_line(f, "- GPU: ", text, "\n");
     if (*ab->report->mfu.convention)
-        md_line(f, "- MFU: ", ab->report->mfu.convention, "\n");
+        rp_md_line(f, "- MFU: ", ab->report->mfu.convention, "\n");
     fputs("\n</details>\n", f);
 }
 

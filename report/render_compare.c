@@ -129,13 +129,6 @@ int rp_render_compare_text(FILE *f, const struct rp_compare *c, struct mp_err *e
 
 /* ---- Markdown ----------------------------------------------------------------------------------- */
 
-static void md_line(FILE *f, const char *before, const char *text, const char *after)
-{
-    fputs(before, f);
-    rp_md_text(f, text);
-    fputs(after, f);
-}
-
 static void md_differences(FILE *f, const struct rp_compare *c)
 {
     size_t n = c->n_difference < MD_DIFFERENCES ? c->n_difference : MD_DIFFERENCES;
@@ -143,9 +136,9 @@ static void md_differences(FILE *f, const struct rp_compare *c)
     for (size_t i = 0; i < n; i++) {
         const struct rp_difference *d = &c->difference[i];
 
-        md_line(f, d->is_grave ? "- **" : "- ", d->name, d->is_grave ? "**: " : ": ");
-        md_line(f, "", d->side[0], " → ");
-        md_line(f, "", d->side[1], "\n");
+        rp_md_line(f, d->is_grave ? "- **" : "- ", d->name, d->is_grave ? "**: " : ": ");
+        rp_md_line(f, "", d->side[0], " → ");
+        rp_md_line(f, "", d->side[1], "\n");
     }
     if (n < c->n_difference)
         fprintf(f, "- and %zu more\n", c->n_difference - n);
@@ -160,10 +153,10 @@ static void md_findings(FILE *f, const struct rp_compare *c)
 
     for (size_t i = 0; i < n; i++) {
         worse_text(text, sizeof text, &c->worse[i]);
-        md_line(f, i ? "- " : "\nGot worse:\n- ", text, "\n");
+        rp_md_line(f, i ? "- " : "\nGot worse:\n- ", text, "\n");
     }
     for (size_t i = 0; i < c->n_note && i < MD_NOTES; i++)
-        md_line(f, i ? "- " : "\nTo know:\n- ", c->note[i], "\n");
+        rp_md_line(f, i ? "- " : "\nTo know:\n- ", c->note[i], "\n");
 }
 
 int rp_render_compare_md(FILE *f, const struct rp_compare *c, struct mp_err *err)
@@ -174,9 +167,9 @@ int rp_render_compare_md(FILE *f, const struct rp_compare *c, struct mp_err *err
 
     rp_compare_names(name, c);
     verdict_text(text, sizeof text, c);
-    md_line(f, "**moeprof compare:** ", text, "\n");
+    rp_md_line(f, "**moeprof compare:** ", text, "\n");
     method_text(text, sizeof text, c);
-    md_line(f, "*", text, "*\n\n");
+    rp_md_line(f, "*", text, "*\n\n");
     rp_figures_md_head(f, "", side, 2);
     rp_figures_md(f, c->figure, c->n_figure, 2);
     rp_figures_md(f, c->phase, n, 2);
@@ -185,14 +178,14 @@ int rp_render_compare_md(FILE *f, const struct rp_compare *c, struct mp_err *err
     md_differences(f, c);
     for (int i = 0; i < 2; i++) {
         side_text(text, sizeof text, &c->side[i]);
-        md_line(f, i ? "- after: " : "- before: ", text, "\n");
+        rp_md_line(f, i ? "- after: " : "- before: ", text, "\n");
     }
     rp_compare_data_text(text, sizeof text, &c->data);
-    md_line(f, "- data: ", text, "\n");
+    rp_md_line(f, "- data: ", text, "\n");
     rp_compare_cost_text(text, sizeof text, c);
-    md_line(f, "- overhead: ", text, "\n");
+    rp_md_line(f, "- overhead: ", text, "\n");
     if (c->side[1].report->mfu.convention[0])
-        md_line(f, "- MFU: ", c->side[1].report->mfu.convention, "\n");
+        rp_md_line(f, "- MFU: ", c->side[1].report->mfu.convention, "\n");
     fputs("\n</details>\n", f);
     return ferror(f) ? mp_fail(err, MP_EIO, "cannot write the comparison") : MP_OK;
 }

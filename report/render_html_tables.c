@@ -274,26 +274,10 @@ static void put_optimizer(FILE *f, const struct rp_page *p)
 
 static void put_software(FILE *f, const struct rp_page *p)
 {
-    const struct rp_spec_text *t = &p->report->spec.text;
-    const struct {
-        const char *name, *version;
-    } part[] = {{"torch", t->torch},
-                {"CUDA", t->cuda},
-                {"transformers", t->transformers},
-                {"peft", t->peft},
-                {"trl", t->trl},
-                {"accelerate", t->accelerate},
-                {"unsloth", t->unsloth},
-                {"axolotl", t->axolotl},
-                {"Python", t->python},
-                {"moeprof", p->report->run.moeprof}};
-    int n = 0;
+    const struct rp_report *r = p->report;
+    char text[512];
 
-    for (size_t i = 0; i < countof(part); i++)
-        if (*part[i].version)
-            html_printf(f, "%s%s %s", n++ ? ", " : "", part[i].name, part[i].version);
-    if (n == 0)
-        fputs(RP_DASH, f);
+    put_or_dash(f, rp_spec_software(text, sizeof text, &r->spec.text, r->run.moeprof));
 }
 
 static void put_host(FILE *f, const struct rp_page *p)

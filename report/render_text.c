@@ -79,22 +79,10 @@ static void model_line(FILE *f, const struct rp_spec *s)
 
 static void software_line(FILE *f, const struct rp_report *r)
 {
-    const struct rp_spec_text *t = &r->spec.text;
-    const struct {
-        const char *name, *version;
-    } part[] = {
-        {"torch", t->torch},        {"CUDA", t->cuda},       {"transformers", t->transformers},
-        {"peft", t->peft},          {"trl", t->trl},         {"accelerate", t->accelerate},
-        {"unsloth", t->unsloth},    {"axolotl", t->axolotl}, {"Python", t->python},
-        {"moeprof", r->run.moeprof}};
-    char text[512] = "";
-    size_t n = 0;
+    char text[512];
 
-    for (size_t i = 0; i < countof(part); i++)
-        if (*part[i].version && n + RP_SPEC_TEXT < sizeof text)
-            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s", n ? ", " : "", part[i].name,
-                                  part[i].version);
-    rp_line(f, "software", known(text));
+    rp_line(f, "software",
+            known(rp_spec_software(text, sizeof text, &r->spec.text, r->run.moeprof)));
 }
 
 static void step_line(FILE *f, const struct rp_report *r)

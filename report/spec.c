@@ -318,3 +318,22 @@ void rp_spec_release(struct rp_spec *spec)
     free(spec->model.layer);
     memset(spec, 0, sizeof *spec);
 }
+
+const char *rp_spec_software(char *out, size_t bytes, const struct rp_spec_text *t,
+                             const char *moeprof)
+{
+    const struct {
+        const char *name, *version;
+    } part[] = {{"torch", t->torch},     {"CUDA", t->cuda},       {"transformers", t->transformers},
+                {"peft", t->peft},       {"trl", t->trl},         {"accelerate", t->accelerate},
+                {"unsloth", t->unsloth}, {"axolotl", t->axolotl}, {"Python", t->python},
+                {"moeprof", moeprof}};
+    size_t n = 0;
+
+    out[0] = 0;
+    for (size_t i = 0; i < countof(part) && n < bytes; i++)
+        if (*part[i].version)
+            n += (size_t)snprintf(out + n, bytes - n, "%s%s %s", n ? ", " : "", part[i].name,
+                                  part[i].version);
+    return out;
+}

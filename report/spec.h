@@ -44,4 +44,8 @@ struct rp_spec {
 int rp_spec_parse(struct rp_spec *spec, const char *json, size_t bytes, struct mp_err *err);
 void rp_spec_release(struct rp_spec *spec);
 
+/* "torch 2.11.0, CUDA 13.0, ..": what is known, moeprof's own version last; "" when nothing is. */
+const char *rp_spec_software(char *out, size_t bytes, const struct rp_spec_text *t,
+                             const char *moeprof);
+
 #endif
