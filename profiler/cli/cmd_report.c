@@ -42,7 +42,8 @@ static int help(void)
          "TFLOPS]\n\n"
          "Says what a recorded run did with its time: MFU and its convention, phases, layers, "
          "experts,\n"
-         "kernels. Several files (ranks, or before and after) go into one report.\n\n"
+         "kernels. Several files (ranks, or before and after) follow each other or stand side by "
+         "side.\n\n"
          "  --html FILE     one page to send around: pictures and tables, no network, no scripts "
          "needed;\n"
          "                  two files are shown as before and after\n"
@@ -110,6 +111,26 @@ static int option(struct args *a, int c, char **argv)
     return cli_bad_option("report", c, argv) + 1;
 }
 
+static bool is_stdout(const char *path)
+{
+    return path && strcmp(path, "-") == 0;
+}
+
+static int together_check(const struct args *a)
+{
+    if (a->n_file == 0)
+        return cli_usage("report", "no profile given") + 1;
+    if (is_stdout(a->html) + is_stdout(a->md) + is_stdout(a->json) + is_stdout(a->trace) > 1)
+        return cli_usage("report", "two formats in one standard output: name a file, as in "
+                                   "--json=a.json") +
+               1;
+    if (a->format == RP_TRACE_CHROME && !a->trace)
+        return cli_usage("report", "--trace-format needs --trace") + 1;
+    if (a->format == RP_TRACE_CHROME && a->n_file > 1)
+        return cli_usage("report", "a chrome trace holds one profile; give one file") + 1;
+    return 0;
+}
+
 /* 0: go on; else the exit code + 1. */
 static int options(struct args *a, int argc, char **argv)
 {
@@ -129,11 +150,7 @@ static int options(struct args *a, int argc, char **argv)
         code = option(a, c, argv);
     a->file = argv + optind;
     a->n_file = argc - optind;
-    if (!code && a->n_file == 0)
-        return cli_usage("report", "no profile given") + 1;
-    if (!code && a->n_file > 1 && a->trace && a->format == RP_TRACE_CHROME)
-        return cli_usage("report", "a chrome trace holds one profile; give one file") + 1;
-    return code;
+    return code ? code : together_check(a);
 }
 
 /* ---- each profile, while it is open ----------------------------------------------------------------- */
@@ -149,15 +166,21 @@ static const char *base_name(const char *path)
 static int csv_write(const struct args *a, const char *file, struct rp_profile *p,
                      const struct rp_report *r, struct mp_err *err)
 {
-    char dir[4096];
+    const char *dir = a->csv;
+    char own[4096];
+    int rc;
 
-    if (a->n_file == 1)
-        return rp_render_csv(a->csv, p, r, err);
-    if ((size_t)snprintf(dir, sizeof dir, "%s/%s", a->csv, base_name(file)) >= sizeof dir)
-        return mp_fail(err, MP_EINVAL, "the name of the folder is too long");
-    if (mkdir(a->csv, 0777) && errno != EEXIST)
-        return mp_fail(err, MP_EIO, "cannot make '%s': %s", a->csv, strerror(errno));
-    return rp_render_csv(dir, p, r, err);
+    if (a->n_file > 1) {
+        if ((size_t)snprintf(own, sizeof own, "%s/%s", a->csv, base_name(file)) >= sizeof own)
+            return mp_fail(err, MP_EINVAL, "the name of the folder is too long");
+        if (mkdir(a->csv, 0777) && errno != EEXIST)
+            return mp_fail(err, MP_EIO, "cannot make '%s': %s", a->csv, strerror(errno));
+        dir = own;
+    }
+    rc = rp_render_csv(dir, p, r, err);
+    if (rc == MP_OK)
+        cli_say("wrote %s", dir);
+    return rc;
 }
 
 static int profile_read(const struct args *a, struct job *job, const char *file,

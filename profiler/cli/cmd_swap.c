@@ -241,6 +241,8 @@ int cmd_swap_main(int argc, char **argv)
         return code - 1;
     if (cli_job_dir(dir, sizeof dir, &err))
         return cli_fail(&err);
+    if (kill(s.pid, 0) != 0 && errno == ESRCH)
+        return gone(&s);
     code = mp_sock_open(&sock, dir, s.pid, &err);
     if (code) {
         cli_say("%s%s", err.msg,

@@ -12,7 +12,8 @@
 #define PID_MAX 64
 
 static const char help[] =
-    "moeprof top [PID...] [--replay FILE] [--once] [--json]\n"
+    "usage: moeprof top [PID...] [--replay FILE [--speed X]] [--once] [--json] [--interval S]\n"
+    "                   [--ascii] [--no-color] [--readonly]\n"
     "\n"
     "Shows running jobs: MFU, where each step's time goes, experts, kernels, the last step, the "
     "log.\n"
@@ -22,13 +23,16 @@ static const char help[] =
     "  --replay FILE    a recorded profile, at the speed it ran\n"
     "  --speed X        X times as fast (with --replay)\n"
     "  --once           the overview as text, and out; so also when the output is no terminal\n"
-    "  --json           all figures as one JSON object, and out\n"
+    "  --json           all figures as one JSON object (profiler/cli/schema/top.schema.json), and "
+    "out\n"
     "  --interval S     seconds between drawings (default 0.5)\n"
     "  --ascii          no characters beyond ASCII\n"
     "  --no-color       no colours; NO_COLOR in the environment does the same\n"
     "  --readonly       no key changes a job: neither a (swap) nor x (end a before/after)\n"
     "\n"
-    "Exit codes: 0 ok, 1 no job found or failed, 2 usage, 3 a process asked for is gone.";
+    "Exit codes: 0 ok, 1 no job found or failed, 2 usage, 3 a process asked for is gone.\n"
+    "\n"
+    "Example:  moeprof top --replay samples/profiles/qwen3-30b-eager.moeprof --speed 2";
 
 enum {
     OPT_REPLAY = 256,
@@ -117,7 +121,7 @@ static int take_option(int opt, struct dash_options *o, char **argv)
 
 int cmd_top_main(int argc, char **argv)
 {
-    struct dash_options o = {.speed = 1, .interval_s = 0.5};
+    struct dash_options o = {.interval_s = 0.5};
     int pid[PID_MAX], opt, rc;
     char dir[4096];
     struct mp_err err = {0, "failed"};
@@ -129,6 +133,9 @@ int cmd_top_main(int argc, char **argv)
         return cli_usage("top", "at most %d PIDs at once", PID_MAX);
     if (o.replay && optind < argc)
         return cli_usage("top", "--replay shows a file: it takes no PID");
+    if (!o.replay && o.speed > 0)
+        return cli_usage("top", "--speed needs --replay");
+    o.speed = o.speed > 0 ? o.speed : 1;
     if ((rc = parse_pids(argc - optind, argv + optind, pid)))
         return rc;
     if (!o.replay && cli_job_dir(dir, sizeof dir, &err) != MP_OK)

@@ -7,6 +7,7 @@
 "$B/gen_profile" b.moeprof grouped >/dev/null
 
 expect 0 moeprof report --html a.html --md=a.md --json=a.json --csv csv --trace a.pftrace a.moeprof
+said "wrote csv"
 [ ! -s run.out ] || fail "something on standard output"
 said "wrote a.html"
 for f in a.html a.md a.json a.pftrace csv/steps.csv csv/phases.csv csv/layers.csv csv/experts.csv csv/kernels.csv; do
@@ -14,8 +15,8 @@ for f in a.html a.md a.json a.pftrace csv/steps.csv csv/phases.csv csv/layers.cs
 done
 [ -z "$(ls ./*.part 2>/dev/null)" ] || fail "a part was left over"
 [ "$(wc -l <a.md)" -le 60 ] || fail "Markdown of more than 60 lines"
-moeprof report --md --json a.moeprof >both
-head -1 both | grep -q '^### moeprof: MFU' || fail "no Markdown first"
+expect 0 moeprof report --md --json=a.json a.moeprof
+head -1 run.out | grep -q '^### moeprof: MFU' || fail "no Markdown"
 python3 - <<'EOF' || fail "the data in the page are not those of --json"
 import json, re
 page = open("a.html", encoding="utf-8").read()
@@ -32,6 +33,7 @@ EOF
 
 # Two profiles: before and after; a folder each for CSV; one trace of both.
 expect 0 moeprof report --html ab.html --csv both_csv --trace ab.pftrace a.moeprof b.moeprof
+said "wrote both_csv/b.moeprof"
 grep -q 'before: eager' ab.html && grep -q 'after: grouped_mm' ab.html || fail "no before and after"
 [ -s both_csv/a.moeprof/steps.csv ] && [ -s both_csv/b.moeprof/steps.csv ] || fail "no folder a profile"
 

@@ -18,7 +18,10 @@ usage "no profile given" report --json
 usage "'abc'" report --peak abc a.moeprof
 usage "'-3'" report --peak=-3 a.moeprof
 usage "'extra'" doctor extra
-for c in run report doctor; do
+usage "two formats in one standard output" report --md --json a.moeprof
+usage "--trace-format needs --trace" report --trace-format chrome a.moeprof
+usage "--speed needs --replay" top --speed 2
+for c in $(moeprof --help | sed -n 's/^  moeprof \([a-z]*\) .*/\1/p'); do
     expect 0 moeprof $c --help
     grep -q "^usage: moeprof $c" run.out || fail "no usage of $c"
 done
@@ -35,6 +38,14 @@ said "exists and is not a profile"
 [ ! -e started ] || fail "the job was started"
 expect 1 moeprof run -- no-such-command
 said "'no-such-command'"
+
+# A process that is no more, and one that moeprof never entered.
+true & ended=$!
+wait $ended
+expect 3 moeprof swap $ended status
+said "process $ended is gone"
+expect 3 moeprof swap $$ status
+said "is it a job that moeprof entered"
 
 # Nothing trained, and why.
 expect 1 moeprof run -- true
