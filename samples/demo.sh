@@ -32,4 +32,4 @@ else
 fi
 say "report of $file"
 "$B/moeprof" report "$file"
-say "next: build/moeprof top --replay $file     build/moeprof report --help"
+say "next: $B/moeprof top --replay $file     $B/moeprof report --help"

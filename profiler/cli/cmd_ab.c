@@ -50,6 +50,7 @@ static int help(void)
          "  --warmup N           steps before the first block (default 10)\n"
          "  --seed N             order of the blocks; random, and recorded, without it\n"
          "  -o FILE              the profile; 'moeprof report FILE' and --from show it again\n"
+         "  --preload            enter through LD_PRELOAD too, as 'moeprof run' does with it\n"
          "  --json, --md         for programs (report/schema/ab.schema.json), for a pull request; "
          "what\n"
          "                       CMD prints then goes to standard error\n\n"

@@ -2,7 +2,7 @@
 #include "profiler/cli/cmd.h"
 
 const struct cli_cmd cli_table[] = {
-    {"run", "[-o FILE] [--preload] -- CMD...", "start a job with the profiler in it and record it",
+    {"run", "[-o FILE] [--swap] -- CMD...", "start a job with the profiler in it and record it",
      cmd_run_main},
     {"top", "[PID...] [--replay FILE] [--once]", "look at running jobs, live", cmd_top_main},
     {"report", "FILE... [--html F] [--md] [--json]...", "what a recorded run did with its time",
