@@ -278,6 +278,7 @@ __device__ inline void skip(hop_ring &ring, const hop_smem &s, int n_step)
 {
     for (int i = 0; i < n_step; i++) {
         mbar_wait(s.full(ring.stage), ring.phase);
+        __syncwarp(); // two lanes release for all: none may still be looking
         release(s, ring.stage);
         ring.next();
     }

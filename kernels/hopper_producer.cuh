@@ -174,13 +174,11 @@ template <int OP> __device__ inline void produce_tma(const hop_args &a, const ho
     announce_end(s, ring, false);
 }
 
-/* A token's row, base being the row of token 0: one multiplication. Token numbers are loaded a step or more before: the
- * multiplication would wait for the load, and with it everything behind it in the producer. */
+/* A token's row, base being the row of token 0. Token numbers are loaded a step or more before: the multiplication would wait
+ * for the load, and with it everything behind it in the producer. */
 __device__ inline const void *at_token(const hop_args &a, const bf16 *base, int token)
 {
-    const void *at;
-    asm volatile("mad.wide.u32 %0, %1, %2, %3;" : "=l"(at) : "r"(token), "r"(a.gather_stride_bytes), "l"(base));
-    return at;
+    return row_address(base, (uint32_t)token, a.gather_stride_bytes);
 }
 
 #define ROW_PER_THREAD (HOP_M * 8 / N_LOAD_THREAD)

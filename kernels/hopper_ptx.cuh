@@ -126,6 +126,14 @@ __device__ inline void fence_for_tma(void)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* base + row * stride_bytes in one instruction, which stays where it is written. */
+__device__ inline const void *row_address(const void *base, uint32_t row, uint32_t stride_bytes)
+{
+    const void *at;
+    asm volatile("mad.wide.u32 %0, %1, %2, %3;" : "=l"(at) : "r"(row), "r"(stride_bytes), "l"(base));
+    return at;
+}
+
 /* 16 bytes, or 16 zero bytes where bytes is 0. Past L1: the data is used once from shared memory. */
 __device__ inline void cp_async_16(uint32_t to, const void *from, uint32_t bytes)
 {

@@ -1,9 +1,11 @@
-/* cuda_emu.h: runs the portable kernels' CUDA source on a CPU, for tests on machines without a GPU.
+/* cuda_emu.h: runs the kernels' CUDA source on a CPU, for tests on machines without a GPU.
  *
- * Blocks run one after the other, a block's threads as fibers that switch at barriers and at warp-wide instructions.
- * cp.async copies land at the wait that a GPU guarantees them for, no sooner; shared memory begins as NaNs. So a wrong
- * index, a stage read too soon and a missing zero fill all show; with the address sanitizer also a read out of bounds.
- * Races between threads do not show: that is compute-sanitizer's work (tests/gpu/kernels_sanitize.sh). */
+ * Blocks run one after the other, those of a cluster together, threads as fibers that switch at barriers and at warp-wide
+ * instructions. What a GPU does in its own time (cp.async, TMA, wgmma: kernels/hopper_ptx.cuh beside this) happens at a time
+ * drawn by lot, up to the last that is allowed: the wait for it. Shared memory begins as NaNs. So a wrong index, a stage read
+ * or handed back too soon, a missing zero fill and a barrier that counts wrong all show (EMU_SEED draws another lot); with the
+ * address sanitizer also a read out of bounds. Races of plain loads and stores between two barriers do not show: those are
+ * compute-sanitizer's work (tests/gpu/kernels_sanitize.sh). */
 #ifndef TESTS_EMU_CUDA_EMU_H
 #define TESTS_EMU_CUDA_EMU_H
 
@@ -13,6 +15,7 @@
 #include <cstdlib>
 #include <functional>
 
+#include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -26,11 +29,16 @@ using std::min;
 #define __launch_bounds__(...)
 #undef __grid_constant__
 #define __grid_constant__
+#undef __cluster_dims__
+#define __cluster_dims__(...) /* emu_launch_pair */
+
+enum { EMU_N_SM = 5 }; /* few, so that a block takes several tiles */
 
 struct emu_config {
     dim3 grid, block;
     size_t smem_bytes;
     void *stream;
+    unsigned n_cluster = 1; // blocks of a cluster
 };
 
 /* The running thread's place. */
@@ -54,7 +62,32 @@ int emu_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_byte
     return 0;
 }
 
+/* A kernel whose clusters have two blocks. */
+template <typename A>
+int emu_launch_pair(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_bytes,
+                    const A &args, void *stream)
+{
+    emu_blocks({grid, dim3(n_thread), smem_bytes, stream, 2}, [&] { kernel(args); });
+    return 0;
+}
+
+[[noreturn]] void emu_die(const char *what);
+
+/* Shared memory of the running block; n bytes of that of any block of its cluster. */
 uint8_t *emu_smem(void);
+uint8_t *emu_smem_of(unsigned rank, uint32_t at, uint32_t n);
+
+/* The running block's, the running thread's place in the cluster. */
+unsigned emu_rank(void);
+unsigned emu_index(void);
+
+/* By lot: one of two ways that a GPU may go; the others run first; something happens now or at any later time. */
+bool emu_coin(void);
+void emu_dawdle(void);
+void emu_later(const std::function<void()> &event);
+
+/* what and which name it where it never comes. */
+void emu_wait_until(const std::function<bool()> &ready, const char *what, uint32_t which);
 void emu_sync_grid(void);
 void emu_sync_block(void);
 
@@ -65,6 +98,9 @@ void emu_copy(uint32_t to, const void *from, bool live);
 void emu_commit(void);
 void emu_wait(int n_left);
 
+/* event happens once this thread's copies have landed. */
+void emu_copies_then(const std::function<void()> &event);
+
 #define __syncthreads emu_sync_block
 static inline float __shfl_xor_sync(unsigned, float v, int mask)
 {
@@ -73,6 +109,11 @@ static inline float __shfl_xor_sync(unsigned, float v, int mask)
     word = emu_exchange(&word, 1)[(emu_thread.x % 32 ^ mask) * 8];
     memcpy(&v, &word, 4);
     return v;
+}
+
+static inline int __shfl_sync(unsigned, int v, int lane)
+{
+    return (int)emu_exchange((const uint32_t *)&v, 1)[lane % 32 * 8];
 }
 
 static inline int __shfl_up_sync(unsigned, int v, int distance)
@@ -123,11 +164,19 @@ static inline float emu_normcdff(float v)
 #define cudaGetLastError()        cudaSuccess
 #define cudaGetDevice(device)     (*(device) = 0)
 
-/* Few multiprocessors, so that a block takes several tiles; shared memory as on Ada, or what EMU_SMEM_BYTES says. */
+/* The driver's encoder of tensor maps, as hopper_ptx.cuh reads them. */
+CUresult emu_encode(CUtensorMap *out, CUtensorMapDataType type, cuuint32_t n, void *base,
+                    const cuuint64_t *size, const cuuint64_t *stride_bytes, const cuuint32_t *box,
+                    const cuuint32_t *step, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
+                    CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+#define cudaGetDriverEntryPointByVersion(name, fn, version, flags, result)                         \
+    (*(fn) = (void *)emu_encode, 0)
+
+/* Shared memory as on Ada, or what EMU_SMEM_BYTES says. */
 static inline int emu_attribute(int *v, int attribute)
 {
     const char *smem = getenv("EMU_SMEM_BYTES");
-    *v = attribute == cudaDevAttrMultiProcessorCount ? 3
+    *v = attribute == cudaDevAttrMultiProcessorCount ? EMU_N_SM
          : attribute == cudaDevAttrCooperativeLaunch ? 0
          : smem                                      ? atoi(smem)
                                                      : 101376;

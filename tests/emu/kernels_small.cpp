@@ -1,5 +1,5 @@
 /* kernels_small.cpp: small problems through the kernels, against the CPU reference: products, adapters, layouts, types, odd
- * shapes. Compiled twice: with the portable kernels' source emulated on the CPU (make emu), and with MK_ON_GPU against the
+ * shapes. Compiled twice: with the kernels' source emulated on the CPU (make emu), and with MK_ON_GPU against the
  * library's objects on a GPU, where it is what compute-sanitizer runs (tests/gpu/kernels_sanitize.sh).
  *     kernels_small [WORD] [--portable]     cases whose name has the word */
 #include <cmath>
@@ -56,8 +56,11 @@ static void dev_get(void *to, const void *from, size_t n)
 
 static void dev_put(void *to, const void *from, size_t n) { dev_get(to, from, n); }
 
+/* As the registry chooses on a Hopper GPU. */
 static int forward(const mk_forward *f, const struct mk_plan *plan)
 {
+    if (!(f->flags & MK_FLAG_PORTABLE) && !mk_hopper_fits_forward(f))
+        return mk_hopper_forward(f, plan, NULL);
     int rc = mk_portable_fits_forward(f);
     return rc ? rc : mk_portable_forward(f, plan, NULL);
 }
@@ -65,9 +68,11 @@ static int forward(const mk_forward *f, const struct mk_plan *plan)
 static int backward(const mk_backward *b, const struct mk_plan *plan)
 {
     struct mk_plan mine = *plan;
-    int rc = mk_portable_fits_backward(b);
 
     mk_plan_apart(&mine, b);
+    if (!(b->flags & MK_FLAG_PORTABLE) && !mk_hopper_fits_backward(b))
+        return mk_hopper_backward(b, &mine, NULL);
+    int rc = mk_portable_fits_backward(b);
     return rc ? rc : mk_portable_backward(b, &mine, NULL);
 }
 #endif
@@ -379,6 +384,9 @@ static const shape shapes[] = {
     { "adapters on gate and up alone", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, UP_ONLY, PEFT, 8, 8, false, false, false },
     { "adapters on down alone", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, DOWN_ONLY, PEFT, 8, 8, false, false, false },
     { "adapters, one token, 40 experts", 1, 64, 64, 40, 3, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
+    { "many rows an expert, several tiles wide", 700, 264, 136, 2, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false },
+    { "many tiles, few rows", 90, 520, 392, 7, 3, MK_ACT_GEGLU_ERF, MK_BF16, MK_FP32, INTERLEAVED, NONE, PEFT, 0, 0, true, false, false },
+    { "adapters, many rows of one expert", 330, 72, 264, 3, 1, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, true, false, true },
     { "adapters, no tokens", 0, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
 };
 

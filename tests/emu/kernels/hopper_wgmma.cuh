@@ -1,0 +1,21 @@
+/* hopper_wgmma.cuh, emulated: takes the place of kernels/hopper_wgmma.cuh when the Hopper kernels run on a CPU. */
+#ifndef KERNELS_HOPPER_WGMMA_CUH
+#define KERNELS_HOPPER_WGMMA_CUH
+
+#include <cstdint>
+
+/* A thread's share of a product, done when the hardware might: between its commit and the wait for it. */
+struct emu_product {
+    float *d;
+    uint64_t a, b;
+    bool keep, a_mn, b_mn;
+};
+
+void emu_wgmma(const emu_product &p);
+
+template <int A_MN, int B_MN> inline void wgmma_256(float *d, uint64_t a, uint64_t b, int keep)
+{
+    emu_wgmma({ d, a, b, keep != 0, A_MN != 0, B_MN != 0 });
+}
+
+#endif
