@@ -5,7 +5,6 @@
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.SECONDARY: # objects of tests stay, for the next run
 SHELL := /bin/bash
 
 B ?= build
@@ -103,6 +102,7 @@ $(B)/fake_guest: $(call obj,tests/mock/fake_guest.c profiler/core/shm.c profiler
 # ---- tests ------------------------------------------------------------------------------------
 
 unit_bin := $(patsubst tests/unit/%.c,$(B)/unit/%,$(unit_src))
+.SECONDARY: $(call obj,$(unit_src)) # kept for the next run
 $(B)/unit/%: $(B)/tests/unit/%.o $(call obj,$(core_src) $(report_src) $(dash_src)) $(KERNELS_CPU_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -lcmocka -lm -ldl -pthread
