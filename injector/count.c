@@ -3,6 +3,7 @@
 #include "injector/count.h"
 
 #include "count_kernel_ptx.h"
+#include "injector/count_tokens.h"
 #include "injector/cuda_api.h"
 #include "injector/other.h"
 #include "injector/thread.h"
@@ -11,36 +12,19 @@
 #include <string.h>
 
 #define SLOT_COUNT  16   /* steps whose counts may be under way: the agent comes 5 times a second */
-#define SUM_COUNT   8    /* useful, trainable, segments, longest, pairs of 4 windows */
 #define ROUTE_CHUNK 4096 /* indices a block of moeprof_route takes */
 #define MAX_COUNTS  (1u << 17) /* layers x experts: 94 x 1024 fits */
 
 enum { SLOT_FREE = 0, SLOT_WAITING };
-
-struct sums {
-    uint64_t useful, trainable, segments, longest, pairs[4];
-};
-MP_STATIC_ASSERT(sizeof(struct sums) == SUM_COUNT * 8, "laid out as the kernel writes it");
-
-/* What the host knows of the micro-batches whose tokens are counted from tensors. */
-struct host_known {
-    uint64_t processed, batch, head_rows, segments, pairs_processed[4];
-    uint32_t window[4];
-    int n_window;
-    uint32_t n_micro; /* counted in this step */
-    bool has_labels;
-    bool head_unknown;     /* some micro-batch did not say: as processed */
-    bool segments_unknown; /* some did not say: the count's answer holds */
-};
 
 struct slot {
     _Atomic int state;
     uint32_t step;
     void *event;
     bool on_gpu;     /* count is being copied; event tells when it is there */
-    uint32_t *count; /* (n_layer, n_expert), then struct sums; pinned when there is a GPU */
+    uint32_t *count; /* (n_layer, n_expert), then struct inj_sums; pinned when there is a GPU */
     uint32_t *host;  /* the host's own counts, same shape */
-    struct host_known known;
+    struct inj_known known;
     bool routed;
 };
 
@@ -53,9 +37,7 @@ static struct {
     bool device_used; /* in this step */
     bool routed;      /* any count in this step */
     uint32_t *host;   /* the host's counts of the running step */
-    struct host_known known;
-    struct mp_micro open; /* of the running micro-batch, not yet published */
-    bool is_open;
+    struct inj_known known;
     struct slot slot[SLOT_COUNT];
     unsigned next;  /* slot that the next step takes */
     unsigned first; /* agent: oldest slot not yet collected */
@@ -63,7 +45,7 @@ static struct {
 
 static size_t bytes_of(void)
 {
-    return (c.n * sizeof(uint32_t) + 7) / 8 * 8 + sizeof(struct sums);
+    return (c.n * sizeof(uint32_t) + 7) / 8 * 8 + sizeof(struct inj_sums);
 }
 
 static size_t sums_at(void)
@@ -211,149 +193,6 @@ void inj_count_expert(int layer, int expert, uint32_t n)
     c.routed = true;
 }
 
-static bool element_on(const struct inj_mask *m, size_t i)
-{
-    switch (m->mask ? m->mask_bytes : 0) {
-    case 0:
-        return true;
-    case 8:
-        return ((const int64_t *)m->mask)[i] != 0;
-    case 4:
-        return m->mask_float ? ((const float *)m->mask)[i] != 0.0f
-                             : ((const int32_t *)m->mask)[i] != 0;
-    default:
-        return ((const uint8_t *)m->mask)[i] != 0;
-    }
-}
-
-static uint64_t pairs_of(uint64_t len, uint32_t window)
-{
-    uint64_t w = window && window < len ? window : len;
-
-    return len ? w * len - w * (w - 1) / 2 : 0;
-}
-
-static void host_row(const struct inj_mask *m, size_t row, struct sums *s)
-{
-    uint64_t useful = 0;
-
-    for (size_t i = row * m->cols; i < (row + 1) * m->cols; i++) {
-        uint64_t seen;
-
-        s->trainable += m->labels && ((const int64_t *)m->labels)[i] != -100;
-        if (!element_on(m, i))
-            continue;
-        useful++;
-        if (!m->position_ids)
-            continue;
-        seen = (uint64_t)((const int64_t *)m->position_ids)[i] + 1;
-        s->segments += seen == 1;
-        s->longest = seen > s->longest ? seen : s->longest;
-        for (int k = 0; k < m->n_window; k++)
-            s->pairs[k] += m->window[k] && seen > m->window[k] ? m->window[k] : seen;
-    }
-    s->useful += useful;
-    if (m->position_ids)
-        return;
-    s->segments += useful > 0;
-    s->longest = useful > s->longest ? useful : s->longest;
-    for (int k = 0; k < m->n_window; k++)
-        s->pairs[k] += pairs_of(useful, m->window[k]);
-}
-
-static void post(union mp_record *r)
-{
-    struct inj_thread *t = inj_thread_self();
-
-    r->head.step = atomic_load(&inj.step);
-    if (t)
-        inj_thread_post(t, r);
-}
-
-void inj_count_flush(void)
-{
-    union mp_record r = {.micro = c.open};
-
-    if (!c.is_open)
-        return;
-    c.is_open = false;
-    if (r.micro.useful == UINT32_MAX) { /* nobody could count it: every token is taken as useful */
-        r.micro.useful = r.micro.processed;
-        r.micro.basis = r.micro.processed ? MP_MODELLED : MP_UNKNOWN;
-    }
-    if (r.micro.n_segment == UINT16_MAX)
-        r.micro.n_segment = (uint16_t)r.micro.batch;
-    r.micro.kind = MP_MICRO;
-    post(&r);
-}
-
-void inj_count_micro(const struct mp_micro *micro)
-{
-    inj_count_flush();
-    c.open = *micro;
-    c.is_open = true;
-}
-
-void inj_count_pairs(const struct mp_pairs *pairs)
-{
-    union mp_record r = {.pairs = *pairs};
-
-    r.pairs.kind = MP_PAIRS;
-    post(&r);
-}
-
-static void known_add(struct host_known *k, const struct inj_mask *m)
-{
-    const struct mp_micro *open = c.is_open ? &c.open : NULL;
-
-    c.is_open = false;
-    k->processed += (uint64_t)m->rows * m->cols;
-    k->batch += m->rows;
-    k->n_micro++;
-    k->has_labels |= m->labels != NULL;
-    k->head_unknown |= !open || open->head_rows == UINT32_MAX;
-    k->head_rows += open ? open->head_rows : 0;
-    k->segments_unknown |= !open || open->n_segment == UINT16_MAX;
-    k->segments += open ? open->n_segment : 0;
-    if (m->n_window)
-        k->n_window = m->n_window;
-    for (int i = 0; i < m->n_window; i++) {
-        k->window[i] = m->window[i];
-        k->pairs_processed[i] += m->rows * pairs_of(m->cols, m->window[i]);
-    }
-}
-
-/* The records of counted tokens; where they go differs: outbox on this thread, ring on the agent's. */
-static void emit_tokens(const struct host_known *k, const struct sums *s, uint32_t step,
-                        void (*put)(void *arg, const union mp_record *record), void *arg)
-{
-    uint64_t segments = k->segments_unknown ? s->segments : k->segments;
-    union mp_record r = {
-        .micro = {.processed = (uint32_t)k->processed,
-                  .useful = (uint32_t)s->useful,
-                  .trainable = k->has_labels ? (uint32_t)s->trainable : UINT32_MAX,
-                  .head_rows = k->head_unknown ? UINT32_MAX : (uint32_t)k->head_rows,
-                  .step = step,
-                  .n_micro = (uint16_t)k->n_micro,
-                  .n_segment = (uint16_t)(segments < 65535 ? segments : 65535),
-                  .kind = MP_MICRO,
-                  .basis = MP_MEASURED,
-                  .batch = (uint32_t)k->batch}};
-
-    put(arg, &r);
-    for (int i = 0; i < k->n_window; i++) {
-        r = (union mp_record){.pairs = {.useful = s->pairs[i],
-                                        .processed = k->pairs_processed[i],
-                                        .step = step,
-                                        .window = k->window[i],
-                                        .kind = MP_PAIRS,
-                                        .basis = MP_MEASURED,
-                                        .n_micro = (uint16_t)k->n_micro,
-                                        .max_len = (uint32_t)s->longest}};
-        put(arg, &r);
-    }
-}
-
 static void put_outbox(void *arg, const union mp_record *record)
 {
     (void)arg;
@@ -362,21 +201,20 @@ static void put_outbox(void *arg, const union mp_record *record)
 
 int inj_count_mask(const struct inj_mask *m, bool on_gpu, void *stream)
 {
-    struct sums s = {0};
-    struct host_known k = {0};
+    struct inj_sums s = {0};
+    struct inj_known k = {0};
     int rc;
 
     if (on_gpu) {
         rc = gpu_mask(m, stream);
         if (rc == MP_OK)
-            known_add(&c.known, m);
+            inj_known_add(&c.known, m);
         return rc;
     }
-    for (size_t row = 0; row < m->rows; row++)
-        host_row(m, row, &s);
-    known_add(&k, m);
+    inj_sums_add(&s, m);
+    inj_known_add(&k, m);
     if (inj_thread_self())
-        emit_tokens(&k, &s, atomic_load(&inj.step), put_outbox, NULL);
+        inj_tokens_emit(&k, &s, atomic_load(&inj.step), put_outbox, NULL);
     return MP_OK;
 }
 
@@ -440,8 +278,7 @@ clear:
 
 /* ---- agent --------------------------------------------------------------------------------------- */
 
-static void emit_layer(const struct slot *s, int layer,
-                       void (*put)(void *arg, const union mp_record *record), void *arg)
+static void emit_layer(const struct slot *s, int layer, inj_put_fn put, void *arg)
 {
     for (int e = 0; e < c.n_expert; e += 4) {
         union mp_record r = {.routing = {.step = s->step,
@@ -471,22 +308,20 @@ static bool layer_counted(const struct slot *s, int layer)
     return false;
 }
 
-static void emit_slot(const struct slot *s, void (*put)(void *arg, const union mp_record *record),
-                      void *arg)
+static void emit_slot(const struct slot *s, inj_put_fn put, void *arg)
 {
-    struct sums sums = {0};
+    struct inj_sums sums = {0};
 
     if (s->on_gpu)
         memcpy(&sums, (const char *)s->count + sums_at(), sizeof sums);
     if (s->known.n_micro)
-        emit_tokens(&s->known, &sums, s->step, put, arg);
+        inj_tokens_emit(&s->known, &sums, s->step, put, arg);
     for (int layer = 0; s->routed && layer < c.n_layer; layer++)
         if (layer_counted(s, layer))
             emit_layer(s, layer, put, arg);
 }
 
-int inj_count_collect(void (*put)(void *arg, const union mp_record *record), void *arg,
-                      uint32_t *oldest)
+int inj_count_collect(inj_put_fn put, void *arg, uint32_t *oldest)
 {
     int waiting = 0;
 

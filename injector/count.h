@@ -10,6 +10,8 @@
 
 #include "profiler/core/event.h"
 
+typedef void (*inj_put_fn)(void *arg, const union mp_record *record);
+
 struct inj_mask { /* one micro-batch's tensors, device or host pointers, rows x cols, contiguous */
     const void *mask, *labels, *position_ids; /* NULL: not given */
     int mask_bytes;                           /* 1 (bool), 4, 8: width of an element */
@@ -46,7 +48,6 @@ void inj_count_step(uint32_t step, void *stream);
 
 /* Agent: emits the records of every step whose counts have arrived, in order, through put. Returns
  * the number of steps whose counts are still under way; *oldest is the oldest of them. */
-int inj_count_collect(void (*put)(void *arg, const union mp_record *record), void *arg,
-                      uint32_t *oldest);
+int inj_count_collect(inj_put_fn put, void *arg, uint32_t *oldest);
 
 #endif
