@@ -206,6 +206,16 @@ static void file_write(const uint8_t *bytes, size_t n)
     fclose(f);
 }
 
+/* The bytes of a profile that is all right. */
+static size_t whole_profile(uint8_t **bytes)
+{
+    struct writer w;
+
+    profile_make(3, &w);
+    free(w.chunk);
+    return file_read(bytes);
+}
+
 /* All that a report does with a file; the code it ends with. */
 static int read_all(struct mp_err *err)
 {
@@ -249,15 +259,12 @@ static void refuses_other_files(void **state)
 static void refuses_versions(void **state)
 {
     static const uint8_t version[] = {0, RP_SCHEMA_VERSION + 1, 200};
-    struct writer w;
     struct mp_err err;
     uint8_t *bytes;
     size_t n;
 
     (void)state;
-    profile_make(3, &w);
-    free(w.chunk);
-    n = file_read(&bytes);
+    n = whole_profile(&bytes);
     for (size_t i = 0; i < countof(version); i++) {
         char want[40];
 
@@ -277,15 +284,12 @@ static void refuses_versions(void **state)
 
 static void refuses_cuts(void **state)
 {
-    struct writer w;
     struct mp_err err;
     uint8_t *bytes;
     size_t n;
 
     (void)state;
-    profile_make(3, &w);
-    free(w.chunk);
-    n = file_read(&bytes);
+    n = whole_profile(&bytes);
     for (size_t cut = 0; cut < n; cut += cut < 200 ? 1 : 997) {
         file_write(bytes, cut);
         assert_int_equal(read_all(&err), MP_EFORMAT);
@@ -298,16 +302,13 @@ static void refuses_cuts(void **state)
 
 static void damage(void **state)
 {
-    struct writer w;
     struct mp_err err;
     uint8_t *bytes, *bad;
     uint64_t rng = 5;
     size_t n;
 
     (void)state;
-    profile_make(3, &w);
-    free(w.chunk);
-    n = file_read(&bytes);
+    n = whole_profile(&bytes);
     bad = malloc(n);
     for (int round = 0; round < 300; round++) {
         memcpy(bad, bytes, n);
