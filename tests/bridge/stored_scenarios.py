@@ -9,6 +9,7 @@ import tempfile
 import torch
 
 import models
+import ranks
 import swap_client as wire
 from swap_scenarios import Job, attached, close, off, on, sites
 
@@ -53,13 +54,10 @@ def refused_weights(kind, *words):
 
 def sharded_otherwise(kind):
     """Two CPU ranks, experts flattened by FSDP1 or split by hand: refused with the reason, and the training goes on."""
-    import torch.multiprocessing
-    torch.multiprocessing.spawn(sharded_rank, (tempfile.mkdtemp(), kind), nprocs=2)
+    ranks.spawn(sharded_rank, kind)
 
 
-def sharded_rank(rank, folder, kind):
-    import torch.distributed as dist
-    dist.init_process_group("gloo", init_method="file://%s/meet" % folder, rank=rank, world_size=2)
+def sharded_rank(rank, kind):
     model = models.make("qwen3_moe")
     split_by_tensor(model) if kind == "tensor" else flattened(model, kind == "orig")
     job = Job(model)
@@ -70,7 +68,6 @@ def sharded_rank(rank, folder, kind):
     rows = on(client, job, code=wire.ENOTSUP, steps=3)
     assert words in rows[-1].text and not sites(model), rows[-1].text
     job.steps(1)
-    dist.destroy_process_group()
 
 
 def flattened(model, use_orig_params):
@@ -81,7 +78,7 @@ def flattened(model, use_orig_params):
 
 def split_by_tensor(model):
     from torch.distributed.tensor import Shard, distribute_tensor
-    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (ranks.RANKS,))
     experts = model.model.layers[1].mlp.experts
     stored = copy.deepcopy(experts)  # what stands for the collectives of a parallel forward
     for name, p in list(experts.named_parameters()):
@@ -91,21 +88,18 @@ def split_by_tensor(model):
 
 def tensor_parallel():
     """Two CPU ranks, a model that transformers loads by its own tensor parallel plan: refused, and it trains as before."""
-    import torch.multiprocessing
     folder = tempfile.mkdtemp()
-    models.make("qwen3_moe").save_pretrained(folder + "/model")
-    torch.multiprocessing.spawn(parallel_rank, (folder,), nprocs=2)
+    models.make("qwen3_moe").save_pretrained(folder)
+    ranks.spawn(parallel_rank, folder)
 
 
 def parallel_rank(rank, folder):
-    import torch.distributed as dist
     import transformers
-    dist.init_process_group("gloo", init_method="file://%s/meet" % folder, rank=rank, world_size=2)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks.RANKS))
     losses = []
     for guest in (False, True):
         torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder + "/model", tp_plan="auto").train()
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, tp_plan="auto").train()
         job = Job(model)
         job.optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, foreach=False)
         client = attached(job) if guest else job.steps(3) and None
@@ -116,20 +110,16 @@ def parallel_rank(rank, folder):
             job.steps(2)
         losses.append(job.steps(3) and job.losses)
     assert losses[0] == losses[1], losses
-    dist.destroy_process_group()
 
 
 def fsdp2():
     """Two CPU ranks: experts sharded by FSDP2 are compared in their own backward and swapped."""
-    import torch.multiprocessing
-    torch.multiprocessing.spawn(fsdp2_rank, (tempfile.mkdtemp(),), nprocs=2)
+    ranks.spawn(fsdp2_rank)
 
 
-def fsdp2_rank(rank, folder):
-    import torch.distributed as dist
+def fsdp2_rank(rank):
     from torch.distributed.fsdp import fully_shard
-    dist.init_process_group("gloo", init_method="file://%s/meet" % folder, rank=rank, world_size=2)
-    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (ranks.RANKS,))
 
     def make():
         model = models.make("qwen3_moe")
@@ -147,7 +137,6 @@ def fsdp2_rank(rank, folder):
     assert sites(job.model) and close(job.losses, reference, 2e-4), (job.losses, reference)
     off(client, job)
     job.steps(1)
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
