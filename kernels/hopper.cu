@@ -239,7 +239,7 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
     int rc;
 
     a.n_half = up ? 2 : 1;
-    rc = hop_map_rows(&a.b[0], rows, p->inter, a.n_half, plan->n_row ? plan->n_row : 1); // no tokens: nothing is loaded
+    rc = hop_map_k_rows(&a.b[0], rows, p->inter, a.n_half, plan->n_row); // no tokens: nothing is loaded
     if (rc)
         return rc;
     a.gather = (const bf16 *)(up ? p->x : b->dout);

@@ -35,10 +35,12 @@ enum hop_op { HOP_UP, HOP_DOWN, HOP_DACT, HOP_DX, HOP_DW };
 #define STAGE_BYTES     (A_BYTES + B_BYTES)
 #define N_STAGE         4
 #define OUT_BYTES       (HOP_M * TILE_N) /* half of a finished tile, bf16 */
-#define N_OFFSET        640              /* experts whose first rows DW keeps in shared memory */
+#define N_OFFSET        440              /* experts whose first rows DW keeps in shared memory */
 #define N_CONSUMER_WARP 8
 #define WARP_OUT_BYTES  (OUT_BYTES / N_CONSUMER_WARP)
 #define N_LOAD_THREAD   128
+#define K_BLOCK         4 /* steps whose token numbers DW has at hand */
+#define K_TOKEN_BYTES   (K_BLOCK * TILE_K * 4)
 #define N_THREAD        384
 
 struct hop_args {
@@ -73,13 +75,16 @@ __host__ __device__ inline bool hop_dw_by_element(const hop_args *a)
 template <int OP> struct hop_config {
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
     static constexpr int a_mn = OP == HOP_DW, b_mn = OP == HOP_DACT || OP == HOP_DX || OP == HOP_DW;
+    // a thread's, of loads and of products: 64512 in all at most. DW issues a step's copies back to back.
+    static constexpr int n_load_register = OP == HOP_DW ? 72 : 56, n_register = OP == HOP_DW ? 216 : 224;
     static constexpr int smem_bytes = N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + // barriers, info
-                                      (OP == HOP_DW ? 4 * (N_OFFSET + 1) : 0);
+                                      (OP == HOP_DW ? K_TOKEN_BYTES + 4 * (N_OFFSET + 1) : 0);
 };
 
-/* Shared memory of a block. info: 32 bytes a stage, written with a tile's first stage. offset: DW, first rows of experts. */
+/* Shared memory of a block. info: 32 bytes a stage, written with a tile's first stage. DW: token, of some steps;
+ * offset, first rows of experts. */
 struct hop_smem {
-    uint32_t stage, out, barrier, info, offset;
+    uint32_t stage, out, barrier, info, token, offset;
     int rank; // of this block in its pair
 
     __device__ uint32_t a(int s) const
@@ -108,7 +113,8 @@ __device__ inline hop_smem carve(void *raw)
     s.out = s.stage + N_STAGE * STAGE_BYTES;
     s.barrier = s.out + OUT_BYTES;
     s.info = s.barrier + 128;
-    s.offset = s.info + 128;
+    s.token = s.info + 128;
+    s.offset = s.token + K_TOKEN_BYTES;
     s.rank = cluster_rank();
     return s;
 }
@@ -126,11 +132,6 @@ __device__ inline int first_row(const hop_args &a, const hop_smem &s, int e)
     return e <= N_OFFSET ? lds_int(s.offset + 4 * e) : a.route.offset[e];
 }
 
-template <int OP> __device__ inline int count_tiles(const hop_args &a)
-{
-    return (OP == HOP_DW ? a.n_expert * a.n_m_pair : *a.route.n_tile) * a.n_n_tile;
-}
-
 __device__ inline int steps(int k)
 {
     return (k + TILE_K - 1) / TILE_K;
@@ -144,11 +145,11 @@ __device__ inline int group_m(const hop_args &a, int n_tile)
     return n_tile < 4 * a.n_expert * a.n_n_tile ? 8 : max(8, (int)gridDim.x / 2 / a.n_n_tile);
 }
 
-/* What memory says of tile i, an entry of the tile list; DW finds all in shared memory. A place that depends on the thread, by
- * a zero, keeps it out of uniform registers, where the load would be waited for at once. */
-template <int OP> __device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile, int group_tile)
+/* What memory says of tile i, an entry of the tile list. A place that depends on the thread, by a zero, keeps it out of
+ * uniform registers, where the load would be waited for at once. */
+__device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile, int group_tile)
 {
-    if (OP == HOP_DW || i >= n_tile)
+    if (i >= n_tile)
         return make_int4(0, 0, 0, 0);
     int group = i / (group_tile * a.n_n_tile), m_in_group = min(group_tile, n_tile / a.n_n_tile - group * group_tile);
     return ((const int4 *)
@@ -168,17 +169,6 @@ __device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, int g
 
     if (i >= n_tile)
         return t;
-    if (OP == HOP_DW) {
-        int per_expert = a.n_m_pair * a.n_n_tile, n_per_half = a.n_n_tile / a.n_half, n = i % per_expert / a.n_m_pair;
-        t.expert = i / per_expert;
-        t.m = (i % a.n_m_pair * 2 + s.rank) * HOP_M;
-        t.half = n / n_per_half;
-        t.n = n % n_per_half * TILE_N;
-        t.row = first_row(a, s, t.expert);
-        t.n_row = first_row(a, s, t.expert + 1) - t.row;
-        t.n_step = max(1, steps(t.n_row)); // without rows one step of zeros
-        return t;
-    }
     int per_group = group_tile * a.n_n_tile, m_in_group = min(group_tile, n_tile / a.n_n_tile - i / per_group * group_tile);
     int n_row = min(MK_TILE_M, seen.z - seen.y), share = n_row > HOP_M ? HOP_M : HOP_M / 2;
     t.expert = seen.x;
@@ -186,6 +176,42 @@ __device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, int g
     t.n_row = min(share, max(0, n_row - s.rank * share));                    // 0: this block only loads its half of B
     t.n = i % per_group / m_in_group * (OP == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
     t.n_step = weight_steps<OP>(a) + steps(a.low);
+    return t;
+}
+
+/* DW: where among all tiles; m runs fastest. Moving on by a fixed number of tiles takes no division. */
+struct dw_place {
+    int m, n, expert;
+
+    __device__ void move(const hop_args &a, const dw_place &by)
+    {
+        m += by.m;
+        n += by.n + (m >= a.n_m_pair);
+        m -= m >= a.n_m_pair ? a.n_m_pair : 0;
+        expert += by.expert + (n >= a.n_n_tile);
+        n -= n >= a.n_n_tile ? a.n_n_tile : 0;
+    }
+};
+
+__device__ inline dw_place dw_place_of(const hop_args &a, int i)
+{
+    return { i % a.n_m_pair, i / a.n_m_pair % a.n_n_tile, i / a.n_m_pair / a.n_n_tile };
+}
+
+__device__ inline hop_tile find_dw_tile(const hop_args &a, const dw_place &p, const hop_smem &s)
+{
+    hop_tile t = {};
+    int n_per_half = a.n_half == 1 ? a.n_n_tile : a.n_n_tile / 2;
+
+    if (p.expert >= a.n_expert)
+        return t;
+    t.expert = p.expert;
+    t.m = (p.m * 2 + s.rank) * HOP_M;
+    t.half = p.n >= n_per_half;
+    t.n = (p.n - (t.half ? n_per_half : 0)) * TILE_N;
+    t.row = first_row(a, s, t.expert);
+    t.n_row = first_row(a, s, t.expert + 1) - t.row;
+    t.n_step = max(1, steps(t.n_row)); // without rows one step of zeros
     return t;
 }
 
@@ -315,7 +341,7 @@ template <int OP, int ACT> __device__ inline void consume(const hop_args &a, con
         tma_store_wait();
 }
 
-#define HOP_KERNEL hopper_gemm_v11
+#define HOP_KERNEL hopper_gemm_v12
 
 __device__ inline void init_barriers(const hop_smem &s, bool gather)
 {
@@ -328,7 +354,7 @@ __device__ inline void init_barriers(const hop_smem &s, bool gather)
 
 template <int OP, int ACT>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
-    hopper_gemm_v11(const __grid_constant__ hop_args a)
+    hopper_gemm_v12(const __grid_constant__ hop_args a)
 {
     extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
     hop_smem s = carve(raw);
@@ -340,10 +366,10 @@ __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
             sts_int(s.offset + 4 * e, a.route.offset[e]);
     cluster_sync();
     if (threadIdx.x < N_LOAD_THREAD) {
-        registers_shrink<56>();
+        registers_shrink<hop_config<OP>::n_load_register>();
         produce<OP>(a, s);
     } else {
-        registers_grow<224>();
+        registers_grow<hop_config<OP>::n_register>();
         consume<OP, ACT>(a, s);
     }
     cluster_sync(); // neither block leaves while the other may write into it

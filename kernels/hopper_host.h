@@ -13,6 +13,9 @@ int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_con
 /* A map over rows (R, n_half, I): x column, y half, z row; a box is 64 x 1 x 64. */
 int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row);
 
+/* The same rows, z of 64 from row w on, so that a box may end where an expert's rows do: what follows is zero. */
+int hop_map_k_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row);
+
 /* Launchers: a is filled but for the counts of tiles. max_tile bounds the tiles the device will find. */
 int hop_launch_up(hop_args *a, int64_t max_tile, mk_stream stream);
 int hop_launch_down(hop_args *a, int64_t max_tile, mk_stream stream);

@@ -20,15 +20,16 @@ static encode_fn find_encode(void)
     return (encode_fn)fn;
 }
 
-static int encode(CUtensorMap *out, void *base, const cuuint64_t *size, const cuuint64_t *stride_bytes, int n_box)
+static int encode(CUtensorMap *out, void *base, int n_dim, const cuuint64_t *size, const cuuint64_t *stride_bytes, int n_box)
 {
-    const cuuint32_t box[3] = { TILE_K, 1, (cuuint32_t)n_box }, one[3] = { 1, 1, 1 };
+    const cuuint32_t box[4] = { TILE_K, 1, (cuuint32_t)n_box, 1 }, one[4] = { 1, 1, 1, 1 };
     encode_fn fn = find_encode();
 
     if (!fn)
         return MK_ECUDA;
-    return fn(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, base, size, stride_bytes, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE,
-              CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+    return fn(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, n_dim, base, size, stride_bytes, box, one,
+              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
                ? MK_ECUDA
                : MK_OK;
 }
@@ -40,7 +41,7 @@ int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_con
     const cuuint64_t size[3] = { (cuuint64_t)n_contiguous, (cuuint64_t)(span / 8 + 1), (cuuint64_t)n_other };
     const cuuint64_t stride_bytes[2] = { 16, (cuuint64_t)stride * 2 };
 
-    return encode(out, m->base, size, stride_bytes, n_box);
+    return encode(out, m->base, 3, size, stride_bytes, n_box);
 }
 
 int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row)
@@ -48,5 +49,15 @@ int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, i
     const cuuint64_t size[3] = { (cuuint64_t)n_column, (cuuint64_t)n_half, (cuuint64_t)n_row };
     const cuuint64_t stride_bytes[2] = { (cuuint64_t)n_column * 2, (cuuint64_t)n_column * n_half * 2 };
 
-    return encode(out, (void *)base, size, stride_bytes, 64);
+    return encode(out, (void *)base, 3, size, stride_bytes, 64);
+}
+
+int hop_map_k_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row)
+{
+    const cuuint64_t row = (cuuint64_t)n_column * n_half * 2;
+    const cuuint64_t size[4] = { (cuuint64_t)n_column, (cuuint64_t)n_half, TILE_K,
+                                 n_row > TILE_K ? (cuuint64_t)n_row - TILE_K + 1 : 1 };
+    const cuuint64_t stride_bytes[3] = { (cuuint64_t)n_column * 2, row, row };
+
+    return encode(out, (void *)base, 4, size, stride_bytes, TILE_K);
 }

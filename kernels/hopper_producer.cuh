@@ -19,6 +19,12 @@ __device__ inline int look_step(int n_step)
     return max(0, min(8, n_step - 2));
 }
 
+/* Warps of DW take turns in what one thread does for a step. */
+__device__ inline bool is_turn(int step)
+{
+    return threadIdx.x == step % (N_LOAD_THREAD / 32) * 32;
+}
+
 /* The tile after the current one. */
 template <int OP> struct hop_next {
     int i, n_tile, group_m;
@@ -28,7 +34,7 @@ template <int OP> struct hop_next {
     __device__ bool look(const hop_args &a, const hop_smem &s, int step, int n_step)
     {
         if (step == 0)
-            seen = peek_tile<OP>(a, i += gridDim.x / 2, n_tile, group_m);
+            seen = peek_tile(a, i += gridDim.x / 2, n_tile, group_m);
         if (step != look_step(n_step))
             return false;
         tile = find_tile<OP>(a, i, n_tile, group_m, s, seen);
@@ -41,9 +47,9 @@ template <int OP> __device__ inline hop_next<OP> first_tile(const hop_args &a, c
     hop_next<OP> n;
 
     n.i = blockIdx.x / 2;
-    n.n_tile = count_tiles<OP>(a);
+    n.n_tile = *a.route.n_tile * a.n_n_tile;
     n.group_m = group_m(a, n.n_tile);
-    n.seen = peek_tile<OP>(a, n.i, n.n_tile, n.group_m);
+    n.seen = peek_tile(a, n.i, n.n_tile, n.group_m);
     n.tile = find_tile<OP>(a, n.i, n.n_tile, n.group_m, s, n.seen);
     return n;
 }
@@ -58,9 +64,7 @@ template <int OP> __device__ inline hop_coordinate find_coordinates(const hop_ar
     hop_coordinate c;
 
     c.low = a.low ? expert_coordinate(a, OP == HOP_UP ? 2 + rank : 2, t.expert) : 0;
-    if (OP == HOP_DW) {
-        c.y[0] = c.y[1] = t.half;
-    } else if (OP == HOP_UP) { // one block loads gate rows, the other up rows
+    if (OP == HOP_UP) { // one block loads gate rows, the other up rows
         c.y[0] = c.y[1] = expert_coordinate(a, rank, t.expert);
     } else {
         c.y[0] = expert_coordinate(a, 0, t.expert);
@@ -82,7 +86,7 @@ __device__ inline void load_b(const CUtensorMap *map, const hop_tile &t, uint32_
         int n = t.n + rank * (TILE_N / 2);
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            tma_load_pair(to + i * 8192, map, n + i * 64, y, k + (OP == HOP_DW ? t.row : 0), bar);
+            tma_load_pair(to + i * 8192, map, n + i * 64, y, k, bar);
     }
 }
 
@@ -240,42 +244,56 @@ template <int OP> __device__ inline void produce_rows(const hop_args &a, const h
     announce_end(s, ring, true);
 }
 
-/* K gather: a warp copies 16 rows of a step, two at a time, 16 lanes each. Token numbers are loaded for four steps at a
- * time, four steps ahead, and each copy asks the lane that has its row's: lanes 0 to 15 have those of the even steps. */
-#define K_BLOCK 4
-
+/* K gather: warp w copies rows of a step that are 2w or 2w + 1 modulo 8, two at a time, 16 lanes each: their places differ by
+ * multiples of 1024 bytes, so a lane's swizzle stays the same. Token numbers are loaded for four steps, four steps ahead, and
+ * go through shared memory to the lanes that use them. */
 struct k_tokens {
-    int of[K_BLOCK / 2];
+    int of[2];
 };
 
 __device__ inline k_tokens find_k_tokens(const hop_args &a, const hop_tile &t, int block)
 {
-    int lane = threadIdx.x % 32, row = (block * K_BLOCK + lane / 16) * TILE_K + threadIdx.x / 32 * 16 + lane % 16;
+    int lane = threadIdx.x % 32,
+        row = (block * K_BLOCK + lane / 16) * TILE_K + lane % 8 * 8 + threadIdx.x / 32 * 2 + lane % 16 / 8;
     k_tokens k;
 
 #pragma unroll
-    for (int i = 0; i < K_BLOCK / 2; i++)
+    for (int i = 0; i < 2; i++) // past the end: any row of the expert, multiplied with nothing
         k.of[i] = a.route.row_token[t.n_row > 0 ? t.row + min(row + 2 * i * TILE_K, t.n_row - 1) : 0];
     return k;
 }
 
-__device__ inline void gather_k(const k_tokens &k, const hop_args &a, const hop_tile &t, uint32_t to, int step)
+/* A warp's own place for the tokens of four steps: 8 of each lane's half in a row. */
+__device__ inline uint32_t token_at(const hop_smem &s, int step)
 {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, odd_row = lane / 16, piece = lane % 16, column = t.m + piece * 8;
-    uint32_t at = to + piece / 8 * 8192 + (warp * 16 + odd_row) * 128;
-    bool inside = column < a.hidden;
-    const bf16 *from = a.gather + (inside ? column : 0);
-    int token = step & 2 ? k.of[1] : k.of[0], left = inside ? t.n_row - step * TILE_K - warp * 16 - odd_row : 0;
-
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        int of_row = __shfl_sync(~0u, token, (step & 1) * 16 + 2 * i + odd_row);
-        cp_async_16(at + i * 256 + ((piece % 8 ^ ((2 * i & 7) | odd_row)) << 4), at_token(a, from, of_row),
-                    2 * i < left ? 16 : 0);
-    }
+    return s.token + threadIdx.x / 32 * (K_TOKEN_BYTES / 4) + step % K_BLOCK * 64;
 }
 
-/* The last, partial step of an expert in DW: rows past its end must be zero, and TMA would bring the next expert's. */
+__device__ inline void put_k_tokens(int even, int odd, const hop_smem &s)
+{
+    __syncwarp(); // all have read what was there
+    sts_int(token_at(s, 0) + threadIdx.x % 32 * 4, even);
+    sts_int(token_at(s, 2) + threadIdx.x % 32 * 4, odd);
+    __syncwarp();
+}
+
+/* n_row: rows of the step that exist. */
+template <bool TAIL>
+__device__ inline void gather_k(const hop_args &a, const hop_smem &s, int m, int stage, int step, int n_row)
+{
+    int half = threadIdx.x % 32 / 16, row = threadIdx.x / 32 * 2 + half, piece = threadIdx.x % 16, column = m + piece * 8;
+    uint32_t at = s.a(stage) + piece / 8 * 8192 + row * 128 + ((piece % 8 ^ row) << 4);
+    uint4 low = lds_16(token_at(s, step) + half * 32), high = lds_16(token_at(s, step) + half * 32 + 16);
+    const uint32_t token[8] = { low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w };
+    int left = column < a.hidden ? TAIL ? n_row - row : TILE_K : 0;
+    const bf16 *from = a.gather + column;
+
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        cp_async_16(at + i * 1024, at_token(a, from, token[i]), (TAIL ? 8 * i : 0) < left ? 16 : 0);
+}
+
+/* By all threads: the last, partial step of an expert that ends within the first 64 rows of all. */
 __device__ inline void copy_k_tail(const hop_args &a, const hop_tile &t, uint32_t to, int step)
 {
     int piece = threadIdx.x % 32, column = t.n + piece * 8;
@@ -290,45 +308,62 @@ __device__ inline void copy_k_tail(const hop_args &a, const hop_tile &t, uint32_
     }
 }
 
-__device__ inline void fill_k_stage(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s,
-                                    int stage, int step, const k_tokens &k)
+/* B: rows past the expert's end must be zero, and the next expert's follow. The map shows each row 64 times, as row z from
+ * row w on, z below 64: with w 64 rows before the end, what follows is outside the map. */
+__device__ inline void issue_k(const hop_args &a, const hop_tile &t, const hop_smem &s, int stage, int step)
 {
-    bool tail = (step + 1) * TILE_K > t.n_row;
+    int row = t.row + step * TILE_K, w = min(row, t.row + t.n_row - TILE_K), n = t.n + s.rank * (TILE_N / 2);
+    uint32_t bar = s.full(stage), to = s.b(stage) + s.rank * (B_BYTES / 2);
 
-    if (tail)
-        copy_k_tail(a, t, s.b(stage), step);
-    if (threadIdx.x == 0 && tail) {
+    mbar_expect(bar, B_BYTES);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        tma_load_pair_4d(to + i * 8192, &a.b[0], n + i * 64, t.half, row - w, w, bar);
+}
+
+__device__ inline void fill_k_stage(const hop_args &a, const hop_tile &t, const hop_smem &s, int stage, int step)
+{
+    int left = t.n_row - step * TILE_K;
+    bool tail = left < TILE_K, copied = tail && t.row + t.n_row < TILE_K;
+
+    if (is_turn(step)) {
         if (step == 0)
             put_tile(s, stage, t);
-        mbar_arrive(s.full(stage));
+        if (copied)
+            mbar_arrive(s.full(stage));
+        else
+            issue_k(a, t, s, stage, step);
     }
-    if (threadIdx.x == 0 && !tail)
-        issue_tma<HOP_DW>(a, t, c, s, stage, step);
-    gather_k(k, a, t, s.a(stage), step);
+    if (copied)
+        copy_k_tail(a, t, s.b(stage), step);
+    if (tail)
+        gather_k<true>(a, s, t.m, stage, step, left);
+    else
+        gather_k<false>(a, s, t.m, stage, step, left);
     mbar_arrive_cp_async(s.full(stage));
 }
 
 __device__ inline void produce_k(const hop_args &a, const hop_smem &s)
 {
     hop_ring ring;
-    hop_next<HOP_DW> next = first_tile<HOP_DW>(a, s);
-    k_tokens now, soon = find_k_tokens(a, next.tile, 0); // of this block of steps and of the next
+    dw_place place = dw_place_of(a, blockIdx.x / 2), by = dw_place_of(a, gridDim.x / 2);
+    hop_tile next = find_dw_tile(a, place, s);
+    k_tokens soon, first = find_k_tokens(a, next, 0); // of the next four steps; of the next tile's first
 
-    while (next.tile.n_step) {
-        hop_tile t = next.tile;
-        hop_coordinate c = find_coordinates<HOP_DW>(a, t, s.rank);
+    while (next.n_step) {
+        hop_tile t = next;
         int last = (t.n_step - 1) / K_BLOCK;
+        place.move(a, by);
+        next = find_dw_tile(a, place, s);
         for (int step = 0; step < t.n_step; step++, ring.next()) {
-            bool begins = step % K_BLOCK == 0;
-            if (begins)
-                now = soon;
+            if (step % K_BLOCK == 0)
+                put_k_tokens(step ? soon.of[0] : first.of[0], step ? soon.of[1] : first.of[1], s);
             mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
-            fill_k_stage(a, t, c, s, ring.stage, step, now);
-            bool looked = next.look(a, s, step, t.n_step);
-            if (begins && step / K_BLOCK < last)
+            fill_k_stage(a, t, s, ring.stage, step);
+            if (step == 0)
+                first = find_k_tokens(a, next, 0);
+            if (step % K_BLOCK == 0 && step / K_BLOCK < last)
                 soon = find_k_tokens(a, t, step / K_BLOCK + 1);
-            else if (step / K_BLOCK == last && (looked || (begins && step > look_step(t.n_step))))
-                soon = find_k_tokens(a, next.tile, 0);
         }
     }
     announce_end(s, ring, true);

@@ -126,6 +126,14 @@ __device__ inline void fence_for_tma(void)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+__device__ inline void tma_load_pair_4d(uint32_t to, const CUtensorMap *map, int x, int y, int z, int w, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(bar), "h"((uint16_t)3)
+                 : "memory");
+}
+
 /* base + row * stride_bytes in one instruction, which stays where it is written. */
 __device__ inline const void *row_address(const void *base, uint32_t row, uint32_t stride_bytes)
 {
