@@ -44,8 +44,9 @@ def dynamo_ran():
     return utils is not None and any(getattr(utils, "counters", {"unknown": True}).values())
 
 
-def hooks(module, before, after):
-    return module.register_forward_pre_hook(before), module.register_forward_hook(after)
+def hooks(module, before, after, always=False):
+    """The second one with `always` also when the call raises."""
+    return module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=always)
 
 
 class Session:
@@ -173,7 +174,9 @@ class Session:
         elif is_member:  # it counts tokens as well
             self.handles += hooks(module, Hook(*calls), Hook(end))
         else:
-            self.scopes.append((weakref.ref(module), Hook(begin), Hook(end)))
+            # A checkpoint's replay raises when it has what it wanted. Where Dynamo traces hooks (in the parts of a layer,
+            # by code that layers share), `always` would be a guard on each hook's number.
+            self.scopes.append((weakref.ref(module), Hook(begin), Hook(end), depth == 1 and layer >= 0))
 
     def hang(self, on):
         """Scopes are of use in traced steps alone: else no hook hangs there, since one costs each call of its module
@@ -182,8 +185,7 @@ class Session:
             return
         for handle in self.hung:
             handle.remove()
-        self.hung = [handle for ref, begin, end in self.scopes if on and ref() is not None
-                     for handle in hooks(ref(), begin, end)]
+        self.hung = [handle for ref, *calls in self.scopes if on and ref() is not None for handle in hooks(ref(), *calls)]
 
     def count_routing(self, moe):
         kind, position, name = routing_source(moe)

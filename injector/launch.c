@@ -188,8 +188,10 @@ static const struct func *func_get(void *handle, const char *name)
 
 /* ---- launch arguments ---------------------------------------------------------------------- */
 
-/* Nearly every word is outside all ranges, so that test is made here. In a layer's scope a weight of
- * another layer is a word left over from another launch. */
+#define ANY_LAYER (-2)
+
+/* Nearly every word is outside all ranges, so that test is made here. In a layer's scope, or in a part's
+ * that is in none, a weight of another layer is a word left over from another launch. */
 static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, int layer,
                        struct mp_hit *hit)
 {
@@ -199,7 +201,8 @@ static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, i
         uint64_t word;
 
         memcpy(&word, (const char *)bytes + i, 8);
-        if (word - lo < span && mp_ranges_find(r, word, hit) && (layer < 0 || hit->layer == layer))
+        if (word - lo < span && mp_ranges_find(r, word, hit) &&
+            (layer == ANY_LAYER || hit->layer == layer))
             return true;
     }
     return false;
@@ -266,42 +269,57 @@ static void read_args(enum kind kind, const void *block, struct args *a)
 
 /* ---- where we are ---------------------------------------------------------------------------- */
 
-static void set_ctx(struct inj_note *n, struct mp_ctx ctx)
+static enum mp_whose set_ctx(struct inj_note *n, struct mp_ctx ctx)
 {
     n->layer = ctx.layer;
     n->expert = ctx.expert;
     n->phase = ctx.phase;
+    return (enum mp_whose)ctx.whose;
 }
 
-static void backward_ctx(struct inj_thread *t, const struct inj_node *node, struct inj_note *n)
+/* Where the backward of code of no part begins: where its forward ended, else where the node before,
+ * of the same layer, was. */
+static void begin_region(struct inj_thread *t, int layer_before)
+{
+    uint8_t phase = t->node_ctx.ends ? t->node_ctx.ends : t->node_ctx.phase;
+
+    if (phase || t->node_ctx.layer != layer_before)
+        t->region = phase;
+}
+
+static enum mp_whose backward_ctx(struct inj_thread *t, const struct inj_node *node,
+                                  struct inj_note *n)
 {
     const struct mp_ctx unknown = {.layer = -1, .expert = -1, .phase = MP_PHASE_OTHER};
     const struct mp_ctx accumulate = {.layer = -1, .expert = -1, .phase = MP_PHASE_GRADIENT};
+    enum mp_whose whose;
 
     n->pass = MP_PASS_BACKWARD;
-    if (node->seq == INJ_SEQ_ACCUMULATE) {
-        set_ctx(n, accumulate);
-        return;
-    }
+    if (node->seq == INJ_SEQ_ACCUMULATE)
+        return set_ctx(n, accumulate);
     if (node->seq != t->node_seq || node->tid != t->node_tid || !t->ran_node) {
         struct inj_thread *made = inj_thread_by_torch_id(node->tid);
+        int layer = t->node_found ? t->node_ctx.layer : -1;
 
         t->node_seq = node->seq;
         t->node_tid = node->tid;
         t->ran_node = true;
         t->node_found = made && mp_seqlog_find(&made->log, node->seq, &t->hint, &t->node_ctx);
         t->node_select = inj_torch_is_select(node);
-        t->region = t->node_found ? t->node_ctx.ends : MP_PHASE_OTHER;
+        begin_region(t, layer);
     }
-    set_ctx(n, t->node_found ? t->node_ctx : unknown);
+    whose = set_ctx(n, t->node_found ? t->node_ctx : unknown);
     /* stack[e] of eager loops: zeros of the whole stack, a copied slice, a sum of stacks */
-    if (t->node_select && n->phase == MP_PHASE_EXPERT)
+    if (t->node_select && n->phase == MP_PHASE_EXPERT) {
         n->phase = MP_PHASE_GRADIENT;
+        whose = MP_WHOSE_PART;
+    }
     atomic_store_explicit(&inj.stage, INJ_STAGE_GRADIENT, memory_order_relaxed);
+    return whose;
 }
 
 /* Outside every scope and node. */
-static void outside_ctx(struct inj_thread *t, struct inj_note *n)
+static enum mp_whose outside_ctx(struct inj_thread *t, struct inj_note *n)
 {
     static const uint8_t phase[] = {
         [INJ_STAGE_DATA] = MP_PHASE_OTHER,
@@ -318,33 +336,39 @@ static void outside_ctx(struct inj_thread *t, struct inj_note *n)
             ctx = t->node_ctx;
         ctx.expert = -1;
     }
-    set_ctx(n, ctx);
+    return set_ctx(n, ctx);
 }
 
-static void locate(struct inj_thread *t, struct inj_note *n)
+/* A forward inside a node. A graph is made there, or code of an autograd.Function runs, which makes none:
+ * an adapter's, or that of a compiled region. */
+static bool replays(const struct inj_thread *t, const struct inj_node *node)
+{
+    return t->depth && (inj_torch_grad_enabled() || (t->replays && t->replay_seq == node->seq));
+}
+
+static enum mp_whose locate(struct inj_thread *t, struct inj_note *n)
 {
     struct inj_node node;
     const struct mp_ctx update = {.layer = -1, .expert = -1, .phase = MP_PHASE_OPTIMIZER};
 
     if (t->own) {
         n->flags |= MP_FLAG_OWN;
-        set_ctx(n, (struct mp_ctx){.layer = -1, .expert = -1, .phase = MP_PHASE_OTHER});
-    } else if (t->in_optimizer) {
-        n->pass = MP_PASS_UPDATE;
-        set_ctx(n, update);
-    } else if (inj_torch_trusted() && inj_torch_node(&node)) {
-        if (t->depth && inj_torch_grad_enabled()) { /* a forward inside a node: checkpoint replay */
-            n->pass = MP_PASS_RECOMPUTE;
-            set_ctx(n, t->stack[t->depth - 1]);
-            t->ran_node = true;
-        } else {
-            backward_ctx(t, &node, n);
-        }
-    } else if (t->depth && (t->root || !t->ran_node)) {
-        set_ctx(n, t->stack[t->depth - 1]);
-    } else {
-        outside_ctx(t, n);
+        return set_ctx(n, (struct mp_ctx){.layer = -1, .expert = -1, .phase = MP_PHASE_OTHER});
     }
+    if (t->in_optimizer) {
+        n->pass = MP_PASS_UPDATE;
+        return set_ctx(n, update);
+    }
+    if (inj_torch_trusted() && inj_torch_node(&node)) {
+        if (!replays(t, &node))
+            return backward_ctx(t, &node, n);
+        n->pass = MP_PASS_RECOMPUTE;
+        t->ran_node = true;
+        return set_ctx(n, t->stack[t->depth - 1]);
+    }
+    if (t->depth && (t->root || !t->ran_node))
+        return set_ctx(n, t->stack[t->depth - 1]);
+    return outside_ctx(t, n);
 }
 
 /* ---- experts ----------------------------------------------------------------------------------- */
@@ -371,32 +395,74 @@ static void expert_runs(struct inj_thread *t, int expert)
         return;
     ctx->expert = (int16_t)expert;
     if (inj_torch_grad_enabled())
-        mp_seqlog_put(&t->log, inj_torch_next_seq() - 1, *ctx);
+        inj_thread_log(t, inj_torch_next_seq() - 1, *ctx);
 }
 
-static void apply_hit(struct inj_thread *t, struct inj_note *n, const struct mp_hit *hit)
+/* Weights of which layer may a kernel read there? A part of the model that is in no layer reads its own. */
+static int may_read(const struct inj_note *n, enum mp_whose whose)
 {
-    bool one = n->kclass == MP_KC_GEMM && hit->expert >= 0;
+    static const uint32_t parts = 1u << MP_PHASE_EMBED | 1u << MP_PHASE_ATTENTION |
+                                  1u << MP_PHASE_NORM | 1u << MP_PHASE_LM_HEAD;
 
+    if (whose == MP_WHOSE_MODEL || (n->layer < 0 && !(parts >> n->phase & 1)))
+        return ANY_LAYER;
+    return n->layer;
+}
+
+/* Does the phase of a weight count for more than that of the scope? In a part of a layer it does not: a
+ * kernel that is fused with the next part's is its own. */
+static bool weight_tells(const struct inj_note *n, const struct mp_hit *hit, enum mp_whose whose)
+{
+    if (whose != MP_WHOSE_PART || hit->layer < 0 || n->phase == MP_PHASE_OTHER ||
+        n->phase == MP_PHASE_LOSS)
+        return true;
+    /* inline loops run in the block's own scope */
+    return n->phase == MP_PHASE_ROUTER && hit->phase == MP_PHASE_EXPERT;
+}
+
+static void apply_hit(struct inj_thread *t, struct inj_note *n, const struct mp_hit *hit,
+                      enum mp_whose whose)
+{
+    if (weight_tells(n, hit, whose))
+        n->phase = hit->phase;
     n->layer = hit->layer;
     n->flags |= MP_FLAG_POINTER;
-    if (n->phase == MP_PHASE_OTHER || n->phase == MP_PHASE_LOSS || n->layer < 0)
-        n->phase = hit->phase;
-    if (!one)
+    if (n->kclass != MP_KC_GEMM || hit->expert < 0)
         return;
     n->expert = hit->expert;
-    if (n->phase == MP_PHASE_ROUTER) /* inline loops run in the block's own scope */
-        n->phase = hit->phase;
     if (t->depth && n->pass != MP_PASS_BACKWARD && inj_torch_trusted())
         expert_runs(t, hit->expert);
 }
 
-/* A layer that runs as one compiled region calls no module that would say which phase runs: the kernel
- * before does, until one reads a weight. */
-static void follow_region(struct inj_thread *t, struct inj_note *n)
+/* The node that was just made, if one was, and those after it are of that place. */
+static void place_begins(struct inj_thread *t, struct mp_ctx ctx)
 {
-    if (n->phase == MP_PHASE_OTHER)
-        n->phase = (uint8_t)mp_attrib_region((enum mp_phase)t->region, (enum mp_kclass)n->kclass);
+    uint64_t next_seq;
+
+    if (!inj_torch_trusted() || (next_seq = inj_torch_next_seq()) <= t->region_seq)
+        return;
+    ctx.ends = ctx.phase;
+    inj_thread_log(t, next_seq - 1, ctx);
+}
+
+/* In code of no part no module says which phase runs: the kernel before does, until one reads a weight. A
+ * layer that was compiled has no other code. In the model's own code the weight names the layer, too: that
+ * of layers that are no modules to torch, or of a model that was compiled as a whole. */
+static void follow_region(struct inj_thread *t, struct inj_note *n, enum mp_whose whose)
+{
+    bool told = n->flags & MP_FLAG_POINTER, forward = n->pass != MP_PASS_BACKWARD && t->depth;
+    struct mp_ctx *ctx = forward ? &t->stack[t->depth - 1] : &t->node_ctx, here = *ctx;
+    enum mp_phase last = (enum mp_phase)t->region;
+
+    if (forward && whose == MP_WHOSE_MODEL && n->layer < 0 && last == MP_PHASE_NORM)
+        last = MP_PHASE_LOSS; /* behind the model's last norm */
+    if (!told)
+        n->phase = (uint8_t)mp_attrib_region(last, (enum mp_kclass)n->kclass);
+    if (whose == MP_WHOSE_MODEL)
+        ctx->layer = here.layer = n->layer;
+    here.phase = n->phase;
+    if (forward && (told || n->phase != t->region))
+        place_begins(t, here);
     t->region = n->phase;
 }
 
@@ -431,7 +497,7 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid,
     const struct func *f = NULL;
     struct args a = {0};
     struct mp_hit hit;
-    bool in_region;
+    enum mp_whose whose;
 
     if (n.counts) {
         read_args(kind, info->params, &a);
@@ -444,14 +510,13 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid,
     }
     if (inj_trace_on())
         trace(t, cbid, info, f, &a);
-    locate(t, &n);
-    in_region = n.layer >= 0 && n.phase == MP_PHASE_OTHER;
+    whose = locate(t, &n);
     if (f && n.pass != MP_PASS_UPDATE && !(n.flags & MP_FLAG_OWN) && takes_weights(f->kclass) &&
-        (a.params ? scan_params(f, a.params, n.layer, &hit)
-                  : a.extra && scan_extra(a.extra, n.layer, &hit)))
-        apply_hit(t, &n, &hit);
-    if (in_region)
-        follow_region(t, &n);
+        (a.params ? scan_params(f, a.params, may_read(&n, whose), &hit)
+                  : a.extra && scan_extra(a.extra, may_read(&n, whose), &hit)))
+        apply_hit(t, &n, &hit, whose);
+    if (whose != MP_WHOSE_PART)
+        follow_region(t, &n, whose);
     if (n.phase != MP_PHASE_EXPERT || !carries(n.kclass, n.pass))
         n.expert = -1;
     if (n.counts && !(n.flags & MP_FLAG_OWN))

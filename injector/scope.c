@@ -18,7 +18,7 @@ static void log_nodes(struct inj_thread *t, uint64_t from_seq, struct mp_ctx ctx
         t->torch_id = inj_torch_thread_id();
         t->known = true;
     }
-    mp_seqlog_put(&t->log, from_seq, ctx);
+    inj_thread_log(t, from_seq, ctx);
 }
 
 /* Tells the forward log that nodes made from now on belong to the running scope. In the backward
@@ -29,18 +29,63 @@ static void note(struct inj_thread *t)
         log_nodes(t, inj_torch_next_seq(), t->stack[t->depth ? t->depth - 1 : 0]);
 }
 
-/* The end of a layer that ran as one region: its nodes learn in which phase it ended, where their
- * backward begins. Also when it was entered without a graph and made one inside, as checkpoints of
- * other makes do; one that made no node leaves the log alone. */
-static void close_region(struct inj_thread *t, struct mp_ctx left)
+/* Code of no part begins; in a layer that was compiled it is all there is. */
+static void open_region(struct inj_thread *t, int phase)
 {
-    left.ends = t->region;
+    t->region = (uint8_t)phase;
+    t->region_seq = inj_torch_trusted() ? inj_torch_next_seq() : 0;
+}
+
+/* A layer's ends: its nodes learn in which phase, since their backward begins there. Also without a graph to be
+ * seen: checkpoints of other makes make one inside. False when it made no node, which leaves the log alone. */
+static bool close_region(struct inj_thread *t, struct mp_ctx layer)
+{
+    layer.ends = t->region;
     t->region = MP_PHASE_OTHER;
-    if (!left.ends || left.layer < 0 || left.phase != MP_PHASE_OTHER || !inj_torch_trusted() ||
-        inj_torch_next_seq() <= t->layer_seq)
+    if (!layer.ends || layer.whose != MP_WHOSE_LAYER || !inj_torch_trusted() ||
+        inj_torch_next_seq() <= t->region_seq)
+        return false;
+    log_nodes(t, t->region_seq, layer);
+    return true;
+}
+
+/* A layer that is entered without a graph, just after a node was made, is wrapped by that node: a
+ * checkpoint's. What it runs beside the replay is the layer's. */
+static void open_wrapper(struct inj_thread *t)
+{
+    t->wrapper_seq = 0;
+    if (t->stack[1].whose != MP_WHOSE_LAYER || !atomic_load(&in_micro) || !inj_torch_trusted() ||
+        inj_torch_grad_enabled() || t->region_seq <= t->noted_seq)
         return;
-    log_nodes(t, t->layer_seq, left);
-    log_nodes(t, inj_torch_next_seq(), t->stack[t->depth - 1]);
+    t->wrapper_seq = t->region_seq - 1;
+    log_nodes(t, t->wrapper_seq, t->stack[1]);
+}
+
+/* The layer is left: its wrapper learns where it ended. */
+static bool close_wrapper(struct inj_thread *t, struct mp_ctx layer)
+{
+    if (!t->wrapper_seq)
+        return false;
+    layer.ends = t->region;
+    mp_seqlog_amend(&t->log, t->wrapper_seq, layer);
+    t->wrapper_seq = 0;
+    return true;
+}
+
+/* A layer that is entered while a node runs is a checkpoint's replay, until it is left. Its parts alone say
+ * nothing: they are not told of a replay that stops half-way. */
+static void open_replay(struct inj_thread *t)
+{
+    struct inj_node node;
+
+    t->replays = inj_torch_trusted() && inj_torch_node(&node);
+    if (t->replays)
+        t->replay_seq = node.seq;
+}
+
+static uint8_t whose_at(int depth, int layer)
+{
+    return depth == 0 ? MP_WHOSE_MODEL : depth == 1 && layer >= 0 ? MP_WHOSE_LAYER : MP_WHOSE_PART;
 }
 
 static void enter(int depth, int layer, int phase)
@@ -49,14 +94,20 @@ static void enter(int depth, int layer, int phase)
 
     if (!t || depth < 0 || depth >= INJ_DEPTH_MAX)
         return;
+    if (depth == 2 && t->depth == 2)
+        close_region(t, t->stack[1]);
     for (int i = t->depth; i < depth; i++) /* scopes between were not hooked */
         t->stack[i] = (struct mp_ctx){.layer = -1, .expert = -1};
-    t->stack[depth] =
-        (struct mp_ctx){.layer = (int16_t)layer, .expert = -1, .phase = (uint8_t)phase};
+    t->stack[depth] = (struct mp_ctx){.layer = (int16_t)layer,
+                                      .expert = -1,
+                                      .phase = (uint8_t)phase,
+                                      .whose = whose_at(depth, layer)};
     t->depth = depth + 1;
-    t->region = MP_PHASE_OTHER;
-    if (depth == 1)
-        t->layer_seq = inj_torch_trusted() ? inj_torch_next_seq() : 0;
+    open_region(t, phase);
+    if (depth == 1) {
+        open_replay(t);
+        open_wrapper(t);
+    }
     note(t);
 }
 
@@ -68,25 +119,37 @@ void inj_scope_enter(int depth, int layer, int phase)
         enter(depth, layer, phase);
 }
 
+/* Scope `depth` of the thread has ended; the code of the one around it goes on. */
+static void leave(struct inj_thread *t, int depth)
+{
+    struct mp_ctx left = t->stack[depth], *parent = &t->stack[depth - 1];
+    bool noted = false;
+
+    if (depth == 1) {
+        t->replays = false;
+        noted = close_wrapper(t, left);
+        noted |= t->depth == 2 && close_region(t, left);
+        parent->layer = -1;
+    }
+    t->depth = depth;
+    parent->phase = (uint8_t)mp_attrib_after(left.phase, depth, left.layer);
+    parent->expert = -1;
+    open_region(t, parent->phase);
+    if (noted) /* what is made from here on is not the layer's, with a graph to be seen or without */
+        log_nodes(t, inj_torch_next_seq(), *parent);
+    else
+        note(t);
+}
+
 void inj_scope_leave(int depth)
 {
     struct inj_thread *t = inj_sample_tracing() ? inj_thread_self() : NULL;
-    struct mp_ctx *left, *parent;
 
     if (inj_trace_on())
         inj_trace_scope(INJ_OP_LEAVE, depth, 0, 0);
-    if (!t || depth < 0 || depth >= t->depth)
+    if (!t || depth < 1 || depth >= t->depth)
         return;
-    left = &t->stack[depth];
-    t->depth = depth;
-    if (depth) {
-        parent = &t->stack[depth - 1];
-        parent->phase = (uint8_t)mp_attrib_after(left->phase, depth, left->layer);
-        parent->expert = -1;
-    }
-    if (depth == 1)
-        close_region(t, *left);
-    note(t);
+    leave(t, depth);
 }
 
 void inj_scope_expert(int layer, int expert)

@@ -59,8 +59,9 @@ static struct inj_thread *used_slot(void)
         atomic_store(&t->known, false); /* its nodes are nobody's from here on */
         atomic_store(&t->log.n, 0);
         t->depth = 0;
-        t->in_optimizer = t->own = t->root = t->ran_node = t->node_found = t->node_select = false;
-        t->hint = 0;
+        t->replays = t->in_optimizer = t->own = t->root = t->ran_node = t->node_found =
+            t->node_select = false;
+        t->hint = t->noted_seq = t->wrapper_seq = 0;
         return t;
     }
     return NULL;
@@ -101,6 +102,12 @@ struct inj_thread *inj_thread_by_torch_id(uint64_t id)
         if (atomic_load_explicit(&t->known, memory_order_acquire) && t->torch_id == id)
             return t;
     return NULL;
+}
+
+void inj_thread_log(struct inj_thread *t, uint64_t seq, struct mp_ctx ctx)
+{
+    mp_seqlog_put(&t->log, seq, ctx);
+    t->noted_seq = seq > t->noted_seq ? seq : t->noted_seq;
 }
 
 bool inj_thread_post(struct inj_thread *t, const void *record32)

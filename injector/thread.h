@@ -42,8 +42,12 @@ struct inj_thread {
     uint64_t torch_id;           /* at::RecordFunction::currentThreadId of this thread */
     uint64_t node_seq, node_tid; /* node of the last lookup, and its answer */
     struct mp_ctx node_ctx;
-    uint8_t region;     /* phase of the last kernel in a layer that runs as one region; 0 none */
-    uint64_t layer_seq; /* next node when the running layer was entered */
+    bool replays;         /* a layer was entered while a node ran, and is not left */
+    uint64_t replay_seq;  /* that node */
+    uint8_t region;       /* in code of no part: phase of the kernel or the part before; 0 none */
+    uint64_t region_seq;  /* next node when that code began */
+    uint64_t noted_seq;   /* of the newest note in the log */
+    uint64_t wrapper_seq; /* node of the checkpoint around the running layer; 0 none */
     bool node_found;
     bool node_select; /* gradient of tensor[i] */
     uint64_t hint;
@@ -64,6 +68,9 @@ struct inj_thread *inj_thread_at(unsigned i);
 
 /* The slot whose thread has that torch id, or NULL. */
 struct inj_thread *inj_thread_by_torch_id(uint64_t id);
+
+/* Owner thread: from node seq on, nodes that it makes belong to ctx (seqlog.h). */
+void inj_thread_log(struct inj_thread *t, uint64_t seq, struct mp_ctx ctx);
 
 /* Owner thread: posts one record; false when the outbox is full. */
 bool inj_thread_post(struct inj_thread *t, const void *record32);

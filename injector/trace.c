@@ -29,13 +29,18 @@ void inj_trace_scope(enum inj_trace_op op, int depth, int layer, int arg)
                                 .op = (uint8_t)op,
                                 .depth = (int8_t)depth,
                                 .step = atomic_load(&inj.step)};
+    struct inj_node node;
 
     if (!t)
         return;
     n.flags = torch_flags();
     if (n.flags & INJ_TRACED_TORCH) {
-        n.next_seq = inj_torch_next_seq();
+        n.next_seq = (uint32_t)inj_torch_next_seq();
         n.torch_id = (uint32_t)inj_torch_thread_id();
+        if (inj_torch_node(&node)) {
+            n.flags |= INJ_TRACED_NODE;
+            n.node_seq = (uint32_t)node.seq;
+        }
     }
     inj_thread_post(t, &n);
 }
@@ -44,7 +49,7 @@ void inj_trace_set_ranges(const struct mp_ranges *r)
 {
     struct inj_thread *t = inj_thread_self();
     struct inj_trace_scope n = {
-        .time_ns = inj_now_ns(), .next_seq = (uint64_t)(uintptr_t)r, .kind = INJ_TRACE_SET_RANGES};
+        .time_ns = inj_now_ns(), .table = (uint64_t)(uintptr_t)r, .kind = INJ_TRACE_SET_RANGES};
 
     if (t)
         inj_thread_post(t, &n);
@@ -192,7 +197,7 @@ int inj_trace_open(const char *path, uint32_t cupti_version, struct mp_err *err)
 
 static void ranges(unsigned slot, const struct inj_trace_scope *n)
 {
-    const struct mp_ranges *r = (const struct mp_ranges *)(uintptr_t)n->next_seq;
+    const struct mp_ranges *r = (const struct mp_ranges *)(uintptr_t)n->table;
     struct inj_trace_item head = {INJ_TRACE_RANGES, (uint16_t)slot, sizeof n->time_ns};
 
     if (file.fd < 0)

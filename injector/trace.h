@@ -53,7 +53,7 @@ enum {
     INJ_TRACE_LAUNCH,                 /* struct inj_trace_launch, then _FACTS, then _WORDS */
     INJ_TRACE_FACTS,                  /* struct inj_trace_facts */
     INJ_TRACE_WORDS,                  /* struct inj_trace_words, any number */
-    INJ_TRACE_SET_RANGES /* struct inj_trace_scope with `next_seq` the table's address */
+    INJ_TRACE_SET_RANGES              /* struct inj_trace_scope with `table` */
 };
 
 enum inj_trace_op {
@@ -78,7 +78,12 @@ enum inj_trace_flag {
 
 struct inj_trace_scope {
     uint64_t time_ns;
-    uint64_t next_seq;
+    union {
+        struct {
+            uint32_t next_seq, node_seq;
+        };
+        uint64_t table; /* of SET_RANGES: its address */
+    };
     uint32_t torch_id;
     int16_t layer, arg; /* phase or expert */
     uint8_t kind, flags;

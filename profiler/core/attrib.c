@@ -51,8 +51,11 @@ enum mp_phase mp_attrib_region(enum mp_phase last, enum mp_kclass kclass)
         {MP_KC_GATHER, MP_PHASE_ROUTER, MP_PHASE_DISPATCH},
         {MP_KC_SCATTER, MP_PHASE_ROUTER, MP_PHASE_DISPATCH},
         {MP_KC_SOFTMAX, MP_PHASE_EXPERT, MP_PHASE_ROUTER},
+        {MP_KC_GEMM, MP_PHASE_LOSS, MP_PHASE_LM_HEAD},
     };
 
+    if (last == MP_PHASE_LM_HEAD && kclass != MP_KC_GEMM)
+        return MP_PHASE_LOSS; /* of the rows that the head was multiplied by, chunk by chunk */
     for (size_t i = 0; i < countof(row); i++)
         if (row[i].kclass == kclass && (row[i].last == last || row[i].last == MP_PHASE_OTHER))
             return row[i].phase;

@@ -33,6 +33,18 @@ static uint64_t bisect(const struct mp_seqlog *log, uint64_t lo, uint64_t hi, ui
     return lo;
 }
 
+void mp_seqlog_amend(struct mp_seqlog *log, uint64_t seq, struct mp_ctx ctx)
+{
+    uint64_t n = atomic_load_explicit(&log->n, memory_order_relaxed);
+    uint64_t lo = n > MP_SEQLOG_CAP ? n - MP_SEQLOG_CAP : 0, at;
+
+    if (n == lo || slot(log, lo)->seq > seq)
+        return;
+    at = bisect(log, lo, n, seq);
+    if (slot(log, at)->seq == seq)
+        slot(log, at)->ctx = ctx;
+}
+
 bool mp_seqlog_find(const struct mp_seqlog *log, uint64_t seq, uint64_t *hint, struct mp_ctx *out)
 {
     uint64_t n = atomic_load_explicit(&log->n, memory_order_acquire);

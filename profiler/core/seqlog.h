@@ -15,12 +15,18 @@
 
 #include <stdatomic.h>
 
+/* Whose code runs: a module's that is a part (attention, norm, head); a layer's own, before, between and
+ * after its parts; the model's own, outside of all layers. In the last two `phase` is a guess, that of the
+ * part before, and in the last one the layer is none or a guess too. */
+enum mp_whose { MP_WHOSE_PART = 0, MP_WHOSE_LAYER, MP_WHOSE_MODEL };
+
 /* A context: where time belongs. */
 struct mp_ctx {
     int16_t layer;  /* -1 none */
     int16_t expert; /* -1 none */
     uint8_t phase;  /* enum mp_phase */
-    uint8_t ends;   /* of a layer that is one region: phase in which its forward ended; 0 unknown */
+    uint8_t ends;   /* of no part: phase in which its forward ended; 0 unknown */
+    uint8_t whose;  /* enum mp_whose */
 };
 
 struct mp_seqnote {
@@ -41,6 +47,9 @@ struct mp_seqlog {
 /* Owner thread: from node seq on, nodes belong to ctx. Two notes for one seq: the later one holds. A seq
  * below the last note's counts as that: what stands is never rewritten, and notes stay sorted. */
 void mp_seqlog_put(struct mp_seqlog *log, uint64_t seq, struct mp_ctx ctx);
+
+/* Owner thread: another ctx for the note that begins at seq, if there is one, before anybody looks for it. */
+void mp_seqlog_amend(struct mp_seqlog *log, uint64_t seq, struct mp_ctx ctx);
 
 /* Any thread: context of node seq; false when it is older than the log or the log is empty.
  * *hint: where the caller's last lookup ended, 0 at first; backward runs downwards, so the next

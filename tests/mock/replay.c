@@ -63,7 +63,10 @@ static void count_step(uint32_t step)
 
 static void scope(const struct inj_trace_scope *n)
 {
+    struct mock_node node = {.vtable = any_type, .seq = n->node_seq};
+
     be(n->flags, n->next_seq, n->torch_id);
+    mock.torch()->node = n->flags & INJ_TRACED_NODE ? &node : NULL;
     switch (n->op) {
     case INJ_OP_ENTER:
         inj_scope_enter(n->depth, n->layer, n->arg);
@@ -90,6 +93,7 @@ static void scope(const struct inj_trace_scope *n)
         count_step(atomic_load(&inj.step));
         inj_step_end(false);
     }
+    mock.torch()->node = NULL;
 }
 
 static void launch(const struct replay_op *op)

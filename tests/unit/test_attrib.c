@@ -74,6 +74,10 @@ static void test_region(void **state)
         {MP_PHASE_ROUTER, MP_KC_GATHER, MP_PHASE_DISPATCH},
         {MP_PHASE_EXPERT, MP_KC_GATHER, MP_PHASE_EXPERT}, /* mp_attrib_phase tells those apart */
         {MP_PHASE_EXPERT, MP_KC_SOFTMAX, MP_PHASE_ROUTER},
+        {MP_PHASE_LOSS, MP_KC_GEMM,
+         MP_PHASE_LM_HEAD}, /* of a tied head, or of its weight's gradient */
+        {MP_PHASE_LM_HEAD, MP_KC_GEMM, MP_PHASE_LM_HEAD},
+        {MP_PHASE_LM_HEAD, MP_KC_UNKNOWN, MP_PHASE_LOSS},
     };
 
     (void)state;

@@ -132,6 +132,40 @@ static void test_weight_outside_scopes(void **state)
     expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
 }
 
+/* Layers that are no modules, or a model compiled as a whole: weights say which layer runs, and which phase. */
+static void test_layer_without_scope(void **state)
+{
+    (void)state;
+    inj_micro_begin();
+    expect(launch(triton), -1, -1, MP_PHASE_EMBED, MP_PASS_FORWARD);
+    expect(launch_word(gemm, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
+    expect(launch(gather), 3, -1, MP_PHASE_DISPATCH, MP_PASS_FORWARD);
+    expect(launch_word(grouped, STACK), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch(triton), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch_word(gemm, ONE), 4, 5, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch(triton), 4, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    expect(launch_word(gemm, HEAD), -1, -1, MP_PHASE_LM_HEAD, MP_PASS_FORWARD);
+    expect(launch(triton), -1, -1, MP_PHASE_LOSS, MP_PASS_FORWARD);
+    inj_scope_enter(1, -1, MP_PHASE_NORM);
+    inj_scope_leave(1);
+    expect(launch(triton), -1, -1, MP_PHASE_LOSS, MP_PASS_FORWARD);
+    inj_micro_end();
+}
+
+/* In a part the part says, and a layer's weight in a part that is in no layer is a word left over. */
+static void test_part_and_weight(void **state)
+{
+    (void)state;
+    inj_micro_begin();
+    in_layer(3, MP_PHASE_ROUTER);
+    expect(launch_word(grouped, STACK), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_scope_enter(2, 3, MP_PHASE_ATTENTION);
+    expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD);
+    inj_scope_enter(1, -1, MP_PHASE_LM_HEAD);
+    expect(launch_word(gemm, STACK), -1, -1, MP_PHASE_LM_HEAD, MP_PASS_FORWARD);
+    inj_micro_end();
+}
+
 /* A block whose loop runs inline, without a module of its own: the weight turns its scope into expert. */
 static void test_inline_loop(void **state)
 {
@@ -404,6 +438,8 @@ int main(void)
         cmocka_unit_test(test_extra),
         cmocka_unit_test(test_stale_word),
         cmocka_unit_test(test_weight_outside_scopes),
+        cmocka_unit_test(test_layer_without_scope),
+        cmocka_unit_test(test_part_and_weight),
         cmocka_unit_test(test_inline_loop),
         cmocka_unit_test(test_cooperative_has_no_extra),
         cmocka_unit_test(test_ranges_replaced),

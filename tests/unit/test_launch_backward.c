@@ -124,6 +124,34 @@ static void test_recompute(void **state)
     inj_micro_end();
 }
 
+/* In the replay an autograd.Function or a compiled region runs, whose forward makes no graph. A backward
+ * within it is one all the same, and so is what the node does when the replay is over. */
+static void test_recompute_without_graph(void **state)
+{
+    struct mock_node outer = {.vtable = mul_type, .seq = base + 5, .tid = 1};
+    struct mock_node inner = {.vtable = mul_type, .seq = base + 12, .tid = 1};
+
+    (void)state;
+    forward_graph();
+    run_node(&outer);
+    mock.torch()->grad = true;
+    at_seq(base + 50);
+    inj_scope_enter(1, 3, MP_PHASE_OTHER);
+    mock.torch()->grad = false;
+    expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_RECOMPUTE);
+    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
+    expect(launch_word(gemm, STACK + 6 * SLICE), 3, 6, MP_PHASE_EXPERT, MP_PASS_RECOMPUTE);
+    run_node(&inner);
+    expect(launch(gemm), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    run_node(&outer);
+    inj_scope_leave(2);
+    expect(launch(add), 3, -1, MP_PHASE_COMBINE, MP_PASS_RECOMPUTE);
+    inj_scope_leave(1);
+    expect(launch(add), 3, -1, MP_PHASE_ATTENTION, MP_PASS_BACKWARD);
+    end_node();
+    inj_micro_end();
+}
+
 /* Products with frozen weights make no node: the expert must not be written over a node made before. */
 static void test_frozen_makes_no_node(void **state)
 {
@@ -202,6 +230,78 @@ static void test_region_without_graph(void **state)
     inj_micro_end();
 }
 
+/* A checkpoint's node, made just before the layer is entered without a graph, is the layer's. */
+static void test_region_wrapped(void **state)
+{
+    (void)state;
+    at_seq(5500);
+    inj_micro_begin();
+    mock.torch()->grad = false;
+    at_seq(5501);
+    inj_scope_enter(1, 3, MP_PHASE_OTHER);
+    launch_word(triton, STACK);
+    inj_scope_leave(1);
+    at_seq(5502);
+    inj_scope_enter(1, 4, MP_PHASE_OTHER); /* the next one; its adapters' code counts nodes */
+    at_seq(5504);
+    launch_word(triton, ONE);
+    inj_scope_enter(2, 4, MP_PHASE_EXPERT);
+    inj_scope_leave(2);
+    inj_scope_leave(1);
+    mock.torch()->grad = true;
+    inj_micro_end();
+    expect(backward(mul_type, 5500, 1, add, 0), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(backward(mul_type, 5501, 1, add, 0), 4, -1, MP_PHASE_COMBINE, MP_PASS_BACKWARD);
+    expect(backward(mul_type, 5504, 1, add, 0), -1, -1, MP_PHASE_LOSS, MP_PASS_BACKWARD);
+}
+
+/* A layer of which only the experts are called as a module: what stands before and after them. */
+static void test_region_around_a_part(void **state)
+{
+    (void)state;
+    at_seq(5600);
+    inj_micro_begin();
+    inj_scope_enter(1, 3, MP_PHASE_OTHER);
+    at_seq(5601);
+    expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
+    inj_scope_enter(2, 3, MP_PHASE_EXPERT);
+    at_seq(5602);
+    expect(launch(grouped), 3, -1, MP_PHASE_EXPERT, MP_PASS_FORWARD);
+    inj_scope_leave(2);
+    at_seq(5603);
+    expect(launch(triton), 3, -1, MP_PHASE_COMBINE, MP_PASS_FORWARD);
+    expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD); /* read again */
+    expect(launch(add), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
+    inj_scope_leave(1);
+    inj_micro_end();
+    expect(backward(mul_type, 5602, 1, add, 0), 3, -1, MP_PHASE_ROUTER, MP_PASS_BACKWARD);
+    expect(backward(mul_type, 5601, 1, grouped, 0), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(backward(mul_type, 5600, 1, add, 0), 3, -1, MP_PHASE_ROUTER, MP_PASS_BACKWARD);
+}
+
+/* A model compiled as a whole is one node; the head's backward comes first. */
+static void test_model_in_one_node(void **state)
+{
+    struct mock_node node = {.vtable = mul_type, .seq = 5700, .tid = 1};
+
+    (void)state;
+    at_seq(5700);
+    inj_micro_begin();
+    at_seq(5701);
+    launch_word(triton, GATE);
+    launch_word(gemm, HEAD);
+    launch(triton);
+    inj_micro_end();
+    run_node(&node);
+    expect(launch(triton), -1, -1, MP_PHASE_LOSS, MP_PASS_BACKWARD);
+    expect(launch_word(gemm, HEAD), -1, -1, MP_PHASE_LM_HEAD, MP_PASS_BACKWARD);
+    expect(launch(gemm), -1, -1, MP_PHASE_LM_HEAD, MP_PASS_BACKWARD); /* of its weight */
+    expect(launch_word(grouped, STACK), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(launch(triton), 3, -1, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    expect(launch_word(gemm, ONE), 4, 5, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
+    end_node();
+}
+
 /* ---- the autograd thread ------------------------------------------------------------------------------ */
 
 static void *engine(void *arg)
@@ -241,9 +341,13 @@ int main(void)
         cmocka_unit_test(test_backward_by_node),
         cmocka_unit_test(test_backward_special_nodes),
         cmocka_unit_test(test_recompute),
+        cmocka_unit_test(test_recompute_without_graph),
         cmocka_unit_test(test_frozen_makes_no_node),
         cmocka_unit_test(test_region),
         cmocka_unit_test(test_region_without_graph),
+        cmocka_unit_test(test_region_wrapped),
+        cmocka_unit_test(test_region_around_a_part),
+        cmocka_unit_test(test_model_in_one_node),
         cmocka_unit_test(test_engine_thread),
     };
 

@@ -105,6 +105,25 @@ static void test_hint_moves_down(void **state)
     free(log);
 }
 
+static void test_amend(void **state)
+{
+    struct mp_seqlog *log = fresh();
+
+    (void)state;
+    mp_seqlog_amend(log, 4, layer(9)); /* empty */
+    for (int i = 1; i < 5; i++)
+        mp_seqlog_put(log, (uint64_t)i * 4, layer(i));
+    mp_seqlog_amend(log, 8, layer(7));
+    mp_seqlog_amend(log, 13, layer(9)); /* no note begins there */
+    mp_seqlog_amend(log, 2, layer(9));
+    assert_int_equal(find(log, 7, 0), 1);
+    assert_int_equal(find(log, 8, 0), 7);
+    assert_int_equal(find(log, 11, 0), 7);
+    assert_int_equal(find(log, 13, 0), 3);
+    assert_int_equal(find(log, 16, 0), 4);
+    free(log);
+}
+
 static void test_wrap_forgets_and_says_so(void **state)
 {
     struct mp_seqlog *log = fresh();
@@ -127,6 +146,7 @@ int main(void)
         cmocka_unit_test(test_empty_and_below), cmocka_unit_test(test_equal_seq_later_holds),
         cmocka_unit_test(test_never_back),      cmocka_unit_test(test_any_hint),
         cmocka_unit_test(test_hint_moves_down), cmocka_unit_test(test_wrap_forgets_and_says_so),
+        cmocka_unit_test(test_amend),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
