@@ -359,15 +359,17 @@ def stacked_ops(structure, scope, module):
 
 
 def lora_ops(scope, path, wrapper):
-    """The low-rank pair of a PEFT layer: of a Linear, or of a stacked parameter (ParamWrapper)."""
+    """The low-rank pair of a PEFT layer: of a Linear, or of a stacked parameter (ParamWrapper). Others have one pair."""
     pairs = wrapper._modules.get("lora_A"), wrapper._modules.get("lora_B")
     if None in pairs or getattr(wrapper, "disable_adapters", False) or getattr(wrapper, "merged", False):
         return []
     stacked = getattr(wrapper, "num_experts", 1) if hasattr(wrapper, "parameter_name") else 1
     name = getattr(wrapper, "parameter_name", None) or leaf_name(path)
     ops = []
+    if any(hasattr(pair, "in_features") for pair in pairs):
+        pairs = [{"": pair} for pair in pairs]
     for adapter in getattr(wrapper, "active_adapters", None) or list(pairs[0]):
-        if adapter in pairs[0]._modules:
+        if adapter in pairs[0]:
             a, b = pairs[0][adapter], pairs[1][adapter]
             ops.append(Op(scope, name + ".lora_A", (a.in_features, a.out_features // stacked), trains(a), True))
             ops.append(Op(scope, name + ".lora_B", (b.in_features // stacked, b.out_features), trains(b), True))
