@@ -27,7 +27,11 @@ $(B)/mock/replay: $(addprefix $(B)/tests/mock/,replay.o replay_file.o cells.o) $
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ $(TOOL_LIBS) -ldl -pthread
 $(B)/mock/host: $(B)/tests/mock/host.o
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -ldl -pthread
-unit: $(addprefix $(B)/mock/,job replay host) $(B)/dump_shm
+# The guest with a door for kernels that a test launches itself (tests/bridge/probe.py).
+$(B)/mock/libprobe.so: $(B)/tests/mock/probe.o $(GUEST_TEST_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -shared -Wl,-z,nodelete -o $@ $^ -ldl -pthread
+unit: $(addprefix $(B)/mock/,job replay host libprobe.so) $(B)/dump_shm
 
 # The bench of the kernels on a GPU that is not there. Made by tests/e2e/bench.sh, where there is a CUDA toolkit.
 $(B)/mock/libcublas.so.13: $(B)/tests/mock/mock_cublas.o
