@@ -56,16 +56,7 @@ print("|", sys.argv[1], "|", r["run"]["experts_backend"], "|", r["mfu"]["value"]
 done
 # What a phase or a layer is still missing for.
 for f in "$OUT"/*.moeprof; do
-    echo; echo "== $(basename "$f" .moeprof): kernels on \`other\`, and on no layer though a layer has their phase"
-    python3 - "$f" <<'PY'
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1])
-of_layers = "select distinct phase from kernel where layer >= 0"
-for where in ("phase = 0", "layer < 0 and phase > 0 and phase in (%s)" % of_layers):
-    for row in db.execute("select sum(total_ns) / 1000, sum(n), phase, pass, layer, substr(name.name, 1, 90) from kernel join name on "
-                          "name.id = kernel.name where %s group by name.id, phase, pass, layer order by 1 desc limit 15" % where):
-        print("%8d us %6d calls  phase %d pass %d layer %d  %s" % row)
-PY
+    echo; echo "== $(basename "$f" .moeprof)"; python3 "$here/unplaced.py" "$f"
 done
 tar czf "$OUT/logs.tar.gz" -C "$W" logs
 ls -la "$OUT"; echo "all: $SECONDS s"
