@@ -4,6 +4,7 @@ import ctypes
 import os
 import socket
 import struct
+import sys
 import time
 
 HELLO, STATUS, SWAP, CHECK, MEMORY, CANCEL = 1, 2, 3, 4, 5, 6
@@ -32,7 +33,7 @@ def unpack(frame):
 
 
 class Client:
-    def __init__(self, folder, pid=None, flags=0, patience=10):
+    def __init__(self, folder, pid=None, flags=0, patience=60):
         self.sock = socket.socket(socket.AF_UNIX)
         end = time.time() + patience
         while True:
@@ -52,7 +53,7 @@ class Client:
         self.sock.sendall(pack(kind, id=self.id, **fields))
         return self.id
 
-    def receive(self, timeout=20):
+    def receive(self, timeout=60):
         self.sock.settimeout(timeout)
         while len(self.buffer) < 4 or len(self.buffer) < 4 + struct.unpack_from("<I", self.buffer)[0]:
             more = self.sock.recv(65536)
@@ -63,7 +64,7 @@ class Client:
         frame, self.buffer = self.buffer[4:4 + n], self.buffer[4 + n:]
         return unpack(frame)
 
-    def answer(self, id=None, timeout=20):
+    def answer(self, id=None, timeout=60):
         """All rows up to DONE of that request; notices are put aside."""
         rows = self.rows[id or self.id]
         while not rows or rows[-1].kind != DONE:
@@ -82,7 +83,15 @@ class Client:
 def attach(folder, more=""):
     library = ctypes.PyDLL(os.environ["MOEPROF_GUEST"])
     library.moeprof_attach(("dir=%s,session=t,cuda=none%s" % (folder, more)).encode())
-    time.sleep(0.3)
+    until_hooked()
+
+
+def until_hooked(patience=60):
+    """The agent's thread installs the hooks, last of all the one that looks for a model."""
+    calls, end = sys.modules["torch"].nn.modules.module, time.time() + patience
+    while not calls._global_forward_pre_hooks:
+        assert time.time() < end, "no hooks"
+        time.sleep(0.01)
 
 
 def ask(client, step, kind, steps=2, **fields):

@@ -22,13 +22,12 @@ sys.path.insert(0, str(SAMPLES))
 pytestmark = pytest.mark.skipif(not GUEST or not DUMP.exists(), reason="MOEPROF_GUEST and dump_shm are not there")
 
 JOB = """
-import copy, ctypes, gc, json, os, sys, time, weakref
+import copy, gc, json, os, sys, time, weakref
 import torch
-import models, common
+import common, models, swap_client
 guest, folder, family, what, out = arguments
 if guest:
-    ctypes.PyDLL(guest).moeprof_attach(("dir=%s,session=t,cuda=none" % folder).encode())
-    time.sleep(0.3)
+    swap_client.attach(folder)
 torch.set_num_threads(1)
 model = models.make(family)
 if "reentrant" in what:
