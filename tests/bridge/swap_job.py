@@ -1,6 +1,7 @@
 """A job for tests of `moeprof swap`: a tiny model on the CPU under the real guest, steps until it is told to stop.
 
-swap_job.py DIR FAMILY [break]: `break` makes the kernels' arm wrong, so that parity must refuse it.
+swap_job.py DIR FAMILY [break|stall]: from step 3 on, which it says on stderr, `break` makes the kernels' arm wrong, so
+that parity must refuse it, and `stall` makes steps slow.
 """
 import os
 import signal
@@ -33,6 +34,8 @@ while not ending:
                 kind = type(module)
                 kind.forward = (lambda old: lambda self, x, index, weights: 1.5 * old(self, x, index, weights))(kind.forward)
                 break
-    if "stall" in what and step > 3:
+    if what and step == 3:
+        print("as asked", file=sys.stderr, flush=True)
+    if "stall" in what and step >= 3:
         time.sleep(1.5)
     time.sleep(0.005)

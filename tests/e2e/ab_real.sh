@@ -63,10 +63,8 @@ assert r["arms"][2]["speedup"]["pairs"] == 2' || fail "a failing arm: not as exp
 # Somebody else swaps while the blocks run: what was measured until then is told, and why it ended.
 moeprof ab --arms original,eager --blocks 200 --end-job --json -o c.moeprof -- "$PY5" train.py >c.out 2>c.err &
 watch=$!
-for _ in $(seq 300); do
-    [ "$(sql c.moeprof "SELECT count(*) FROM block_ab" 2>/dev/null || echo 0)" -ge 2 ] && break
-    sleep 0.1
-done
+begun() { [ "$(sql c.moeprof 'SELECT count(*) FROM block_ab')" -ge 2 ]; }
+wait_for 120 begun
 pid=$(sed -n 's/.*recording process \([0-9]*\).*/\1/p' c.err)
 expect 0 moeprof swap "$pid" on
 wait $watch || [ $? -eq 3 ] || fail "exit code of a before/after that another tool ended"

@@ -14,7 +14,7 @@ json e.moeprof 'r["step"]["recorded"] == 5'
 expect 0 moeprof run -o t.moeprof -- bash -c "'$guest' steps=4; '$guest' steps=4"
 [ "$(ls t.*moeprof | wc -l)" = 2 ] || fail "two jobs, not: $(ls t.*)"
 
-expect 0 moeprof run -o l.moeprof -- bash -c "'$guest' steps=30 & sleep 0.3"
+expect 0 moeprof run -o l.moeprof -- bash -c "'$guest' steps=30 & until [ -s l.moeprof ]; do sleep 0.05; done"
 said "still trains"
 json l.moeprof 'r["step"]["recorded"] == 30'
 

@@ -6,7 +6,7 @@ eval "$(bash "$root/tests/bridge/setup_venv.sh")"
 job() { # family, what..: starts it; $pid
     MOEPROF_GUEST="$B/libmoeprof.so" PYTHONPATH="$root/tests/bridge" "$python" "$root/tests/bridge/swap_job.py" "$T/job" "$@" 2>job.err &
     pid=$!
-    wait_for 60 test -S "job/$pid.sock"
+    wait_for 120 test -S "job/$pid.sock"
 }
 end_job() { kill "$pid"; wait "$pid" || fail "the job did not end well"; }
 # answer EXPR: holds for the JSON of the last command
@@ -37,7 +37,7 @@ python=$PY5
 
 # Parity refuses: exit code 4, the layer and the quantity named, nothing swapped.
 job qwen3_moe break
-sleep 1
+wait_for 60 grep -q "as asked" job.err
 expect 4 moeprof swap "$pid" on
 said "layer 0"
 expect 0 moeprof swap "$pid" status --json
@@ -54,7 +54,7 @@ python=$PY5
 
 # A job that ends no step in time: the request is taken back. One that is stopped says nothing at all.
 job qwen3_moe stall
-sleep 1
+wait_for 60 grep -q "as asked" job.err
 expect 1 moeprof swap "$pid" on --wait 1
 said "no step of process"
 kill -STOP "$pid"

@@ -48,9 +48,9 @@ start_shell() {
 keys() { tm send-keys -t t "$@"; }
 screen() { tm capture-pane -t t -p; }
 
-# see PATTERN: waits at most 10 s until the screen shows it
+# see PATTERN: waits at most 30 s until the screen shows it
 see() {
-    for _ in $(seq 100); do
+    for _ in $(seq 300); do
         screen | grep -qE -- "$1" && return 0
         sleep 0.1
     done
@@ -59,7 +59,7 @@ see() {
 
 # gone PATTERN: waits until the screen does not show it any more
 gone() {
-    for _ in $(seq 100); do
+    for _ in $(seq 300); do
         screen | grep -qE -- "$1" || return 0
         sleep 0.1
     done

@@ -25,7 +25,10 @@ start_job sleep
 sleep 0.3
 expect 1 "no training runs" --once # a guest that never trained is no job
 start_job steps=100000 layers=4 experts=16 grouped
-sleep 1.5
+for _ in $(seq 300); do
+    "$TOP" top --once "$JOB" 2>&1 | grep -qE "MFU ~?[0-9.]+ %" && break
+    sleep 0.1
+done
 expect 0 "PID $JOB  " --once
 expect 0 "MFU ~?[0-9.]+ %" "$JOB"
 "$TOP" top --once --ascii | LC_ALL=C grep -q '[^ -~]' && fail "--ascii prints other characters"
