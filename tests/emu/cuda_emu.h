@@ -111,9 +111,10 @@ static inline float __shfl_xor_sync(unsigned, float v, int mask)
     return v;
 }
 
-static inline int __shfl_sync(unsigned, int v, int lane)
+template <typename T> static inline T __shfl_sync(unsigned, T v, int lane)
 {
-    return (int)emu_exchange((const uint32_t *)&v, 1)[lane % 32 * 8];
+    memcpy(&v, &emu_exchange((const uint32_t *)&v, 1)[lane % 32 * 8], 4);
+    return v;
 }
 
 static inline int __shfl_up_sync(unsigned, int v, int distance)

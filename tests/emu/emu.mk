@@ -24,7 +24,7 @@ $(B)/emu/kernels_small: $(emu_obj) $(KERNELS_CPU_OBJ)
 .PHONY: emu
 ifneq ($(and $(wildcard $(CUDA)/include/cuda_bf16.h),$(shell command -v $(CXX))),)
 emu: $(B)/emu/kernels_small
-	$(Q)for how in "232448" "101376 --portable" "232448 --portable"; do set -- $$how; EMU_SMEM_BYTES=$$1 ASAN_OPTIONS=detect_stack_use_after_return=0 timeout 600 $< $$2 > $(B)/emu.log 2>&1 || { cat $(B)/emu.log; echo "failed: $< $$2 with $$1 bytes of shared memory"; exit 1; }; done; echo "  emu   $$(grep -c '^ok' $(B)/emu.log) cases passed on the Hopper path, and on the portable one with shared memory as on Ada and on Hopper"
+	$(Q)for how in "232448" "101376 --portable" "232448 --portable"; do set -- $$how; EMU_SMEM_BYTES=$$1 ASAN_OPTIONS=detect_stack_use_after_return=0 timeout 900 $< $$2 > $(B)/emu.log 2>&1 || { cat $(B)/emu.log; echo "failed: $< $$2 with $$1 bytes of shared memory"; exit 1; }; done; echo "  emu   $$(grep -c '^ok' $(B)/emu.log) cases passed on the Hopper path, and on the portable one with shared memory as on Ada and on Hopper"
 ifeq ($(findstring thread,$(SANFLAGS)),)# the thread sanitizer does not follow fibers
 unit: emu
 endif

@@ -384,8 +384,8 @@ static const shape shapes[] = {
     { "adapters on gate and up alone", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, UP_ONLY, PEFT, 8, 8, false, false, false },
     { "adapters on down alone", 40, 72, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, DOWN_ONLY, PEFT, 8, 8, false, false, false },
     { "adapters, one token, 40 experts", 1, 64, 64, 40, 3, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
-    { "many rows an expert, several tiles wide", 700, 264, 136, 2, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false },
-    { "many tiles, few rows", 90, 520, 392, 7, 3, MK_ACT_GEGLU_ERF, MK_BF16, MK_FP32, INTERLEAVED, NONE, PEFT, 0, 0, true, false, false },
+    { "many rows an expert, several tiles wide", 340, 264, 136, 2, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false },
+    { "many tiles, few rows", 50, 264, 392, 5, 3, MK_ACT_GEGLU_ERF, MK_BF16, MK_FP32, INTERLEAVED, NONE, PEFT, 0, 0, true, false, false },
     { "adapters, many rows of one expert", 330, 72, 264, 3, 1, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, true, false, true },
     { "adapters, no tokens", 0, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
 };
