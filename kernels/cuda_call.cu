@@ -178,7 +178,7 @@ int mk_call_backward(const mk_path *path, const mk_backward *b, const struct mk_
     if (!rc && b->dup.base && steps & MK_STEP_DW_UP)
         rc = path->dw(b, plan, true, stream);
     if (!rc && steps & MK_STEP_DBIAS)
-        rc = mk_dbias_v2(b, plan, stream);
+        rc = mk_dbias_v2(b, plan, path->dpre_alternates && path->dpre_alternates(b->problem), stream);
     if (!rc && steps & MK_STEP_LORA)
         rc = mk_lora_gradients(b, plan, stream);
     return rc;

@@ -13,6 +13,7 @@ struct mk_path {
     int (*dact)(const mk_backward *b, const struct mk_plan *plan, mk_stream stream);
     int (*dx)(const mk_backward *b, const struct mk_plan *plan, mk_stream stream); // rows; their sum a token follows
     int (*dw)(const mk_backward *b, const struct mk_plan *plan, bool up, mk_stream stream);
+    bool (*dpre_alternates)(const mk_problem *p); // gate and up by turns, in place of halves; NULL: never
 };
 
 int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_plan *plan, mk_stream stream);

@@ -40,8 +40,8 @@ struct mk_dscore_args {
 /* One launch; either may be NULL. */
 int mk_combine_v2(const struct mk_combine_args *rows, const struct mk_dscore_args *score, mk_stream stream);
 
-/* reduce.cu: gradients of the biases, in one launch. */
-int mk_dbias_v2(const struct mk_backward *a, const struct mk_plan *plan, mk_stream stream);
+/* reduce.cu: gradients of the biases, in one launch. alternates: dpre has gate and up by turns, not in halves. */
+int mk_dbias_v2(const struct mk_backward *a, const struct mk_plan *plan, bool alternates, mk_stream stream);
 
 /* hopper.cu, portable.cu: whole operations. */
 int mk_hopper_fits_forward(const struct mk_forward *a);

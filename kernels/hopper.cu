@@ -4,13 +4,59 @@
 
 /* ---- what fits ---- */
 
+/* Contiguous along columns or rows, and within reach of TMA, whose coordinates are 32-bit. */
 static int fits_matrix(const mk_matrix *m)
 {
-    if (m->stride_col != 1)
+    if (m->stride_col != 1 && m->stride_row != 1)
         return MK_ELAYOUT;
-    if (!mk_aligned(m->base) || m->stride_row % 8 || (!m->expert_offset && m->stride_expert % 8))
+    int64_t stride = m->stride_col == 1 ? m->stride_row : m->stride_col;
+    if (!mk_aligned(m->base) || stride % 8 || (!m->expert_offset && m->stride_expert % 8))
         return MK_EALIGN;
-    return m->span / 8 < INT32_MAX ? MK_OK : MK_ELAYOUT; /* TMA's coordinates are 32-bit */
+    return m->span / 8 < INT32_MAX ? MK_OK : MK_ELAYOUT;
+}
+
+/* Do the rows of two matrices, transposed in memory, alternate? */
+static bool alternate(const mk_matrix *gate, const mk_matrix *up, uint32_t dtype)
+{
+    return gate->stride_row == 2 && up->stride_row == 2 && gate->stride_col == up->stride_col &&
+           gate->stride_expert == up->stride_expert && !gate->expert_offset && !up->expert_offset &&
+           (char *)up->base == (char *)gate->base + mk_dtype_bytes(dtype);
+}
+
+/* Both as one matrix of twice the rows. */
+static mk_matrix both_of(mk_matrix gate)
+{
+    gate.stride_row = 1;
+    return gate;
+}
+
+/* How a matrix lies that fits. */
+static hop_weights lies(const mk_matrix *m)
+{
+    return m->stride_col == 1 ? HOP_ROWS : HOP_COLUMNS;
+}
+
+static hop_weights gate_and_up_lie(const mk_problem *p)
+{
+    return alternate(&p->gate, &p->up, p->dtype) ? HOP_ALTERNATING : lies(&p->gate);
+}
+
+/* Gate and up lie alike; where they alternate, down is transposed as well. */
+static int fits_weights(const mk_problem *p)
+{
+    mk_matrix both = both_of(p->gate);
+    bool by_turns = alternate(&p->gate, &p->up, p->dtype);
+    int rc;
+
+    if ((rc = fits_matrix(&p->down)) || (rc = fits_matrix(by_turns ? &both : &p->gate)) ||
+        (rc = by_turns ? MK_OK : fits_matrix(&p->up)))
+        return rc;
+    if (!by_turns && lies(&p->gate) != lies(&p->up))
+        return MK_ELAYOUT;
+    if (by_turns && lies(&p->down) == HOP_ROWS)
+        return MK_ELAYOUT;
+    bool plain = lies(&p->gate) == HOP_ROWS && lies(&p->down) == HOP_ROWS;
+    return p->lora && !plain ? MK_ELAYOUT : MK_OK; // adapters are packed for plain weights
 }
 
 /* From row to row are 32 bits of bytes at most. */
@@ -27,7 +73,7 @@ static int fits_problem(const mk_problem *p)
         return MK_EDTYPE;
     if (p->act == MK_ACT_RELU2)
         return MK_EACT;
-    if ((rc = fits_matrix(&p->gate)) || (rc = fits_matrix(&p->up)) || (rc = fits_matrix(&p->down)))
+    if ((rc = fits_weights(p)))
         return rc;
     if (!fits_gather(p->x_stride))
         return MK_ESHAPE;
@@ -50,14 +96,27 @@ static int fits_gradient(const mk_matrix *m, const mk_backward *a)
     return fits_matrix(m);
 }
 
+/* Gradients of gate and up: where the weights alternate, they must too. */
+static int fits_up_gradients(const mk_backward *a)
+{
+    mk_matrix both = both_of(a->dgate);
+    int rc;
+
+    if (!a->dgate.base != !a->dup.base)
+        return MK_EBUFFER; /* gate and up are frozen together */
+    if (!a->dup.base)
+        return MK_OK;
+    if (gate_and_up_lie(a->problem) != HOP_ALTERNATING)
+        return (rc = fits_gradient(&a->dgate, a)) ? rc : fits_gradient(&a->dup, a);
+    return alternate(&a->dgate, &a->dup, a->dweight_dtype) ? fits_gradient(&both, a) : MK_ELAYOUT;
+}
+
 int mk_hopper_fits_backward(const mk_backward *a)
 {
     int rc = fits_problem(a->problem);
 
-    if (rc || (rc = fits_gradient(&a->dgate, a)) || (rc = fits_gradient(&a->dup, a)) || (rc = fits_gradient(&a->ddown, a)))
+    if (rc || (rc = fits_up_gradients(a)) || (rc = fits_gradient(&a->ddown, a)))
         return rc;
-    if (!a->dgate.base != !a->dup.base)
-        return MK_EBUFFER; /* gate and up are frozen together */
     if (!fits_gather(a->dout_stride))
         return MK_ESHAPE;
     bool ok = mk_aligned(a->dout) && a->dout_stride % 8 == 0 && mk_aligned(a->dx) && a->dx_stride % 8 == 0;
@@ -83,6 +142,35 @@ static hop_args common_args(const mk_problem *p, const void *saved, const mk_sav
     a.n_half = 2;
     a.act = { p->act, p->act_alpha, p->act_limit };
     return a;
+}
+
+/* B of a product from a weight of n_row x n_col; k_rows: K runs over its rows. */
+static int map_weight(hop_args *a, int which, const mk_matrix *m, int n_row, int n_col, bool k_rows)
+{
+    bool rows = lies(m) == HOP_ROWS;
+    int n_box = k_rows == rows ? TILE_K : 128; // z is K, or a block's half of N
+
+    set_weight(a, which, m);
+    return rows ? hop_map_weight(&a->b[which], m, a->n_expert, n_col, m->stride_row, n_row, n_box)
+                : hop_map_weight(&a->b[which], m, a->n_expert, n_row, m->stride_col, n_col, n_box);
+}
+
+/* Gate and up, as one where they alternate. */
+static int map_gate_and_up(hop_args *a, const mk_problem *p, bool k_rows)
+{
+    if (gate_and_up_lie(p) == HOP_ALTERNATING) {
+        mk_matrix both = both_of(p->gate);
+        return map_weight(a, 0, &both, 2 * p->inter, p->hidden, k_rows);
+    }
+    int rc = map_weight(a, 0, &p->gate, p->inter, p->hidden, k_rows);
+    return rc ? rc : map_weight(a, 1, &p->up, p->inter, p->hidden, k_rows);
+}
+
+/* Gradients of pre-activations that alternate are one matrix of 2I columns. */
+static void merge_halves(hop_args *a)
+{
+    a->inter *= 2;
+    a->n_half = 1;
 }
 
 /* An adapter's run of K: its rows (R, low), and one packed matrix an expert: n_other rows of n_contiguous elements. */
@@ -132,20 +220,15 @@ static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_save
     hop_args a = common_args(p, f->saved, at);
     int rc;
 
-    if ((rc = hop_map_weight(&a.b[0], &p->gate, p->n_expert, p->hidden, p->gate.stride_row, p->inter, 128)) ||
-        (rc = hop_map_weight(&a.b[1], &p->up, p->n_expert, p->hidden, p->up.stride_row, p->inter, 128)))
+    if ((rc = map_gate_and_up(&a, p, false)) || (rc = up_adapter(&a, f, plan, at)))
         return rc;
-    if ((rc = up_adapter(&a, f, plan, at)))
-        return rc;
-    set_weight(&a, 0, &p->gate);
-    set_weight(&a, 1, &p->up);
     a.gather = (const bf16 *)p->x;
     a.gather_stride_bytes = (uint32_t)(p->x_stride * 2);
     a.bias[0] = p->gate_bias;
     a.bias[1] = p->up_bias;
     a.pre = f->flags & MK_FLAG_INFERENCE ? NULL : (bf16 *)((char *)f->saved + at->pre);
     a.out = (bf16 *)((char *)f->workspace + plan->forward.act);
-    return hop_launch_up(&a, plan->max_tile, stream);
+    return hop_launch_up(&a, gate_and_up_lie(p), plan->max_tile, stream);
 }
 
 static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream)
@@ -155,14 +238,13 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
     int rc;
 
     a.out = (bf16 *)((char *)f->workspace + plan->forward.expert_out);
-    if ((rc = hop_map_weight(&a.b[0], &p->down, p->n_expert, p->inter, p->down.stride_row, p->hidden, 128)) ||
+    if ((rc = map_weight(&a, 0, &p->down, p->hidden, p->inter, false)) ||
         (rc = hop_map_rows(&a.a, (char *)f->workspace + plan->forward.act, p->inter, 1, plan->n_row)))
         return rc;
     if ((rc = down_adapter(&a, f, plan, at)))
         return rc;
-    set_weight(&a, 0, &p->down);
     a.bias[0] = p->down_bias;
-    return hop_launch_down(&a, plan->max_tile, stream);
+    return hop_launch_down(&a, lies(&p->down), plan->max_tile, stream);
 }
 
 /* ---- backward ---- */
@@ -183,12 +265,12 @@ static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream 
 {
     const mk_problem *p = b->problem;
     hop_args a = common_args(p, b->saved, &plan->saved);
-    int rc = hop_map_weight(&a.b[0], &p->down, p->n_expert, p->inter, p->down.stride_row, p->hidden, TILE_K);
+    hop_weights weights = gate_and_up_lie(p) == HOP_ALTERNATING ? HOP_ALTERNATING : lies(&p->down);
+    int rc = map_weight(&a, 0, &p->down, p->hidden, p->inter, true);
 
     if (rc ||
         (rc = back_adapter(&a, b, plan, plan->low_down, p->inter, plan->backward.lora.down_a, plan->backward.dlow_down)))
         return rc;
-    set_weight(&a, 0, &p->down);
     a.gather = (const bf16 *)b->dout;
     a.gather_stride_bytes = (uint32_t)(b->dout_stride * 2);
     a.pre = (bf16 *)((char *)b->saved + plan->saved.pre); // read only
@@ -196,7 +278,7 @@ static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream 
     a.scaled_act = (bf16 *)mk_work(b, plan->backward.scaled_act);
     a.dscore_part = (float *)mk_work(b, plan->backward.dscore_part);
     a.n_dscore_part = plan->n_dscore_part;
-    return hop_launch_dact(&a, plan->max_tile, stream);
+    return hop_launch_dact(&a, weights, plan->max_tile, stream);
 }
 
 static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
@@ -206,15 +288,14 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
     int rc;
 
     a.out = (bf16 *)mk_work(b, plan->backward.dx_row);
-    if ((rc = hop_map_weight(&a.b[0], &p->gate, p->n_expert, p->hidden, p->gate.stride_row, p->inter, TILE_K)) ||
-        (rc = hop_map_weight(&a.b[1], &p->up, p->n_expert, p->hidden, p->up.stride_row, p->inter, TILE_K)) ||
-        (rc = hop_map_rows(&a.a, mk_work(b, plan->backward.dpre), p->inter, 2, plan->n_row)))
+    if (gate_and_up_lie(p) == HOP_ALTERNATING)
+        merge_halves(&a);
+    if ((rc = map_gate_and_up(&a, p, true)) ||
+        (rc = hop_map_rows(&a.a, mk_work(b, plan->backward.dpre), a.inter, a.n_half, plan->n_row)))
         return rc;
     if ((rc = back_adapter(&a, b, plan, plan->low_up, p->hidden, plan->backward.lora.up_a, plan->backward.dlow_up)))
         return rc;
-    set_weight(&a, 0, &p->gate);
-    set_weight(&a, 1, &p->up);
-    return hop_launch_dx(&a, plan->max_tile, stream);
+    return hop_launch_dx(&a, gate_and_up_lie(p), plan->max_tile, stream);
 }
 
 /* Maps to store the gradients by: rows of 64 along whichever dimension is contiguous, for one warp. */
@@ -235,17 +316,20 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
 {
     const mk_problem *p = b->problem;
     hop_args a = common_args(p, b->saved, &plan->saved);
+    bool by_turns = up && gate_and_up_lie(p) == HOP_ALTERNATING;
     const void *rows = plan->n_row ? mk_work(b, up ? plan->backward.dpre : plan->backward.scaled_act) : p->up.base;
     int rc;
 
     a.n_half = up ? 2 : 1;
-    rc = hop_map_k_rows(&a.b[0], rows, p->inter, a.n_half, plan->n_row); // no tokens: nothing is loaded
+    if (by_turns)
+        merge_halves(&a);
+    rc = hop_map_k_rows(&a.b[0], rows, a.inter, a.n_half, plan->n_row); // no tokens: nothing is loaded
     if (rc)
         return rc;
     a.gather = (const bf16 *)(up ? p->x : b->dout);
     a.gather_stride_bytes = (uint32_t)((up ? p->x_stride : b->dout_stride) * 2);
     a.k_rows = (const bf16 *)rows;
-    a.dw[0] = up ? mk_flipped(b->dgate) : b->ddown;
+    a.dw[0] = by_turns ? mk_flipped(both_of(b->dgate)) : up ? mk_flipped(b->dgate) : b->ddown;
     a.dw[1] = up ? mk_flipped(b->dup) : b->ddown;
     a.dw_dtype = b->dweight_dtype;
     a.accumulate = b->accumulate;
@@ -254,7 +338,12 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
     return hop_launch_dw(&a, stream);
 }
 
-static const mk_path hopper_path = { run_up, run_down, run_dact, run_dx, run_dw };
+static bool dpre_alternates(const mk_problem *p)
+{
+    return gate_and_up_lie(p) == HOP_ALTERNATING;
+}
+
+static const mk_path hopper_path = { run_up, run_down, run_dact, run_dx, run_dw, dpre_alternates };
 
 int mk_hopper_forward(const mk_forward *f, const struct mk_plan *plan, mk_stream stream)
 {

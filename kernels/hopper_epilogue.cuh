@@ -39,13 +39,31 @@ __device__ inline void add_bias(float *acc, const mk_vector &b, int expert, int 
     }
 }
 
-template <int OP> __device__ inline void add_biases(float *acc, const hop_args &a, const hop_tile &t, int lane)
+/* The same of gate and up, whose columns alternate in the accumulators, the first being column. */
+__device__ inline void add_alternating_bias(float *acc, const hop_args &a, int expert, int column, int lane)
 {
+    if (!a.bias[0].base)
+        return;
+#pragma unroll
+    for (int i = 0; i < 128; i += 4) {
+        int at = column + i + lane % 4;
+        float g = bias_at(a.bias[0], expert, at, a.inter), u = bias_at(a.bias[1], expert, at, a.inter);
+        acc[i] += g;
+        acc[i + 1] += u;
+        acc[i + 2] += g;
+        acc[i + 3] += u;
+    }
+}
+
+template <typename G> __device__ inline void add_biases(float *acc, const hop_args &a, const hop_tile &t, int lane)
+{
+    if (G::alternating && G::op == HOP_UP)
+        return add_alternating_bias(acc, a, t.expert, t.n, lane);
 #pragma unroll
     for (int p = 0; p < 4; p++) {
-        if (OP == HOP_UP)
+        if (G::op == HOP_UP)
             add_bias(acc + 32 * p, p < 2 ? a.bias[0] : a.bias[1], t.expert, t.n + p % 2 * 64, a.inter, lane);
-        if (OP == HOP_DOWN)
+        if (G::op == HOP_DOWN)
             add_bias(acc + 32 * p, a.bias[0], t.expert, t.n + p * 64, a.hidden, lane);
     }
 }
@@ -63,13 +81,50 @@ __device__ inline void round_piece(hop_half &h, int which, const float *acc, int
         h.v[16 * which + i] = pack2<bf16>(acc[32 * p + 2 * i], acc[32 * p + 2 * i + 1]);
 }
 
+/* Of two registers, the first elements or the second ones. */
+__device__ inline uint32_t low_halves(uint32_t x, uint32_t y)
+{
+    return (x & 0xffff) | y << 16;
+}
+
+__device__ inline uint32_t high_halves(uint32_t x, uint32_t y)
+{
+    return x >> 16 | (y & 0xffff0000u);
+}
+
+/* Of 8 columns, lane q of four has q in the low half and q + 4 in the high one; it gets 2q and 2q + 1. */
+__device__ inline uint32_t neighbours(uint32_t apart, int lane)
+{
+    uint32_t x = __shfl_sync(~0u, apart, (lane & ~3) | (2 * lane & 3)),
+             y = __shfl_sync(~0u, apart, (lane & ~3) | (2 * lane & 3) | 1);
+    return lane & 2 ? high_halves(x, y) : low_halves(x, y);
+}
+
+/* 128 columns of gate and up that alternate become pieces 0 and 1 of a half. */
+__device__ inline void round_alternating(hop_half &h, const float *acc)
+{
+    int lane = threadIdx.x % 32;
+
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+#pragma unroll
+        for (int which = 0; which < 2; which++) {
+            const float *v = acc + i / 2 * 8 + i % 2 * 2 + which;
+            h.v[16 * which + i] = neighbours(pack2<bf16>(v[0], v[4]), lane);
+        }
+}
+
 /* UP drains gate and up of the same columns together: pieces 0 and 2, then 1 and 3. */
-template <int OP> __device__ inline hop_half round_half(const float *acc, int half)
+template <typename G> __device__ inline hop_half round_half(const float *acc, int half)
 {
     hop_half h;
 
-    round_piece(h, 0, acc, OP == HOP_UP ? half : 2 * half);
-    round_piece(h, 1, acc, OP == HOP_UP ? half + 2 : 2 * half + 1);
+    if (G::alternating && G::op == HOP_UP) {
+        round_alternating(h, acc + 64 * half);
+        return h;
+    }
+    round_piece(h, 0, acc, G::op == HOP_UP ? half : 2 * half);
+    round_piece(h, 1, acc, G::op == HOP_UP ? half + 2 : 2 * half + 1);
     return h;
 }
 
@@ -161,9 +216,9 @@ struct hop_drain {
     int x, y, z, matrix; // DW: the warp's place in which gradient's map
 };
 
-template <int OP> __device__ inline int half_slices(void)
+template <typename G> __device__ inline int half_slices(void)
 {
-    return OP == HOP_UP ? 4 : OP == HOP_DW ? 1 : 8;
+    return G::op == HOP_UP ? 4 : G::op == HOP_DW ? 1 : 8;
 }
 
 /* 16 bytes of row 4 i and piece p of a half, counted from the lane's first. */
@@ -182,15 +237,15 @@ __device__ inline void drain_rows(hop_drain &d, int q)
         stg_16(d.to + 4 * i * d.stride + 64 * p, v);
 }
 
-template <int ACT> __device__ inline uint32_t up_pair(uint32_t g, uint32_t u, const mk_act_param &p)
+template <typename G> __device__ inline uint32_t up_pair(uint32_t g, uint32_t u, const mk_act_param &p)
 {
     float2 gv = unpack2<bf16>(g), uv = unpack2<bf16>(u);
     float dg, du;
-    return pack2<bf16>(activate<ACT>(gv.x, uv.x, &dg, &du, p), activate<ACT>(gv.y, uv.y, &dg, &du, p));
+    return pack2<bf16>(activate<G::act>(gv.x, uv.x, &dg, &du, p), activate<G::act>(gv.y, uv.y, &dg, &du, p));
 }
 
 /* UP: piece 0 of a half is gate, 1 up. The activation is taken of the rounded pre-activations, as backward will see them. */
-template <int ACT> __device__ inline void drain_up(hop_drain &d, const hop_args &a, int q)
+template <typename G> __device__ inline void drain_up(hop_drain &d, const hop_args &a, int q)
 {
     int i = q % 4, c = q / 4;
     uint4 g = drain_16(d, 0, i), u = drain_16(d, 1, i);
@@ -203,8 +258,8 @@ template <int ACT> __device__ inline void drain_up(hop_drain &d, const hop_args 
         stg_16(a.pre + row * 2 * a.inter + column, g);
         stg_16(a.pre + (row * 2 + 1) * a.inter + column, u);
     }
-    stg_16(a.out + row * a.inter + column, make_uint4(up_pair<ACT>(g.x, u.x, a.act), up_pair<ACT>(g.y, u.y, a.act),
-                                                      up_pair<ACT>(g.z, u.z, a.act), up_pair<ACT>(g.w, u.w, a.act)));
+    stg_16(a.out + row * a.inter + column, make_uint4(up_pair<G>(g.x, u.x, a.act), up_pair<G>(g.y, u.y, a.act),
+                                                      up_pair<G>(g.z, u.z, a.act), up_pair<G>(g.w, u.w, a.act)));
 }
 
 /* DACT: row group and piece of slice q. */
@@ -232,12 +287,12 @@ __device__ inline void dact_load(hop_drain &d, const hop_args &a, int q)
 }
 
 /* Two neighbouring elements: gate and up become their gradients, act comes out scaled; returns what they add to dscore. */
-template <int ACT>
+template <typename G>
 __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, uint32_t d, float score, const mk_act_param &p)
 {
     float2 gv = unpack2<bf16>(*g), uv = unpack2<bf16>(*u), dv = unpack2<bf16>(d);
     float dg0, dg1, du0, du1;
-    float v0 = activate<ACT>(gv.x, uv.x, &dg0, &du0, p), v1 = activate<ACT>(gv.y, uv.y, &dg1, &du1, p);
+    float v0 = activate<G::act>(gv.x, uv.x, &dg0, &du0, p), v1 = activate<G::act>(gv.y, uv.y, &dg1, &du1, p);
     float d0 = dv.x * score, d1 = dv.y * score;
 
     *g = pack2<bf16>(d0 * dg0, d1 * dg1);
@@ -246,8 +301,22 @@ __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, uint3
     return dv.x * v0 + dv.y * v1;
 }
 
+/* Eight columns of gate's and up's gradients, one after the other or by turns. */
+template <typename G> __device__ inline void put_dpre(const hop_args &a, int64_t row, int column, uint4 g, uint4 u)
+{
+    bf16 *to = a.out + row * 2 * a.inter + (G::alternating ? 2 * column : column);
+
+    if (G::alternating) {
+        stg_16(to, make_uint4(low_halves(g.x, u.x), high_halves(g.x, u.x), low_halves(g.y, u.y), high_halves(g.y, u.y)));
+        stg_16(to + 8, make_uint4(low_halves(g.z, u.z), high_halves(g.z, u.z), low_halves(g.w, u.w), high_halves(g.w, u.w)));
+        return;
+    }
+    stg_16(to, g);
+    stg_16(to + a.inter, u);
+}
+
 /* Eight columns of one row; every second piece, the eight lanes that share the row add up dscore over 128 columns. */
-template <int ACT> __device__ inline void drain_dact(hop_drain &d, const hop_args &a, int q)
+template <typename G> __device__ inline void drain_dact(hop_drain &d, const hop_args &a, int q)
 {
     int i = dact_row(q), p = dact_piece(q);
     uint4 v = drain_16(d, p & 1, i), g = d.g, u = d.u, act;
@@ -258,12 +327,10 @@ template <int ACT> __device__ inline void drain_dact(hop_drain &d, const hop_arg
 
     dact_load(d, a, q + 1);
     float sum =
-        dact_pair<ACT>(&g.x, &u.x, &act.x, v.x, score, a.act) + dact_pair<ACT>(&g.y, &u.y, &act.y, v.y, score, a.act);
-    sum += dact_pair<ACT>(&g.z, &u.z, &act.z, v.z, score, a.act) + dact_pair<ACT>(&g.w, &u.w, &act.w, v.w, score, a.act);
+        dact_pair<G>(&g.x, &u.x, &act.x, v.x, score, a.act) + dact_pair<G>(&g.y, &u.y, &act.y, v.y, score, a.act);
+    sum += dact_pair<G>(&g.z, &u.z, &act.z, v.z, score, a.act) + dact_pair<G>(&g.w, &u.w, &act.w, v.w, score, a.act);
     if (live) {
-        bf16 *to = a.out + row * 2 * a.inter + column;
-        stg_16(to, g);
-        stg_16(to + a.inter, u);
+        put_dpre<G>(a, row, column, g, u);
         stg_16(a.scaled_act + row * a.inter + column, act);
     }
     d.dscore = (p & 1 ? d.dscore : 0.f) + (live ? sum : 0.f);
@@ -327,59 +394,60 @@ __device__ inline void leave_dw_half(const hop_drain &d, const hop_half &h, cons
     tma_store_commit();
 }
 
-template <int OP, int ACT> __device__ inline void drain_slice(hop_drain &d, const hop_args &a, const hop_smem &s)
+template <typename G> __device__ inline void drain_slice(hop_drain &d, const hop_args &a, const hop_smem &s)
 {
     int q = d.slice++;
 
     d.left--;
-    if (OP == HOP_DW) {
+    if (G::op == HOP_DW) {
         if (q)
             leave_dw_half(d, d.second, a, s, 1);
         return;
     }
-    if (q == half_slices<OP>())
+    if (q == half_slices<G>())
         leave_half(d.second, s);
-    if (OP == HOP_UP)
-        drain_up<ACT>(d, a, q);
-    else if (OP == HOP_DACT)
-        drain_dact<ACT>(d, a, q);
+    if (G::op == HOP_UP)
+        drain_up<G>(d, a, q);
+    else if (G::op == HOP_DACT)
+        drain_dact<G>(d, a, q);
     else
         drain_rows(d, q);
 }
 
 /* ---- between the two ---- */
 
-template <int OP>
+template <typename G>
 __device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_tile &t, uint32_t smem, int first_row,
                                    int lane)
 {
     int row = first_row + lane / 8; // in the tile
 
     d.slice = 0;
-    d.left = tile_rows<OP>(a, t) <= first_row ? 0 : 2 * half_slices<OP>();
+    d.left = tile_rows<G>(a, t) <= first_row ? 0 : 2 * half_slices<G>();
     d.block = lane % 8;
     d.row_bits = lane / 8;
     d.smem = smem + lane / 8 * 128;
-    d.n_row = min(16 - lane / 8, tile_rows<OP>(a, t) - row);
+    d.n_row = min(16 - lane / 8, tile_rows<G>(a, t) - row);
     d.column = t.n + 8 * d.block;
-    d.n_column = (OP == HOP_DOWN || OP == HOP_DX ? a.hidden : a.inter) - d.column;
+    d.n_column = (G::op == HOP_DOWN || G::op == HOP_DX ? a.hidden : a.inter) - d.column;
     d.stride = t.row + row; // UP, DACT
-    if (OP == HOP_DACT)
+    if (G::op == HOP_DACT)
         dact_load(d, a, 0);
-    if (OP == HOP_DOWN || OP == HOP_DX) {
+    if (G::op == HOP_DOWN || G::op == HOP_DX) {
         d.stride = a.hidden;
         d.to = a.out + (int64_t)(t.row + row) * a.hidden + d.column;
     }
 }
 
 /* A weight gradient: a warp's part of a half is 64 rows x 32 columns where transposed, else 16 rows x 128 columns. */
+template <typename G>
 __device__ inline void begin_dw_drain(hop_drain &d, const hop_args &a, const hop_tile &t, int group, int warp)
 {
     bool transposed = dw_transposed(a);
     int row = t.m + 64 * group + (transposed ? 0 : 16 * warp), column = t.n + (transposed ? 32 * warp : 0);
 
     d.slice = 0;
-    d.left = 2 * half_slices<HOP_DW>();
+    d.left = 2 * half_slices<G>();
     d.matrix = t.half;
     d.x = transposed ? row : column;
     d.y = (int)(expert_offset(t.half ? a.dw[1] : a.dw[0], t.expert) / 8);
@@ -387,25 +455,25 @@ __device__ inline void begin_dw_drain(hop_drain &d, const hop_args &a, const hop
 }
 
 /* The accumulators to where they wait, and what draining them needs to d. The tile before is drained. */
-template <int OP>
+template <typename G>
 __device__ inline void leave_tile(float *acc, const hop_args &a, const hop_smem &s, const hop_tile &t, int group,
                                   hop_drain &d)
 {
     int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = 64 * group + 16 * warp;
 
-    if (OP == HOP_UP || OP == HOP_DOWN)
-        add_biases<OP>(acc, a, t, lane);
-    if (OP == HOP_DW && hop_dw_by_element(&a)) {
+    if (G::op == HOP_UP || G::op == HOP_DOWN)
+        add_biases<G>(acc, a, t, lane);
+    if (G::op == HOP_DW && hop_dw_by_element(&a)) {
         __syncwarp();
         dw_elements(acc, a, half_at(s, false), t, row, lane);
         return;
     }
-    d.second = round_half<OP>(acc, 1);
-    if (OP == HOP_DW) {
-        begin_dw_drain(d, a, t, group, warp);
-        leave_dw_half(d, round_half<OP>(acc, 0), a, s, 0);
+    d.second = round_half<G>(acc, 1);
+    if (G::op == HOP_DW) {
+        begin_dw_drain<G>(d, a, t, group, warp);
+        leave_dw_half(d, round_half<G>(acc, 0), a, s, 0);
     } else {
-        leave_half(round_half<OP>(acc, 0), s);
-        begin_drain<OP>(d, a, t, half_at(s, false), row, lane);
+        leave_half(round_half<G>(acc, 0), s);
+        begin_drain<G>(d, a, t, half_at(s, false), row, lane);
     }
 }

@@ -17,6 +17,10 @@
  *   DACT  rows         I        H        dout, gathered             down, its rows are k
  *   DX    rows         H        2I       dpre, TMA                  gate, then up; their rows are k
  *   DW    H            I        rows     x or dout, gathered in k   dpre or scaled act, TMA in k
+ *
+ * Weights may be transposed in memory: B's rows are k where they were not, and the other way round. Where rows of gate and up
+ * alternate then, a tile of UP has 256 of both, told apart as they leave; DACT leaves their gradients alternating, so that DX
+ * and DW see one matrix of 2I rows.
  */
 #ifndef KERNELS_HOPPER_GEMM_CUH
 #define KERNELS_HOPPER_GEMM_CUH
@@ -26,6 +30,10 @@
 #include "kernels/hopper_wgmma.cuh"
 
 enum hop_op { HOP_UP, HOP_DOWN, HOP_DACT, HOP_DX, HOP_DW };
+
+/* How weights lie: contiguous along their columns, along their rows (transposed), or transposed with alternating rows of gate
+ * and up. */
+enum hop_weights { HOP_ROWS, HOP_COLUMNS, HOP_ALTERNATING };
 
 #define HOP_M           128 /* rows of one block's tile; a pair's is MK_TILE_M */
 #define TILE_N          256
@@ -72,9 +80,13 @@ __host__ __device__ inline bool hop_dw_by_element(const hop_args *a)
     return a->dw_dtype != MK_BF16 || a->accumulate;
 }
 
-template <int OP> struct hop_config {
+/* A product, as far as it is known at compile time. ACT: an enum mk_act, or -1 to look at the arguments. */
+template <int OP, int ACT = -1, int WEIGHTS = HOP_ROWS> struct hop_gemm {
+    static constexpr int op = OP, act = ACT;
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
-    static constexpr int a_mn = OP == HOP_DW, b_mn = OP == HOP_DACT || OP == HOP_DX || OP == HOP_DW;
+    static constexpr bool alternating = WEIGHTS == HOP_ALTERNATING;
+    static constexpr int a_mn = OP == HOP_DW;
+    static constexpr int b_mn = OP == HOP_DW || (OP == HOP_DACT || OP == HOP_DX) == (WEIGHTS == HOP_ROWS);
     // a thread's, of loads and of products: 64512 in all at most. DW issues a step's copies back to back.
     static constexpr int n_load_register = OP == HOP_DW ? 72 : 56, n_register = OP == HOP_DW ? 216 : 224;
     static constexpr int smem_bytes = N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + // barriers, info
@@ -157,12 +169,12 @@ __device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile, int group
 }
 
 /* K steps of the weights; the adapter's follow. */
-template <int OP> __device__ inline int weight_steps(const hop_args &a)
+template <typename G> __device__ inline int weight_steps(const hop_args &a)
 {
-    return OP == HOP_DX ? a.n_half * steps(a.inter) : steps(OP == HOP_DOWN ? a.inter : a.hidden);
+    return G::op == HOP_DX ? a.n_half * steps(a.inter) : steps(G::op == HOP_DOWN ? a.inter : a.hidden);
 }
 
-template <int OP>
+template <typename G>
 __device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, int group_tile, const hop_smem &s, int4 seen)
 {
     hop_tile t = {};
@@ -174,8 +186,8 @@ __device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, int g
     t.expert = seen.x;
     t.row = seen.y + s.rank * share;
     t.n_row = min(share, max(0, n_row - s.rank * share));                    // 0: this block only loads its half of B
-    t.n = i % per_group / m_in_group * (OP == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
-    t.n_step = weight_steps<OP>(a) + steps(a.low);
+    t.n = i % per_group / m_in_group * (G::op == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
+    t.n_step = weight_steps<G>(a) + steps(a.low);
     return t;
 }
 
@@ -216,9 +228,9 @@ __device__ inline hop_tile find_dw_tile(const hop_args &a, const dw_place &p, co
 }
 
 /* Rows of this block's output tile that exist. */
-template <int OP> __device__ inline int tile_rows(const hop_args &a, const hop_tile &t)
+template <typename G> __device__ inline int tile_rows(const hop_args &a, const hop_tile &t)
 {
-    return OP == HOP_DW ? a.hidden - t.m : t.n_row;
+    return G::op == HOP_DW ? a.hidden - t.m : t.n_row;
 }
 
 /* Position in the ring of stages; producer and consumers walk it alike. */
@@ -252,15 +264,13 @@ __device__ inline hop_tile get_tile(const hop_smem &s, int stage)
 #include "kernels/hopper_producer.cuh"
 
 /* One stage: four products of 16 k each. */
-template <int OP> __device__ inline void multiply_stage(float *acc, uint32_t a, uint32_t b, bool first)
+template <typename G> __device__ inline void multiply_stage(float *acc, uint32_t a, uint32_t b, bool first)
 {
-    typedef hop_config<OP> C;
-
 #pragma unroll
     for (int k = 0; k < TILE_K / 16; k++) {
-        uint64_t da = C::a_mn ? operand(a + k * 2048, 8192, 1024) : operand(a + k * 32, 16, 1024);
-        uint64_t db = C::b_mn ? operand(b + k * 2048, 8192, 1024) : operand(b + k * 32, 16, 1024);
-        wgmma_256<C::a_mn, C::b_mn>(acc, da, db, !first || k);
+        uint64_t da = G::a_mn ? operand(a + k * 2048, 8192, 1024) : operand(a + k * 32, 16, 1024);
+        uint64_t db = G::b_mn ? operand(b + k * 2048, 8192, 1024) : operand(b + k * 32, 16, 1024);
+        wgmma_256<G::a_mn, G::b_mn>(acc, da, db, !first || k);
     }
 }
 
@@ -276,16 +286,16 @@ __device__ inline void release(const hop_smem &s, int stage)
 
 /* The products of one tile, one stage's in flight while the next is waited for. Between them come slices of the tile before,
  * spread over the steps, the second group's half a turn later: one group's slice then meets the other's products. */
-template <int OP, int ACT>
+template <typename G>
 __device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &a, const hop_smem &s, int group, int n_step,
                                 hop_drain &d)
 {
-    int last = 0, n_slice = d.left, due = OP == HOP_DW ? n_step / 2 : group * (n_step / 2);
+    int last = 0, n_slice = d.left, due = G::op == HOP_DW ? n_step / 2 : group * (n_step / 2);
 
     for (int i = 0; i < n_step; i++) {
         mbar_wait(s.full(ring.stage), ring.phase);
         wgmma_fence();
-        multiply_stage<OP>(acc, s.a(ring.stage) + group * 8192, s.b(ring.stage), i == 0);
+        multiply_stage<G>(acc, s.a(ring.stage) + group * 8192, s.b(ring.stage), i == 0);
         wgmma_commit();
         wgmma_wait<1>();
         if (i)
@@ -293,7 +303,7 @@ __device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &a, c
         last = ring.stage;
         ring.next();
         for (due += n_slice; due >= n_step && d.left > 0; due -= n_step)
-            drain_slice<OP, ACT>(d, a, s);
+            drain_slice<G>(d, a, s);
     }
     wgmma_wait<0>();
     release(s, last);
@@ -310,13 +320,13 @@ __device__ inline void skip(hop_ring &ring, const hop_smem &s, int n_step)
     }
 }
 
-template <int OP, int ACT> __device__ inline void drain_rest(hop_drain &d, const hop_args &a, const hop_smem &s)
+template <typename G> __device__ inline void drain_rest(hop_drain &d, const hop_args &a, const hop_smem &s)
 {
     while (d.left > 0)
-        drain_slice<OP, ACT>(d, a, s);
+        drain_slice<G>(d, a, s);
 }
 
-template <int OP, int ACT> __device__ inline void consume(const hop_args &a, const hop_smem &s)
+template <typename G> __device__ inline void consume(const hop_args &a, const hop_smem &s)
 {
     hop_ring ring;
     hop_drain d = {};
@@ -328,16 +338,16 @@ template <int OP, int ACT> __device__ inline void consume(const hop_args &a, con
         hop_tile t = get_tile(s, ring.stage);
         if (!t.n_step)
             break;
-        if (tile_rows<OP>(a, t) <= 64 * group) {
+        if (tile_rows<G>(a, t) <= 64 * group) {
             skip(ring, s, t.n_step);
             continue;
         }
-        multiply<OP, ACT>(acc, ring, a, s, group, t.n_step, d);
-        drain_rest<OP, ACT>(d, a, s);
-        leave_tile<OP>(acc, a, s, t, group, d);
+        multiply<G>(acc, ring, a, s, group, t.n_step, d);
+        drain_rest<G>(d, a, s);
+        leave_tile<G>(acc, a, s, t, group, d);
     }
-    drain_rest<OP, ACT>(d, a, s);
-    if (OP == HOP_DW)
+    drain_rest<G>(d, a, s);
+    if (G::op == HOP_DW)
         tma_store_wait();
 }
 
@@ -352,7 +362,7 @@ __device__ inline void init_barriers(const hop_smem &s, bool gather)
     fence_mbar_init();
 }
 
-template <int OP, int ACT>
+template <typename G>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
     hopper_gemm_v12(const __grid_constant__ hop_args a)
 {
@@ -360,17 +370,17 @@ __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
     hop_smem s = carve(raw);
 
     if (threadIdx.x == 0)
-        init_barriers(s, hop_config<OP>::gather);
-    if (OP == HOP_DW)
+        init_barriers(s, G::gather);
+    if (G::op == HOP_DW)
         for (int e = threadIdx.x; e <= min(a.n_expert, N_OFFSET); e += N_THREAD)
             sts_int(s.offset + 4 * e, a.route.offset[e]);
     cluster_sync();
     if (threadIdx.x < N_LOAD_THREAD) {
-        registers_shrink<hop_config<OP>::n_load_register>();
-        produce<OP>(a, s);
+        registers_shrink<G::n_load_register>();
+        produce<G>(a, s);
     } else {
-        registers_grow<hop_config<OP>::n_register>();
-        consume<OP, ACT>(a, s);
+        registers_grow<G::n_register>();
+        consume<G>(a, s);
     }
     cluster_sync(); // neither block leaves while the other may write into it
 }

@@ -16,11 +16,12 @@ int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, i
 /* The same rows, z of 64 from row w on, so that a box may end where an expert's rows do: what follows is zero. */
 int hop_map_k_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row);
 
-/* Launchers: a is filled but for the counts of tiles. max_tile bounds the tiles the device will find. */
-int hop_launch_up(hop_args *a, int64_t max_tile, mk_stream stream);
-int hop_launch_down(hop_args *a, int64_t max_tile, mk_stream stream);
-int hop_launch_dact(hop_args *a, int64_t max_tile, mk_stream stream);
-int hop_launch_dx(hop_args *a, int64_t max_tile, mk_stream stream);
+/* Launchers: a is filled but for the counts of tiles. max_tile bounds the tiles the device will find. weights: of the matrix
+ * that is read; for DACT alternating says how its result lies, beside a transposed one. */
+int hop_launch_up(hop_args *a, hop_weights weights, int64_t max_tile, mk_stream stream);
+int hop_launch_down(hop_args *a, hop_weights weights, int64_t max_tile, mk_stream stream);
+int hop_launch_dact(hop_args *a, hop_weights weights, int64_t max_tile, mk_stream stream);
+int hop_launch_dx(hop_args *a, hop_weights weights, int64_t max_tile, mk_stream stream);
 int hop_launch_dw(hop_args *a, mk_stream stream);
 
 static inline int hop_ceil(int a, int b)
@@ -39,16 +40,16 @@ static inline int hop_grid(int *n_block, int64_t n_pair)
     return MK_OK;
 }
 
-template <int OP, int ACT> static inline int hop_launch(const hop_args *a, int64_t n_tile, mk_stream stream)
+template <typename G> static inline int hop_launch(const hop_args *a, int64_t n_tile, mk_stream stream)
 {
     static uint64_t allowed; // a bit a device
-    int n_block, rc = hop_grid(&n_block, n_tile), bytes = hop_config<OP>::smem_bytes;
+    int n_block, rc = hop_grid(&n_block, n_tile), bytes = G::smem_bytes;
 
     if (rc || !n_block)
         return rc;
-    if ((rc = mk_allow_smem((const void *)HOP_KERNEL<OP, ACT>, bytes, &allowed)))
+    if ((rc = mk_allow_smem((const void *)HOP_KERNEL<G>, bytes, &allowed)))
         return rc;
-    return mk_launch(HOP_KERNEL<OP, ACT>, n_block, N_THREAD, bytes, *a, stream);
+    return mk_launch(HOP_KERNEL<G>, n_block, N_THREAD, bytes, *a, stream);
 }
 
 #endif

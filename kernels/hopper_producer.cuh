@@ -26,7 +26,7 @@ __device__ inline bool is_turn(int step)
 }
 
 /* The tile after the current one. */
-template <int OP> struct hop_next {
+template <typename G> struct hop_next {
     int i, n_tile, group_m;
     int4 seen;
     hop_tile tile;
@@ -37,20 +37,20 @@ template <int OP> struct hop_next {
             seen = peek_tile(a, i += gridDim.x / 2, n_tile, group_m);
         if (step != look_step(n_step))
             return false;
-        tile = find_tile<OP>(a, i, n_tile, group_m, s, seen);
+        tile = find_tile<G>(a, i, n_tile, group_m, s, seen);
         return true;
     }
 };
 
-template <int OP> __device__ inline hop_next<OP> first_tile(const hop_args &a, const hop_smem &s)
+template <typename G> __device__ inline hop_next<G> first_tile(const hop_args &a, const hop_smem &s)
 {
-    hop_next<OP> n;
+    hop_next<G> n;
 
     n.i = blockIdx.x / 2;
     n.n_tile = *a.route.n_tile * a.n_n_tile;
     n.group_m = group_m(a, n.n_tile);
     n.seen = peek_tile(a, n.i, n.n_tile, n.group_m);
-    n.tile = find_tile<OP>(a, n.i, n.n_tile, n.group_m, s, n.seen);
+    n.tile = find_tile<G>(a, n.i, n.n_tile, n.group_m, s, n.seen);
     return n;
 }
 
@@ -59,31 +59,38 @@ struct hop_coordinate {
     int y[2], low; // low: of the packed adapter
 };
 
-template <int OP> __device__ inline hop_coordinate find_coordinates(const hop_args &a, const hop_tile &t, int rank)
+template <typename G> __device__ inline hop_coordinate find_coordinates(const hop_args &a, const hop_tile &t, int rank)
 {
     hop_coordinate c;
 
-    c.low = a.low ? expert_coordinate(a, OP == HOP_UP ? 2 + rank : 2, t.expert) : 0;
-    if (OP == HOP_UP) { // one block loads gate rows, the other up rows
+    c.low = a.low ? expert_coordinate(a, G::op == HOP_UP ? 2 + rank : 2, t.expert) : 0;
+    if (G::op == HOP_UP && !G::alternating) { // one block loads gate rows, the other up rows
         c.y[0] = c.y[1] = expert_coordinate(a, rank, t.expert);
     } else {
         c.y[0] = expert_coordinate(a, 0, t.expert);
-        c.y[1] = OP == HOP_DX ? expert_coordinate(a, 1, t.expert) : 0;
+        c.y[1] = G::op == HOP_DX ? expert_coordinate(a, 1, t.expert) : 0;
     }
     return c;
 }
 
+/* First row of this block's half of B: half of the tile's, but where gate and up each have half of it. */
+template <typename G> __device__ inline int first_b(const hop_tile &t, int rank)
+{
+    if (G::op == HOP_UP && !G::alternating)
+        return t.n;
+    return (G::op == HOP_UP ? 2 * t.n : t.n) + rank * (TILE_N / 2);
+}
+
 /* This block's half of B, to both blocks: columns k of the rows that y says, in map which. */
-template <int OP>
+template <typename G>
 __device__ inline void load_b(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int y, int rank)
 {
+    int n = first_b<G>(t, rank);
+
     to += rank * (B_BYTES / 2);
-    if (OP == HOP_UP) {
-        tma_load_pair(to, map, k, y, t.n, bar);
-    } else if (OP == HOP_DOWN) {
-        tma_load_pair(to, map, k, y, t.n + rank * (TILE_N / 2), bar);
+    if (!G::b_mn) {
+        tma_load_pair(to, map, k, y, n, bar);
     } else {
-        int n = t.n + rank * (TILE_N / 2);
 #pragma unroll
         for (int i = 0; i < 2; i++)
             tma_load_pair(to + i * 8192, map, n + i * 64, y, k, bar);
@@ -105,23 +112,23 @@ __device__ inline int a_bytes(const hop_tile &t)
 }
 
 /* By one thread: tells the consumers of a new tile, arms the stage's barrier, loads what TMA loads. */
-template <int OP>
+template <typename G>
 __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage,
                                  int step)
 {
     uint32_t bar = s.full(stage);
-    int second = OP == HOP_DX && step >= steps(a.inter), k = (step - (second ? steps(a.inter) : 0)) * TILE_K;
+    int second = G::op == HOP_DX && step >= steps(a.inter), k = (step - (second ? steps(a.inter) : 0)) * TILE_K;
 
     if (step == 0)
         put_tile(s, stage, t);
-    mbar_expect(bar, B_BYTES + (hop_config<OP>::gather ? 0 : a_bytes(t)));
-    if (!hop_config<OP>::gather)
+    mbar_expect(bar, B_BYTES + (G::gather ? 0 : a_bytes(t)));
+    if (!G::gather)
         load_a(&a.a, t, s.a(stage), bar, k, second);
-    load_b<OP>(&a.b[OP == HOP_UP ? s.rank : second], t, s.b(stage), bar, k, second ? c.y[1] : c.y[0], s.rank);
+    load_b<G>(&a.b[G::op == HOP_UP && !G::alternating ? s.rank : second], t, s.b(stage), bar, k, second ? c.y[1] : c.y[0], s.rank);
 }
 
 /* The same for step of an adapter's, whose rows are dense. */
-template <int OP>
+template <typename G>
 __device__ inline void issue_low(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage,
                                  int step)
 {
@@ -129,19 +136,19 @@ __device__ inline void issue_low(const hop_args &a, const hop_tile &t, const hop
 
     mbar_expect(bar, B_BYTES + a_bytes(t));
     load_a(&a.low_a, t, s.a(stage), bar, step * TILE_K, 0);
-    load_b<OP>(&a.b[OP == HOP_UP ? 2 + s.rank : 2], t, s.b(stage), bar, step * TILE_K, c.low, s.rank);
+    load_b<G>(&a.b[G::op == HOP_UP ? 2 + s.rank : 2], t, s.b(stage), bar, step * TILE_K, c.low, s.rank);
 }
 
 /* The steps of an adapter, which follow the weight's: a loop of their own, so that the weight's do not pay for them. */
-template <int OP>
+template <typename G>
 __device__ inline void produce_low(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s,
                                    hop_ring &ring)
 {
     for (int step = 0; step < steps(a.low); step++, ring.next()) {
         mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
         if (threadIdx.x == 0)
-            issue_low<OP>(a, t, c, s, ring.stage, step);
-        if (hop_config<OP>::gather)
+            issue_low<G>(a, t, c, s, ring.stage, step);
+        if (G::gather)
             mbar_arrive(s.full(ring.stage));
     }
 }
@@ -159,21 +166,21 @@ __device__ inline void announce_end(const hop_smem &s, hop_ring &ring, bool gath
 }
 
 /* One thread feeds ops without a gather. */
-template <int OP> __device__ inline void produce_tma(const hop_args &a, const hop_smem &s)
+template <typename G> __device__ inline void produce_tma(const hop_args &a, const hop_smem &s)
 {
     hop_ring ring;
-    hop_next<OP> next = first_tile<OP>(a, s);
+    hop_next<G> next = first_tile<G>(a, s);
 
     while (next.tile.n_step) {
         hop_tile t = next.tile;
-        hop_coordinate c = find_coordinates<OP>(a, t, s.rank);
-        int n_step = weight_steps<OP>(a);
+        hop_coordinate c = find_coordinates<G>(a, t, s.rank);
+        int n_step = weight_steps<G>(a);
         for (int step = 0; step < n_step; step++, ring.next()) {
             mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
-            issue_tma<OP>(a, t, c, s, ring.stage, step);
+            issue_tma<G>(a, t, c, s, ring.stage, step);
             next.look(a, s, step, n_step);
         }
-        produce_low<OP>(a, t, c, s, ring);
+        produce_low<G>(a, t, c, s, ring);
     }
     announce_end(s, ring, false);
 }
@@ -219,27 +226,27 @@ __device__ inline void gather_rows(const row_tokens &r, const hop_args &a, const
         cp_async_16(at + i * (N_LOAD_THREAD / 8 * 128), from[i], t.n_row > i / (ROW_PER_THREAD / 2) * 64 ? bytes : 0);
 }
 
-template <int OP> __device__ inline void produce_rows(const hop_args &a, const hop_smem &s)
+template <typename G> __device__ inline void produce_rows(const hop_args &a, const hop_smem &s)
 {
     hop_ring ring;
-    hop_next<OP> next = first_tile<OP>(a, s);
+    hop_next<G> next = first_tile<G>(a, s);
     row_tokens now, ahead = find_tokens(a, next.tile);
 
     while (next.tile.n_step) {
         hop_tile t = next.tile;
-        hop_coordinate c = find_coordinates<OP>(a, t, s.rank);
-        int n_step = weight_steps<OP>(a);
+        hop_coordinate c = find_coordinates<G>(a, t, s.rank);
+        int n_step = weight_steps<G>(a);
         now = ahead;
         for (int step = 0; step < n_step; step++, ring.next()) {
             mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
             if (threadIdx.x == 0)
-                issue_tma<OP>(a, t, c, s, ring.stage, step);
+                issue_tma<G>(a, t, c, s, ring.stage, step);
             gather_rows(now, a, t, s.a(ring.stage), step);
             mbar_arrive_cp_async(s.full(ring.stage));
             if (next.look(a, s, step, n_step))
                 ahead = find_tokens(a, next.tile);
         }
-        produce_low<OP>(a, t, c, s, ring);
+        produce_low<G>(a, t, c, s, ring);
     }
     announce_end(s, ring, true);
 }
@@ -369,12 +376,12 @@ __device__ inline void produce_k(const hop_args &a, const hop_smem &s)
     announce_end(s, ring, true);
 }
 
-template <int OP> __device__ inline void produce(const hop_args &a, const hop_smem &s)
+template <typename G> __device__ inline void produce(const hop_args &a, const hop_smem &s)
 {
-    if constexpr (OP == HOP_DW)
+    if constexpr (G::op == HOP_DW)
         produce_k(a, s);
-    else if constexpr (hop_config<OP>::gather)
-        produce_rows<OP>(a, s);
+    else if constexpr (G::gather)
+        produce_rows<G>(a, s);
     else if (threadIdx.x == 0)
-        produce_tma<OP>(a, s);
+        produce_tma<G>(a, s);
 }

@@ -6,8 +6,8 @@ enum { N_BIAS = 3 };
 
 struct dbias_sum {
     mk_vector out;
-    const void *value; // (rows, columns), dense in columns
-    int64_t value_stride;
+    const void *value; // (rows, columns)
+    int64_t value_stride, value_step; // elements from row to row, from column to column
     const int32_t *row_token; // rows of value are tokens, or NULL: rows themselves
     const float *row_score;   // weight of a row, or NULL
     int32_t n_column;
@@ -30,7 +30,8 @@ __global__ static void __launch_bounds__(256) dbias_v2(const __grid_constant__ d
     if (column < s.n_column)
         for (int64_t row = a.offset[e] + slice; row < a.offset[e + 1]; row += 8)
             sum += (s.row_score ? s.row_score[row] : 1.f) *
-                   load_any(s.value, a.dtype, (s.row_token ? s.row_token[row] : row) * s.value_stride + column);
+                   load_any(s.value, a.dtype, (s.row_token ? s.row_token[row] : row) * s.value_stride +
+                                                    column * s.value_step);
     part[slice][lane] = sum;
     __syncthreads();
     if (slice || column >= s.n_column)
@@ -43,16 +44,16 @@ __global__ static void __launch_bounds__(256) dbias_v2(const __grid_constant__ d
 
 /* ---- launcher ---- */
 
-int mk_dbias_v2(const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
+int mk_dbias_v2(const mk_backward *b, const struct mk_plan *plan, bool alternates, mk_stream stream)
 {
     const mk_problem *p = b->problem;
     mk_route_ptr r = mk_route_at(b->saved, &plan->saved);
     const char *dpre = (const char *)b->workspace + plan->backward.dpre;
-    size_t half = (size_t)p->inter * mk_dtype_bytes(p->dtype);
-    int64_t stride = (int64_t)plan->n_half * p->inter;
-    const dbias_sum all[N_BIAS] = { { plan->has_gate ? b->dgate_bias : mk_vector{}, dpre, stride, NULL, NULL, p->inter },
-                                    { b->dup_bias, dpre + (plan->n_half - 1) * half, stride, NULL, NULL, p->inter },
-                                    { b->ddown_bias, b->dout, b->dout_stride, r.row_token, r.row_score, p->hidden } };
+    size_t half = (size_t)(alternates ? 1 : p->inter) * mk_dtype_bytes(p->dtype);
+    int64_t stride = (int64_t)plan->n_half * p->inter, step = alternates ? 2 : 1;
+    const dbias_sum all[N_BIAS] = { { plan->has_gate ? b->dgate_bias : mk_vector{}, dpre, stride, step, NULL, NULL, p->inter },
+                                    { b->dup_bias, dpre + (plan->n_half - 1) * half, stride, step, NULL, NULL, p->inter },
+                                    { b->ddown_bias, b->dout, b->dout_stride, 1, r.row_token, r.row_score, p->hidden } };
     dbias_args a = { {}, r.offset, p->dtype, b->dweight_dtype, b->accumulate };
     int n = 0, n_column = 0;
 

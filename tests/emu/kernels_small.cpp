@@ -16,6 +16,7 @@ extern "C" {
 }
 
 static uint32_t flags;
+static const char *path = "the row that fits"; /* served the last call */
 
 #ifdef MK_ON_GPU
 #include <cuda_runtime.h>
@@ -60,7 +61,8 @@ static void dev_put(void *to, const void *from, size_t n) { dev_get(to, from, n)
 static int forward(const mk_forward *f, const struct mk_plan *plan)
 {
     if (!(f->flags & MK_FLAG_PORTABLE) && !mk_hopper_fits_forward(f))
-        return mk_hopper_forward(f, plan, NULL);
+        return path = "hopper", mk_hopper_forward(f, plan, NULL);
+    path = "portable";
     int rc = mk_portable_fits_forward(f);
     return rc ? rc : mk_portable_forward(f, plan, NULL);
 }
@@ -71,13 +73,14 @@ static int backward(const mk_backward *b, const struct mk_plan *plan)
 
     mk_plan_apart(&mine, b);
     if (!(b->flags & MK_FLAG_PORTABLE) && !mk_hopper_fits_backward(b))
-        return mk_hopper_backward(b, &mine, NULL);
+        return path = "hopper", mk_hopper_backward(b, &mine, NULL);
+    path = "portable";
     int rc = mk_portable_fits_backward(b);
     return rc ? rc : mk_portable_backward(b, &mine, NULL);
 }
 #endif
 
-enum layout { CONCAT, INTERLEAVED, TRANSPOSED, STRIDED };
+enum layout { CONCAT, INTERLEAVED, TRANSPOSED, BY_TURNS, STRIDED }; /* by turns: transposed, rows of gate and up alternate */
 enum adapter { NONE, SHARED, APART, UP_ONLY, DOWN_ONLY };
 enum sharing { PEFT, DENSE }; /* how B lies: the expert fastest, or one matrix an expert */
 
@@ -135,7 +138,7 @@ static mk_matrix whole(array &a, layout l, int n_out, int n_in)
     int64_t n = (int64_t)n_out * n_in;
     if (l == STRIDED)
         return matrix(a, 0, 3 * n, 3 * n_in, 3);
-    return l == TRANSPOSED ? matrix(a, 0, n, 1, n_out) : matrix(a, 0, n, n_in, 1);
+    return l == TRANSPOSED || l == BY_TURNS ? matrix(a, 0, n, 1, n_out) : matrix(a, 0, n, n_in, 1);
 }
 
 static mk_matrix half(array &a, layout l, int n_half, int which, int inter, int hidden)
@@ -144,6 +147,7 @@ static mk_matrix half(array &a, layout l, int n_half, int which, int inter, int 
     switch (l) {
     case CONCAT: return matrix(a, (size_t)which * inter * hidden, n, hidden, 1);
     case INTERLEAVED: return matrix(a, (size_t)which * hidden, n, n_half * hidden, 1);
+    case BY_TURNS: return matrix(a, (size_t)which, n, n_half, n_half * inter);
     case TRANSPOSED: return matrix(a, (size_t)which * inter, n, 1, n_half * inter);
     default: return matrix(a, (size_t)which * inter * hidden * 3, 3 * n, 3 * hidden, 3);
     }
@@ -361,7 +365,7 @@ static bool agree(const shape &s)
     bool ok = true;
     for (size_t i = 0; i < mine.size(); i++)
         ok &= close(name[i], *mine[i], *other[i]);
-    printf("%s %s\n", ok ? "ok  " : "FAIL", s.name);
+    printf("%s %s (%s)\n", ok ? "ok  " : "FAIL", s.name, path);
     fflush(stdout);
     return ok;
 }
@@ -387,6 +391,10 @@ static const shape shapes[] = {
     { "many rows an expert, several tiles wide", 340, 264, 136, 2, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false },
     { "many tiles, few rows", 50, 264, 392, 5, 3, MK_ACT_GEGLU_ERF, MK_BF16, MK_FP32, INTERLEAVED, NONE, PEFT, 0, 0, true, false, false },
     { "adapters, many rows of one expert", 330, 72, 264, 3, 1, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, true, false, true },
+    { "transposed", 150, 136, 264, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, TRANSPOSED, NONE, PEFT, 0, 0, true, false, false },
+    { "transposed, gate and up by turns", 150, 136, 200, 3, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, BY_TURNS, NONE, PEFT, 0, 0, true, false, false },
+    { "transposed, by turns, added up", 40, 264, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, BY_TURNS, NONE, PEFT, 0, 0, true, true, false },
+    { "transposed, by turns, frozen", 40, 72, 136, 4, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, BY_TURNS, NONE, PEFT, 0, 0, false, false, false },
     { "adapters, no tokens", 0, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
 };
 
