@@ -98,6 +98,7 @@ struct tensor_map {
     uint8_t *base;
     uint64_t size[MAX_DIM], stride_bytes[MAX_DIM];
     uint32_t n, box[MAX_DIM];
+    bool plain; // not swizzled
 };
 static_assert(sizeof(tensor_map) <= sizeof(CUtensorMap));
 
@@ -106,9 +107,9 @@ CUresult emu_encode(CUtensorMap *out, CUtensorMapDataType, cuuint32_t n, void *b
                     const cuuint64_t *stride_bytes, const cuuint32_t *box, const cuuint32_t *, CUtensorMapInterleave,
                     CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill)
 {
-    tensor_map m = { (uint8_t *)base, {}, {}, n, {} };
+    tensor_map m = { (uint8_t *)base, {}, {}, n, {}, swizzle == CU_TENSOR_MAP_SWIZZLE_NONE };
 
-    if (n > MAX_DIM || (uintptr_t)base % 16 || !base || swizzle != CU_TENSOR_MAP_SWIZZLE_128B || box[0] * 2 > 128)
+    if (n > MAX_DIM || (uintptr_t)base % 16 || !base || (!m.plain && (swizzle != CU_TENSOR_MAP_SWIZZLE_128B || box[0] * 2 > 128)))
         return CUDA_ERROR_INVALID_VALUE;
     for (uint32_t i = 0; i < n; i++) {
         m.size[i] = size[i];
@@ -135,6 +136,12 @@ static uint32_t box_elements(const tensor_map &m)
     for (uint32_t i = 0; i < m.n; i++)
         n *= m.box[i];
     return n;
+}
+
+/* Where element e of a box lies in shared memory, the box being at first. */
+static uint32_t place(const tensor_map &m, uint32_t first, uint32_t e)
+{
+    return m.plain ? first + 2 * e : swizzled(first + 2 * e);
 }
 
 /* Where element e of a box lies in global memory; NULL: outside. */
@@ -166,7 +173,7 @@ static void deliver(const tensor_map &m, uint32_t to, const int *first, uint32_t
         uint16_t v = 0;
         if (const uint8_t *from = element_at(m, first, e))
             memcpy(&v, from, 2);
-        memcpy(emu_at(swizzled(to + 2 * e), 2), &v, 2);
+        memcpy(emu_at(place(m, to, e), 2), &v, 2);
     }
     mbarrier &b = barrier_at(bar);
     b.bytes -= 2 * box_elements(m);
@@ -211,7 +218,7 @@ static void carry_out(const store &s)
 {
     for (uint32_t e = 0, n = box_elements(s.map); e < n; e++)
         if (uint8_t *to = element_at(s.map, s.at, e))
-            memcpy(to, emu_at(swizzled(s.from + 2 * e), 2), 2);
+            memcpy(to, emu_at(place(s.map, s.from, e), 2), 2);
 }
 
 void tma_store_wait(void)
