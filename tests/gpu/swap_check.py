@@ -244,7 +244,8 @@ def bars(args, seconds, peaks, layers):
 
 
 def host(args):
-    """Layers in a chain, as a step calls them: what one backward costs to begin is spread over them."""
+    """Layers in a chain, as a step calls them, each with its own router's weights (one tensor for all would add up their
+    gradients, a launch a call): what one backward costs to begin is spread over them."""
     job = Job(args, qwen(args, QWEN))
     client = attached(job, args)
     if not swap(job, client, "moeprof"):
@@ -257,14 +258,14 @@ def host(args):
         modules = sites(job.model)
         x = torch.randn(args.tokens, 2048, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         index = torch.stack([torch.randperm(128, device="cuda")[:8] for _ in range(args.tokens)])
-        score = torch.full((args.tokens, 8), 0.125, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-        wanted = [x, score] + [p for m in modules for p in m.parameters() if p.requires_grad]
+        scores = [torch.full((args.tokens, 8), 0.125, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in modules]
+        wanted = [x] + scores + [p for m in modules for p in m.parameters() if p.requires_grad]
         forward, backward, bare = [], [], []
         for _ in range(25):
             out = x
             torch.cuda.synchronize()
             begin = time.perf_counter()
-            for module in modules:
+            for module, score in zip(modules, scores):
                 out = module.forward(out, index, score)
             middle = time.perf_counter()
             torch.cuda.synchronize()
@@ -277,7 +278,7 @@ def host(args):
             with torch.no_grad():
                 torch.cuda.synchronize()
                 begin = time.perf_counter()
-                modules[0].forward(x, index, score)
+                modules[0].forward(x, index, scores[0])
                 bare.append((time.perf_counter() - begin) * 1e6)
         name = "traced" if how == "on" else "untraced"
         for what, values, bar in (("forward", forward, 60), ("backward", backward, 120)):
