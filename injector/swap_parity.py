@@ -15,6 +15,7 @@ SAMPLE_BYTES = 2 << 30  # of all layers, and at most a quarter of the free memor
 TIMES, ROW_TIMES = 2.0, 4.0
 FAR = {torch.float32: 1e-3, torch.float64: 1e-7}  # an own arm further away than this is no scale
 FAR_HALF = 0.1
+REFERENCE = 1e-14  # what the reference itself may be away: an fp64 arm that adds in its order is at 0 from it
 N_SUMS = 5  # of class Sums
 STEPS_TO_WAIT = 3
 
@@ -313,7 +314,7 @@ def judge(unit, capture, own_one, new_one, table):
                 return worst
             continue
         own_error, new_error = (own_sum / norm) ** 0.5, (new_sum / norm) ** 0.5
-        scale = own_error
+        scale = max(own_error, REFERENCE)
         if capture.cast is not None and own_error < half_step / 8:
             scale, worst.note = half_step, ("the job's own arm is outside of autocast here and computes in %s, this one in %s"
                                             % (plain_name(unit.weights.dtype()), plain_name(dtype)))

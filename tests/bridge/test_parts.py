@@ -2,6 +2,7 @@
 import ast
 import collections
 import pathlib
+import types
 
 import torch
 
@@ -25,10 +26,31 @@ def test_each_name_has_one_home():
     assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
+def parity():
+    """What swap_parity.py defines that stands on no other part."""
+    nodes = [node for node in ast.parse((INJECTOR / "swap_parity.py").read_text()).body if not getattr(node, "bases", None)]
+    scope = {"torch": torch}
+    exec(compile(ast.Module(nodes, []), "swap_parity", "exec"), scope)
+    return scope
+
+
+def judged(dtype, own_error, new_error):
+    """What parity says of an output whose error over its norm is that, the own arm's and the new one's."""
+    scope, one = parity(), [torch.zeros(1, 1, dtype=dtype)]
+    unit = types.SimpleNamespace(layer=0, weights=types.SimpleNamespace(dtype=lambda: dtype))
+    capture = types.SimpleNamespace(cast=None, x=one[0])
+    row = (1.0, own_error ** 2, new_error ** 2)
+    return scope["judge"](unit, capture, one, one, {"out": (1.0, own_error ** 2, new_error ** 2, 1.0, 1.0, *row)}).why
+
+
+def test_an_own_arm_equal_to_the_reference_is_held_to_no_less_than_rounding():
+    assert judged(torch.float64, 0.0, 3.3e-16) is None
+    assert "error 1e-12" in judged(torch.float64, 0.0, 1e-12)
+    assert judged(torch.float32, 1e-7, 2e-7) is None and "error 4e-07" in judged(torch.float32, 1e-7, 4e-7)
+
+
 def test_cosine_from_sums_of_squares():
-    tree = ast.parse((INJECTOR / "swap_parity.py").read_text())
-    alone, scope = next(node for node in tree.body if getattr(node, "name", "") == "cosine"), {}
-    exec(compile(ast.Module([alone], []), "cosine", "exec"), scope)
+    scope = parity()
     a, b = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def of(a, b):
