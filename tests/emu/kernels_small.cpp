@@ -1,7 +1,8 @@
 /* kernels_small.cpp: small problems through the kernels, against the CPU reference: products, adapters, layouts, types, odd
  * shapes. Compiled twice: with the kernels' source emulated on the CPU (make emu), and with MK_ON_GPU against the
  * library's objects on a GPU, where it is what compute-sanitizer runs (tests/gpu/kernels_sanitize.sh).
- *     kernels_small [WORD] [--portable]     cases whose name has the word */
+ *     kernels_small [WORD] [--portable]     cases whose name has the word
+ *     kernels_small [--portable] --random N [FIRST]     N cases drawn by lot, from number FIRST on */
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -93,6 +94,8 @@ struct shape {
     sharing b_lies;
     int up_rank, down_rank;
     bool trained, accumulate, one_expert;
+    float limit;     /* of the clamped activation; 0: 7 */
+    float tolerance; /* relative RMS error; 0: 1e-2 */
 };
 
 static uint64_t state = 1;
@@ -208,7 +211,7 @@ void inputs::describe(const shape &s, int n_half)
     p.size = sizeof p;
     p.target = on_device ? MK_TARGET_CUDA : MK_TARGET_CPU;
     p.n_token = s.t, p.hidden = s.h, p.inter = s.i, p.n_expert = s.e, p.top_k = s.k;
-    p.dtype = s.dtype, p.index_dtype = MK_INT32, p.score_dtype = MK_FP32, p.act = s.act, p.act_alpha = 1.702f, p.act_limit = 7.f;
+    p.dtype = s.dtype, p.index_dtype = MK_INT32, p.score_dtype = MK_FP32, p.act = s.act, p.act_alpha = 1.702f, p.act_limit = s.limit ? s.limit : 7.f;
     p.x = x.at(0), p.index = index.at(0), p.score = score.at(0);
     p.x_stride = s.h, p.index_stride = p.score_stride = s.k;
     p.gate = n_half == 2 ? half(gate_up, s.weights, 2, 0, s.i, s.h) : mk_matrix{};
@@ -335,7 +338,7 @@ static void compute(run &r, inputs &in, bool device)
 }
 
 /* Relative RMS error; elements that neither wrote are NaN in both. */
-static bool close(const char *what, array &got, array &want)
+static bool close(const char *what, array &got, array &want, double tolerance)
 {
     double error = 0, norm = 0;
 
@@ -346,7 +349,7 @@ static bool close(const char *what, array &got, array &want)
         error += (g - w) * (g - w);
         norm += w * w;
     }
-    bool ok = std::sqrt(error) <= 1e-2 * std::sqrt(norm);
+    bool ok = std::sqrt(error) <= tolerance * std::sqrt(norm);
     if (!ok)
         printf("  %s: relative error %.2e\n", what, std::sqrt(error / norm));
     return ok;
@@ -364,7 +367,7 @@ static bool agree(const shape &s)
     std::vector<array *> mine = got.results(), other = want.results();
     bool ok = true;
     for (size_t i = 0; i < mine.size(); i++)
-        ok &= close(name[i], *mine[i], *other[i]);
+        ok &= close(name[i], *mine[i], *other[i], s.tolerance ? s.tolerance : 1e-2);
     printf("%s %s (%s)\n", ok ? "ok  " : "FAIL", s.name, path);
     fflush(stdout);
     return ok;
@@ -397,6 +400,56 @@ static const shape shapes[] = {
     { "transposed, by turns, frozen", 40, 72, 136, 4, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, BY_TURNS, NONE, PEFT, 0, 0, false, false, false },
     { "adapters, no tokens", 0, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
 };
+
+/* ---- cases by lot ---- */
+
+template <typename T> static T one_of(std::initializer_list<T> v)
+{
+    return v.begin()[(size_t)((uniform() + 1) / 2 * (double)v.size()) % v.size()];
+}
+
+static int between(int least, int most)
+{
+    return std::min(most, least + (int)((uniform() + 1) / 2 * (most - least + 1)));
+}
+
+/* The same number gives the same case. Nothing is clamped: at the limit a rounding decides between two derivatives. The clamped
+ * activation is steep besides (1.702 g): with few numbers a rounded g shows as much. */
+static shape random_shape(int number)
+{
+    shape s = {};
+
+    state = 7777777 + (uint64_t)number * 1000003;
+    uniform();
+    s.t = one_of({ 1, 7, 40, 64, 65, between(1, 200), between(200, 400) });
+    s.h = 8 * between(1, 40), s.i = 8 * between(1, 40);
+    s.e = between(1, 7), s.k = between(1, std::min(s.e, 4));
+    s.act = one_of<uint32_t>({ MK_ACT_SWIGLU, MK_ACT_SWIGLU, MK_ACT_GEGLU_TANH, MK_ACT_GEGLU_ERF, MK_ACT_CLAMPED_GLU, MK_ACT_RELU2 });
+    s.dtype = one_of<uint32_t>({ MK_BF16, MK_BF16, MK_BF16, MK_FP16 }), s.lora_dtype = one_of<uint32_t>({ MK_FP32, s.dtype });
+    s.weights = one_of({ CONCAT, CONCAT, INTERLEAVED, TRANSPOSED, BY_TURNS, STRIDED });
+    s.limit = 1e3f, s.tolerance = s.act == MK_ACT_CLAMPED_GLU ? .1f : 1.5e-2f;
+    if (s.weights == BY_TURNS && s.act == MK_ACT_RELU2)
+        s.weights = TRANSPOSED;
+    s.lora = one_of({ NONE, NONE, SHARED, APART, UP_ONLY, DOWN_ONLY });
+    if (s.lora == APART && s.act == MK_ACT_RELU2)
+        s.lora = SHARED;
+    if (s.lora != NONE)
+        s.b_lies = one_of({ PEFT, DENSE }), s.up_rank = between(1, 128), s.down_rank = between(1, 128);
+    s.trained = between(0, 3), s.accumulate = !between(0, 3), s.one_expert = !between(0, 5);
+    return s;
+}
+
+static bool agree_by_lot(int number)
+{
+    char name[200];
+    shape s = random_shape(number);
+
+    snprintf(name, sizeof name, "case %d: T %d H %d I %d E %d K %d, act %u, dtype %u, weights %d, adapters %d (%d, %d)%s%s%s", number, s.t, s.h,
+             s.i, s.e, s.k, s.act, s.dtype, s.weights, s.lora, s.up_rank, s.down_rank, s.trained ? "" : ", frozen",
+             s.accumulate ? ", added up" : "", s.one_expert ? ", one expert" : "");
+    s.name = name;
+    return agree(s);
+}
 
 /* ---- routing alone: bit for bit what the reference says ---- */
 
@@ -513,13 +566,19 @@ static bool refuses(const broken &c)
 int main(int argc, char **argv)
 {
     const char *word = "";
-    int bad = 0;
+    int bad = 0, by_lot = 0, first = 0;
 
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--portable"))
             flags = MK_FLAG_PORTABLE;
+        else if (!strcmp(argv[i], "--random") && i + 1 < argc)
+            by_lot = atoi(argv[++i]), first = i + 1 < argc ? atoi(argv[++i]) : 0;
         else
             word = argv[i];
+    for (int i = 0; i < by_lot; i++)
+        bad += !agree_by_lot(first + i);
+    if (by_lot)
+        return bad != 0;
     for (const shape &s : shapes)
         if (strstr(s.name, word))
             bad += !agree(s);
