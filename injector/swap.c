@@ -58,43 +58,43 @@ static void fill(struct mk_problem *out, struct mk_lora *lora, const struct inj_
     *out = plan->problem;
     if (plan->has_lora) {
         *lora = plan->lora;
-        lora->gate_a.base = c->lora.gate_a;
-        lora->up_a.base = c->lora.up_a;
-        lora->gate_b.base = c->lora.gate_b;
-        lora->up_b.base = c->lora.up_b;
-        lora->down_a.base = c->lora.down_a;
-        lora->down_b.base = c->lora.down_b;
+        lora->gate_a.base = c->operand[INJ_GATE_A];
+        lora->up_a.base = c->operand[INJ_UP_A];
+        lora->gate_b.base = c->operand[INJ_GATE_B];
+        lora->up_b.base = c->operand[INJ_UP_B];
+        lora->down_a.base = c->operand[INJ_DOWN_A];
+        lora->down_b.base = c->operand[INJ_DOWN_B];
         out->lora = lora;
     }
     out->x = c->x;
     out->index = c->index;
     out->score = c->score;
-    out->gate.base = c->w.gate;
-    out->up.base = c->w.up;
-    out->down.base = c->w.down;
-    out->gate_bias.base = c->w.gate_bias;
-    out->up_bias.base = c->w.up_bias;
-    out->down_bias.base = c->w.down_bias;
+    out->gate.base = c->operand[INJ_GATE];
+    out->up.base = c->operand[INJ_UP];
+    out->down.base = c->operand[INJ_DOWN];
+    out->gate_bias.base = c->operand[INJ_GATE_BIAS];
+    out->up_bias.base = c->operand[INJ_UP_BIAS];
+    out->down_bias.base = c->operand[INJ_DOWN_BIAS];
 }
 
 static void fill_lora_gradients(struct mk_lora_grad *out, const struct inj_plan *plan,
-                                const struct inj_lora *to)
+                                void *const *operand)
 {
     *out = plan->dlora;
-    out->gate_a.base = to->gate_a;
-    out->up_a.base = to->up_a;
-    out->gate_b.base = to->gate_b;
-    out->up_b.base = to->up_b;
-    out->down_a.base = to->down_a;
-    out->down_b.base = to->down_b;
+    out->gate_a.base = operand[INJ_GATE_A];
+    out->up_a.base = operand[INJ_UP_A];
+    out->gate_b.base = operand[INJ_GATE_B];
+    out->up_b.base = operand[INJ_UP_B];
+    out->down_a.base = operand[INJ_DOWN_A];
+    out->down_b.base = operand[INJ_DOWN_B];
 }
 
-int inj_plan_sizes(const struct inj_plan *plan, struct mk_sizes *out)
+int inj_plan_sizes(struct inj_plan *plan)
 {
     struct mk_problem p = plan->problem;
 
     p.lora = plan->has_lora ? &plan->lora : NULL;
-    return api ? api->sizes(out, &p) : MK_EDEVICE;
+    return api ? api->sizes(&plan->sizes, &p) : MK_EDEVICE;
 }
 
 int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void *out)
@@ -107,9 +107,10 @@ int inj_plan_forward(const struct inj_plan *plan, const struct inj_call *c, void
         .out = out,
         .out_stride = plan->problem.hidden,
         .saved = aligned(c->saved),
-        .saved_bytes = c->saved_bytes,
+        .saved_bytes = c->flags & MK_FLAG_INFERENCE ? plan->sizes.saved_inference_bytes
+                                                    : plan->sizes.saved_bytes,
         .workspace = aligned(c->workspace),
-        .workspace_bytes = c->workspace_bytes,
+        .workspace_bytes = plan->sizes.forward_workspace_bytes,
         .problem = &p,
     };
 
@@ -139,7 +140,8 @@ int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c,
         .ddown_bias = plan->ddown_bias,
         .dweight_dtype = plan->dweight_dtype,
         .workspace = aligned(c->workspace),
-        .workspace_bytes = c->workspace_bytes,
+        .workspace_bytes =
+            plan->sizes.backward_workspace_bytes - (out->dx_row ? plan->row_bytes : 0),
         .dout = dout,
         .dout_stride = plan->problem.hidden,
         .saved = aligned(c->saved),
@@ -148,14 +150,14 @@ int inj_plan_backward(const struct inj_plan *plan, const struct inj_call *c,
 
     fill(&p, &lora, plan, c);
     if (plan->has_lora) {
-        fill_lora_gradients(&dlora, plan, &out->lora);
+        fill_lora_gradients(&dlora, plan, out->operand);
         b.dlora = &dlora;
     }
-    b.dgate.base = out->w.gate;
-    b.dup.base = out->w.up;
-    b.ddown.base = out->w.down;
-    b.dgate_bias.base = out->w.gate_bias;
-    b.dup_bias.base = out->w.up_bias;
-    b.ddown_bias.base = out->w.down_bias;
+    b.dgate.base = out->operand[INJ_GATE];
+    b.dup.base = out->operand[INJ_UP];
+    b.ddown.base = out->operand[INJ_DOWN];
+    b.dgate_bias.base = out->operand[INJ_GATE_BIAS];
+    b.dup_bias.base = out->operand[INJ_UP_BIAS];
+    b.ddown_bias.base = out->operand[INJ_DOWN_BIAS];
     return api ? api->backward(&b, c->stream) : MK_EDEVICE;
 }

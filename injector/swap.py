@@ -11,6 +11,7 @@ against what the job's own code computes. Shapes alone decide nothing.
 """
 import functools
 import inspect
+import operator
 import types
 
 CUDA, CPU = 0, 1  # enum mk_target
@@ -21,6 +22,7 @@ INFERENCE = 1  # MK_FLAG_INFERENCE
 CPU_FP32 = 4  # MK_FLAG_CPU_FP32
 FUNCTIONAL = torch.nn.functional
 ABSENT = object()
+NOWHERE = (-1, 0)
 
 
 class Refused(Exception):
@@ -90,12 +92,6 @@ def check_tensor(name, p):
         raise Refused("%s is on a device of type %s" % (name, p.device.type))
 
 
-def empty_gradient(p, dtype):
-    if p.dtype is dtype and p.is_contiguous():
-        return torch.empty_like(p)
-    return torch.empty(p.shape, dtype=dtype, device=p.device)
-
-
 class Stacked:
     """3-D parameters gate_up_proj (or up_proj) and down_proj of one module, read anew at each call: PEFT's
     parametrization and FSDP put other tensors there while the module runs."""
@@ -123,6 +119,7 @@ class Stacked:
             if name not in mine:
                 raise Refused("it declares a bias and has no %s" % name)
             check_tensor(name, mine[name])
+        self.pick = operator.itemgetter(*self.names)
         self._layout(experts, mine, getattr(experts, "is_transposed", transposed))
 
     def _layout(self, experts, mine, declared):
@@ -150,11 +147,10 @@ class Stacked:
 
     def tensors(self):
         module = self.module()
-        found = module._parameters
         try:  # a getattr of a parameter costs ten times as much
-            return [found[name] for name in self.names]
+            return self.pick(module._parameters)
         except KeyError:
-            return [getattr(module, name) for name in self.names]
+            return tuple([getattr(module, name) for name in self.names])
 
     def dtype(self):
         return self.tensors()[0].dtype
@@ -192,7 +188,7 @@ class Stacked:
         return wide[0::2], wide[1::2]
 
     def cast(self, tensors, dtype):
-        return [p.detach().to(dtype) for p in tensors]
+        return tuple([p.detach().to(dtype) for p in tensors])
 
     def strides(self, tensors):
         """(gate, up, down) as (expert, row, column), in elements."""
@@ -219,45 +215,44 @@ class Stacked:
     def matrices(self, tensors, device):
         return self.strides(tensors)
 
-    def key(self, tensors):
-        return tensors[0].stride(), tensors[1].stride()
+    def seen(self, used):
+        """(a tuple of the tensors that a call reads its weights from, what else a plan depends on besides their layout)"""
+        return used, None
 
-    def pointers(self, tensors, up_offsets):
-        """Addresses of gate, up, down and their biases; None gives 0."""
-        found = self._pair(tensors[0], tensors[1], up_offsets[0])
-        return found + (self._pair(tensors[2], tensors[3], up_offsets[1]) if len(tensors) > 2 else (0, 0, 0))
+    def places(self, used):
+        """(number among the operands, bytes from its beginning) of gate, up, down and their biases; (-1, address) of what
+        lies in none of them, (-1, 0) of what there is not."""
+        up_at, bias_at = self.up_offsets(used)
+        gate, gate_bias = ((0, 0), (2, 0)) if self.gated else (NOWHERE, NOWHERE)
+        return gate + (0, up_at, 1, 0) + (gate_bias + (2, bias_at, 3, 0) if len(used) > 2 else NOWHERE * 3)
 
-    def _pair(self, wide, down, up_offset):
-        at = wide.data_ptr() if wide is not None else 0
-        return at if self.gated else 0, at + up_offset if at else 0, down.data_ptr() if down is not None else 0
+    def wanted(self, needed):
+        """Which of what the kernels make (dx, dscore, gradients of weights) is needed, from which inputs need one."""
+        return needed
 
-    def gradients(self, tensors, needed, dtype):
-        """(what the kernels write to, what autograd gets)"""
-        made = [empty_gradient(p, dtype) if need else None for p, need in zip(tensors, needed)]
-        return made, made
+    def handed(self, made, needed):
+        """What autograd gets, from what the kernels made."""
+        return made
 
-    def gradient_layout(self, tensors, dtype):
-        """(strides, up offsets) of what gradients() makes"""
-        made = [torch.empty(p.shape, dtype=dtype, device="meta") for p in tensors]
-        return self.strides(made), self.up_offsets(made)
+    def gradient_layout(self, tensors, sample):
+        """(strides, places, shapes, bytes of the first) of the gradients that the kernels make, typed as the sample"""
+        made = [torch.empty(p.shape, dtype=sample.dtype, device="meta") for p in tensors]
+        return self.strides(made), self.places(made), [p.shape for p in made], made[0].numel() * sample.element_size()
 
 
 class Scattered:
-    """Tensors of one shape, one an expert, as one matrix: the lowest address and distances from it. All addresses are
-    read once a step, the first and the last at each call: what moves weights within a step moves all of them."""
+    """Tensors of one shape, one an expert, as one matrix: the lowest address and distances from it."""
 
     def __init__(self):
-        self.step, self.ends, self.at, self.base, self.moves, self.made = -1, None, None, 0, 0, None
+        self.at, self.base, self.made = None, 0, None
 
     def look(self, tensors):
-        """A number that is another one when the tensors lie elsewhere."""
-        ends, step = (tensors[0].data_ptr(), tensors[-1].data_ptr()), guest.step()
-        if ends != self.ends or step != self.step:
-            self.ends, self.step, at = ends, step, [t.data_ptr() for t in tensors]
-            if at != self.at:
-                self.at, self.base, self.made = at, min(at), None
-                self.moves += 1
-        return self.moves
+        """True when the tensors lie elsewhere than last time."""
+        at = [t.data_ptr() for t in tensors]
+        moved = at != self.at
+        if moved:
+            self.at, self.base, self.made = at, min(at), None
+        return moved
 
     def matrix(self, one, device):
         """((stride_expert, stride_row, stride_col, offsets, span), what must stay alive)"""
@@ -266,6 +261,26 @@ class Scattered:
             self.made = torch.tensor(distances, dtype=torch.int64, device=device), max(distances)
         offsets, span = self.made
         return (0, one.stride(0), one.stride(1), offsets.data_ptr(), span), offsets
+
+
+class Whereabouts:
+    """Groups of Scattered. All addresses are read once a step, the first and the last at each call: what moves weights
+    within a step moves all of them."""
+
+    def __init__(self, n, n_group):
+        self.n, self.groups = n, [Scattered() for _ in range(n_group)]
+        self.seen, self.moves = None, 0
+
+    def look(self, tensors):
+        """A number that is another one when the tensors lie elsewhere."""
+        seen = guest.step(), tensors[0].data_ptr(), tensors[-1].data_ptr()
+        if seen != self.seen:
+            self.seen = seen
+            self.moves += any([group.look(part) for group, part in zip(self.groups, self.parts(tensors))])
+        return self.moves
+
+    def parts(self, tensors):
+        return [tensors[i * self.n:(i + 1) * self.n] for i in range(len(self.groups))]
 
 
 def plain_weight(linear):
@@ -284,6 +299,9 @@ def plain_weight(linear):
     return linear.weight
 
 
+DENSE = (0, 0, 1, 0, 2, 0) + NOWHERE * 3  # places of three stacks
+
+
 class Listed:
     """One module an expert, of three Linears without bias each: gate, up and down of all experts."""
     gated, biased = True, False
@@ -293,7 +311,7 @@ class Listed:
         self.n = len(linears[0])
         self.linears = [weakref.ref(linear) for group in linears for linear in group]
         self.params = [plain_weight(linear) for group in linears for linear in group]
-        self.groups = [Scattered() for _ in linears]
+        self.where = Whereabouts(self.n, 3)
         self.inter, self.hidden = self.params[0].shape
         if self.hidden % 8 or self.inter % 8:
             raise Refused("hidden and intermediate size must be multiples of 8")
@@ -329,49 +347,49 @@ class Listed:
         stacks = [torch.empty((n,) + tuple(tensors[i * n].shape), dtype=dtype, device=first.device) for i in range(3)]
         with torch.no_grad():
             torch._foreach_copy_([one for stack in stacks for one in stack.unbind(0)], [p.detach() for p in tensors])
-        return stacks
+        return tuple(stacks)
 
     def bias_strides(self, tensors):
         return ((0, 0),) * 3
 
-    def up_offsets(self, tensors):
-        return 0, 0
+    def seen(self, used):
+        return (used, None) if len(used) == 3 else ((), self.where.look(used))  # 3: shadows
 
-    def parts(self, tensors):
-        n = self.n
-        return tensors[:n], tensors[n:2 * n], tensors[2 * n:]
-
-    def key(self, tensors):
-        if len(tensors) == 3:  # shadows
-            return None
-        return tuple([group.look(part) for group, part in zip(self.groups, self.parts(tensors))])
+    def places(self, used):
+        if len(used) == 3:
+            return DENSE
+        return tuple([value for group in self.where.groups for value in (-1, group.base)]) + NOWHERE * 3
 
     def matrices(self, tensors, device):
         if len(tensors) == 3:
             return self.dense()
-        found = [group.matrix(part[0], device) for group, part in zip(self.groups, self.parts(tensors))]
+        found = [group.matrix(part[0], device) for group, part in zip(self.where.groups, self.where.parts(tensors))]
         return tuple(matrix for matrix, _ in found) + tuple(alive for _, alive in found)
 
     def dense(self):
         size = self.inter * self.hidden
         return ((size, self.hidden, 1),) * 2 + ((size, self.inter, 1),)
 
-    def pointers(self, tensors, up_offsets):
-        if len(tensors) == 3:
-            return tuple(t.data_ptr() if t is not None else 0 for t in tensors) + (0, 0, 0)
-        return tuple([group.base for group in self.groups]) + (0, 0, 0)  # as key() found them, for this call
+    def wanted(self, needed):
+        return needed[0], needed[1], *[any(part) for part in self.where.parts(needed[2:])]
 
-    def gradients(self, tensors, needed, dtype):
-        found = [stacked_gradient(part, need, dtype) for part, need in zip(self.parts(tensors), self.parts(needed))]
-        return [stack for stack, _ in found], [one for _, each in found for one in each]
+    def handed(self, made, needed):
+        return made[0], made[1], *unstacked(made[2:], needed[2:], self.n)
 
-    def gradient_layout(self, tensors, dtype):
-        return self.dense(), (0, 0)
+    def gradient_layout(self, tensors, sample):
+        shapes = [(self.n, *tensors[i * self.n].shape) for i in range(3)]
+        return self.dense(), DENSE, shapes, self.n * tensors[0].numel() * sample.element_size()
 
 
-def stacked_gradient(tensors, needed, dtype):
-    """(one tensor for the gradients of all, or None; its parts as autograd gets them)"""
-    if not any(needed):
-        return None, [None] * len(tensors)
-    stack = torch.empty((len(tensors),) + tuple(tensors[0].shape), dtype=dtype, device=tensors[0].device)
-    return stack, [one if need else None for one, need in zip(stack.unbind(0), needed)]
+def unstacked(stacks, needed, n):
+    """The gradients of single experts, or None where not needed, out of stacks of n, or None where none is."""
+    each = []
+    for i, stack in enumerate(stacks):
+        mine = needed[i * n:(i + 1) * n]
+        if stack is None:
+            each += [None] * n
+        elif all(mine):
+            each += stack.unbind(0)
+        else:
+            each += [one if need else None for one, need in zip(stack.unbind(0), mine)]
+    return each

@@ -99,7 +99,7 @@ class Parallel(Stacked):
 
     def tensors(self):
         modules = self.module()._modules
-        return [modules[name].weight for name in self.names]
+        return tuple([modules[name].weight for name in self.names])
 
 
 class SortedSite(Site):

@@ -1,7 +1,7 @@
 """Swapping, part 2: one call of the kernels, and its place in autograd.
 
 A call comes some hundred times a step and the GPU waits for it, so that everything that stays the same from call to
-call is in a Plan: 20 us of host time are the aim, kernels and torch's own allocations apart (tests/bridge/swap_bench.py).
+call is in a Plan, and C reads and makes the tensors (tests/bridge/swap_bench.py): what is left is autograd's own.
 """
 
 
@@ -17,6 +17,19 @@ def autocast_of_old_torch(kind):  # before 2.4
 
 if not hasattr(torch, "get_autocast_dtype"):
     autocast_now = autocast_of_old_torch
+any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+
+
+def show_tensors():
+    """Shows the guest what tensors look like, so that its C may read and make them without asking Python."""
+    if [int(n) for n in torch.__version__.split(".")[:2]] < [2, 4]:
+        return  # its functions had other arguments once
+    sample = torch.empty(4, 6, device="cpu")[1:, 2:]
+    for t in (sample, torch.nn.Parameter(sample, requires_grad=False)):
+        guest.tensor_check(t, id(type(t)), t._cdata, t.data_ptr(), tuple(t.shape), t.stride())
+
+
+show_tensors()
 
 
 class KernelError(RuntimeError):
@@ -25,37 +38,33 @@ class KernelError(RuntimeError):
 
 
 class Plan:
-    """What of a call follows from shapes, types and strides: a C struct, and the sizes of buffers."""
-    __slots__ = ("handle", "saved_bytes", "bare_bytes", "forward_bytes", "backward_bytes", "dx_row_bytes", "dweight", "up_offsets",
-                 "dup_offsets", "keep")
+    """What of a call follows from shapes, types and strides: a C struct, with what a call reads and what it makes."""
+    __slots__ = ("handle", "stored", "state", "gpu", "keep")
 
-    def __init__(self, unit, x, index, score, used, weights):
-        mine = unit.weights
-        matrices = mine.matrices(used, x.device)
-        self.dweight = torch.float32 if weights[0].dtype is torch.float32 else x.dtype
+    def __init__(self, mine, unit, x, index, score, used, weights):
+        operands, self.state = mine.seen(used)
+        matrices, self.stored = mine.matrices(used, x.device), weights[0].dtype
+        dweight = x.new_empty(0, dtype=torch.float32 if self.stored is torch.float32 else x.dtype)
         problem = (CUDA if x.is_cuda else CPU, mine.hidden, mine.inter, mine.n, index.shape[1], MK_DTYPE[x.dtype],
                    MK_DTYPE[index.dtype], MK_DTYPE[score.dtype], unit.act, unit.alpha, unit.limit)
         flags = CPU_FP32 if not x.is_cuda and x.dtype != torch.float64 and x.numel() > 1 << 16 else 0
-        rows = (x.shape[0], row_stride(x), row_stride(index), row_stride(score), flags)
-        gradients, self.dup_offsets = mine.gradient_layout(weights, self.dweight)
+        row_bytes = -(-x.numel() * index.shape[1] * x.element_size() // 256) * 256 if x.is_cuda else 0
+        rows = (x.shape[0], row_stride(x), row_stride(index), row_stride(score), flags, row_bytes)
+        strides, places, shapes, first_bytes = mine.gradient_layout(weights, dweight)
         lora = mine.lora(used)
-        self.handle = guest.plan(problem, rows, MK_DTYPE[self.dweight], matrices[:3], gradients, mine.bias_strides(used), lora)
-        self.up_offsets = mine.up_offsets(used)
-        self.keep = matrices[3:], lora
-        sizes = guest.sizes(self.handle)
-        if isinstance(sizes, int):
-            raise KernelError(sizes)
-        self.saved_bytes, self.bare_bytes, self.forward_bytes, self.backward_bytes = sizes
-        self.dx_row_bytes = -(-x.numel() * index.shape[1] * x.element_size() // 256) * 256 if x.is_cuda else 0
+        samples = x.new_empty(0), score.new_empty(0), x.new_empty(0, dtype=torch.uint8)
+        self.handle = guest.plan(problem, rows, MK_DTYPE[dweight.dtype], matrices[:3], strides, mine.bias_strides(used), lora,
+                                 mine.places(used), places, samples, tuple([(dweight, *shape) for shape in shapes]),
+                                 0 < row_bytes <= first_bytes, x, index, score, operands)
+        if isinstance(self.handle, int):
+            raise KernelError(self.handle)
+        self.gpu, self.keep = x.device.index if x.is_cuda else None, (matrices[3:], lora)
 
-
-def scratch(n, device):
-    return torch.empty(n + 256, dtype=torch.uint8, device=device)
-
-
-def spare(gradient, n):
-    """Address of a gradient's memory as scratch of n bytes, until it is written; 0 where it is none."""
-    return gradient.data_ptr() if n and gradient is not None and gradient.numel() * gradient.element_size() >= n else 0
+    def stream(self):
+        """None where another device is the current one."""
+        if self.gpu is None:
+            return 0
+        return torch._C._cuda_getCurrentRawStream(self.gpu) if torch._C._cuda_getDevice() == self.gpu else None
 
 
 def readable(t, step):
@@ -77,7 +86,7 @@ class KernelCall:
 
     def __init__(self, unit):
         self.unit, self.weights = unit, unit.weights
-        self.plans, self.kept = {}, None
+        self.plans, self.last, self.kept = {}, None, None
         self.failed = None
 
     def __call__(self, x, index, score):
@@ -99,72 +108,66 @@ class KernelCall:
 
     def run(self, x, index, score):
         weights = self.weights.tensors()
-        dtype = self.compute_dtype(x, self.weights.stored(weights))
+        dtype = self.weights.stored(weights)
+        if any_autocast() or x.dtype is not dtype:
+            dtype = self.compute_dtype(x, dtype)
         given = x if x.dtype is dtype else x.to(dtype)
         used = self.used(weights, dtype)
-        plan = self.plan_of(given, index, score, used, weights)
+        plan, operands = self.plan_of(given, index, score, used, weights)
         if plan is None:
             given, index, score = rows_dense(given, index, score)
-            plan = self.plan_of(given, index, score, used, weights)
+            plan, operands = self.plan_of(given, index, score, used, weights)
         if torch.is_grad_enabled() and (x.requires_grad or score.requires_grad or any([w.requires_grad for w in weights])):
-            out = apply_experts(self, plan, used, given, index, score, *weights)
+            out = apply_experts((self, plan, operands, index), given, score, *weights)
         else:
-            out, _ = self.forward(plan, given, index, score, used, INFERENCE)
-        return out if out.dtype is x.dtype else out.to(x.dtype)
+            out, _ = self.forward(plan, given, index, score, operands, INFERENCE)
+        return out if given is x else out.to(x.dtype)
 
     def plan_of(self, x, index, score, used, weights):
-        """None where rows have to be made dense first."""
+        """(plan, the tensors that it reads weights from). No plan where rows have to be made dense first."""
+        plan, (operands, state) = self.last, self.weights.seen(used)
+        if (plan is not None and plan.stored is weights[0].dtype and plan.state == state
+                and guest.fits(plan.handle, x, index, score, operands)):
+            return plan, operands
         key = (x.shape, x.stride(), x.dtype, index.shape, index.stride(), index.dtype, score.shape, score.stride(), score.dtype,
-               x.device, weights[0].dtype, self.weights.key(used))
-        try:
-            return self.plans[key]
-        except KeyError:
+               x.device, weights[0].dtype, state, tuple([t.stride() for t in operands]))
+        if key not in self.plans:
             if len(self.plans) > 64:  # lengths vary, or weights move
                 self.plans.clear()
-            self.plans[key] = plan = self.new_plan(x, index, score, used, weights)
-            return plan
+            self.plans[key] = self.new_plan(x, index, score, used, weights)
+        self.last = self.plans[key]
+        return self.last, operands
 
     def new_plan(self, x, index, score, used, weights):
         if index.shape != score.shape or len(index) != len(x):
             raise KernelError(-2)  # MK_ESHAPE
         if not (readable(x, 8) and readable(index, 1) and readable(score, 1)):
             return None
-        return Plan(self.unit, x, index, score, used, weights)
+        return Plan(self.weights, self.unit, x, index, score, used, weights)
 
-    def forward(self, plan, x, index, score, used, flags):
-        device = x.device
-        out = x.new_empty(*x.shape)
-        saved_bytes = plan.bare_bytes if flags else plan.saved_bytes
-        saved, work = scratch(saved_bytes, device), scratch(plan.forward_bytes, device)
-        with on_device(device):
-            code = guest.forward(plan.handle, flags, x.data_ptr(), index.data_ptr(), score.data_ptr(), saved.data_ptr(),
-                                 saved_bytes, work.data_ptr(), plan.forward_bytes, stream_of(device), out.data_ptr(),
-                                 *self.weights.pointers(used, plan.up_offsets))
-        if code:
-            raise KernelError(code)
-        return out, saved
+    def forward(self, plan, x, index, score, operands, flags):
+        stream = plan.stream()
+        if stream is None:
+            with torch.cuda.device(plan.gpu):
+                return self.forward(plan, x, index, score, operands, flags)
+        found = guest.forward(plan.handle, flags, stream, x, index, score, operands)
+        if type(found) is int:
+            raise KernelError(found)
+        return found
 
     def backward(self, x, index, score, saved, used, weights, needed, dout):
-        plan = self.plan_of(x, index, score, used, weights)
+        plan, operands = self.plan_of(x, index, score, used, weights)
         if plan is None:  # what unpacked the saved tensors left other strides
             x, index, score = rows_dense(x, index, score)
-            plan = self.plan_of(x, index, score, used, weights)
-        dout, device = dout.contiguous(), x.device
-        dx = x.new_empty(*x.shape) if needed[0] else None
-        dscore = score.new_empty(*score.shape) if needed[1] else None
-        written, handed = self.weights.gradients(weights, needed[2:], plan.dweight)
-        dx_row = spare(written[0], plan.dx_row_bytes)
-        work_bytes = plan.backward_bytes - plan.dx_row_bytes if dx_row else plan.backward_bytes
-        work = scratch(work_bytes, device)
-        with on_device(device):
-            code = guest.backward(plan.handle, x.data_ptr(), index.data_ptr(), score.data_ptr(), saved.data_ptr(),
-                                  plan.saved_bytes, work.data_ptr(), work_bytes, stream_of(device), dout.data_ptr(),
-                                  dx.data_ptr() if dx is not None else 0, dscore.data_ptr() if dscore is not None else 0, dx_row,
-                                  *self.weights.pointers(used, plan.up_offsets),
-                                  *self.weights.pointers(written, plan.dup_offsets))
-        if code:
-            raise KernelError(code)
-        return dx, dscore, handed
+            plan, operands = self.plan_of(x, index, score, used, weights)
+        stream = plan.stream()
+        if stream is None:
+            with torch.cuda.device(plan.gpu):
+                return self.backward(x, index, score, saved, used, weights, needed, dout)
+        found = guest.backward(plan.handle, self.weights.wanted(needed), stream, x, index, score, operands, saved, dout.contiguous())
+        if type(found) is int:
+            raise KernelError(found)
+        return self.weights.handed(found, needed)
 
     def shadow(self, weights, dtype, lasting):
         """Master weights in the compute dtype: once a step, and again when a weight was written to since. What is no
@@ -183,35 +186,13 @@ class KernelCall:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Devices
-
-@contextlib.contextmanager
-def other_device(device):
-    with torch.cuda.device(device):
-        yield
-
-
-NO_GUARD = contextlib.nullcontext()
-
-
-def on_device(device):
-    if device.type != "cuda" or device.index == torch._C._cuda_getDevice():
-        return NO_GUARD
-    return other_device(device)
-
-
-def stream_of(device):
-    return torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0
-
-
-# ---------------------------------------------------------------------------------------------------------
 # Autograd
 
 def applied(function):
-    """function.apply without its Python part (2 us), which serves functorch alone."""
-    transforms = getattr(torch._C, "_are_functorch_transforms_active", None)
-    direct = super(torch.autograd.Function, function).apply
-    return (lambda *args: function.apply(*args) if transforms() else direct(*args)) if transforms else function.apply
+    """function.apply without its Python part (2 us), which serves functorch alone; nor is the node's, which looks for the
+    backward, needed by a class that has one."""
+    function._backward_cls.apply = function.backward
+    return super(torch.autograd.Function, function).apply
 
 
 def once(gradients):
@@ -233,19 +214,18 @@ class Experts(torch.autograd.Function):
     that routes otherwise saves as many tensors of the same shapes, and sharded weights are read when they are there."""
 
     @staticmethod
-    def forward(ctx, call, plan, used, x, index, score, *weights):
-        out, saved = call.forward(plan, x, index, score, used, 0)
-        ctx.call = call
-        ctx.hit = call.unit.hit_later(index)
+    def forward(ctx, given, x, score, *weights):
+        call, plan, operands, index = given  # as one: torch looks long at an argument that is no tensor
+        out, saved = call.forward(plan, x, index, score, operands, 0)
+        ctx.given = call, call.unit.hit_later(index) if call.unit.skips else None
         ctx.save_for_backward(x, index, score, saved, *weights)
         return out
 
     @staticmethod
     @once
     def backward(ctx, dout):
-        x, index, score, saved, *weights = ctx.saved_tensors
-        call, needed = ctx.call, ctx.needs_input_grad
-        needed = (needed[3],) + needed[5:]
+        tensors, (call, hit), needed = ctx.saved_tensors, ctx.given, ctx.needs_input_grad[1:]
+        (x, index, score, saved), weights = tensors[:4], tensors[4:]
         dout = dout if dout.dtype is x.dtype else dout.to(x.dtype)
         try:
             found = call.backward(x, index, score, saved, call.used(weights, x.dtype), weights, needed, dout)
@@ -253,10 +233,9 @@ class Experts(torch.autograd.Function):
             call.failed, found = "backward: %s" % error, None
         if found is None:  # by the job's own code, once the error no longer keeps the buffers of the failed call
             found = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
-        dx, dscore, dweights = found
-        if ctx.hit is not None:
-            dweights = call.unit.only_hit(ctx.hit, dweights)
-        return (None, None, None, dx, None, dscore, *dweights)
+        if hit is not None:
+            found = (*found[:2], *call.unit.only_hit(hit, found[2:]))
+        return (None, *found)
 
 
 apply_experts = applied(Experts)
@@ -269,4 +248,4 @@ def own_backward(unit, x, index, score, weights, needed, dout):
         wanted = [t for t, need in zip([x, score] + list(weights), needed) if need]
         found = iter(torch.autograd.grad(out, wanted, dout.to(out.dtype), allow_unused=True))
     grads = [next(found) if need else None for need in needed]
-    return grads[0], grads[1], grads[2:]
+    return grads

@@ -199,22 +199,21 @@ class ListUnit(Unit):
         """Which experts have tokens, on its way to the host without a wait; read in backward, long done by then."""
         if not self.skips:
             return None
-        ids = index.reshape(-1).clamp(0, self.n)
-        counts = torch.zeros(self.n + 1, dtype=torch.int64, device=index.device).scatter_add_(0, ids, torch.ones_like(ids))
+        hit = torch.zeros(self.n + 1, dtype=torch.uint8, device=index.device).scatter_(0, index.clamp(0, self.n).reshape(-1), 1)
         if not index.is_cuda:
-            return counts, None
-        host = torch.empty(self.n + 1, dtype=torch.int64, pin_memory=True)
-        host.copy_(counts, non_blocking=True)
+            return hit, None
+        host = torch.empty(self.n + 1, dtype=torch.uint8, pin_memory=True)
+        host.copy_(hit, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
         return host, event
 
     def only_hit(self, hit, grads):
-        counts, event = hit
+        hit, event = hit
         if event is not None:
             event.synchronize()
-        counts = counts.tolist()
-        return [grad if counts[i % self.n] else None for i, grad in enumerate(grads)]
+        hit = hit.tolist()
+        return [grad if hit[i % self.n] else None for i, grad in enumerate(grads)]
 
 
 class BlockUnit(ListUnit):

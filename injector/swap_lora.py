@@ -15,8 +15,9 @@ NO_MATRIX = (0, 0, 0)
 class Beside:
     """Adapters beside frozen weights. What the kernels read is a pair: the weights, and the adapters' tensors."""
 
-    def key(self, used):
-        return super().key(used[0]), self.low_key(used[1])
+    def seen(self, used):
+        (operands, state), (low, low_state) = super().seen(used[0]), self.low_seen(used[1])
+        return (*operands, *low), (state, low_state)
 
     def matrices(self, used, device):
         return super().matrices(used[0], device)
@@ -24,15 +25,13 @@ class Beside:
     def bias_strides(self, used):
         return super().bias_strides(used[0])
 
-    def up_offsets(self, used):
-        return super().up_offsets(used[0]) if used[0] is not None else (0, 0)
+    def places(self, used):
+        low = used[1]
+        return super().places(used[0]) + self.low_places(low, len(super().seen(used[0])[0]), low[0].element_size())
 
-    def pointers(self, used, up_offsets):
-        weights, low = used
-        return (super().pointers(weights, up_offsets) if weights is not None else (0,) * 6) + self.low_pointers(low)
-
-    def gradient_layout(self, tensors, dtype):
-        return (NO_MATRIX,) * 3, (0, 0)  # frozen
+    def gradient_layout(self, tensors, sample):
+        places, shapes = self.low_gradients(tensors, sample.element_size())
+        return (NO_MATRIX,) * 3, NOWHERE * 6 + places, shapes, 0  # the weights are frozen
 
     def stored(self, tensors):
         return self.base()[0].dtype
@@ -52,12 +51,16 @@ class Adapter:
     def ready(self):
         wrapper = self.wrapper()
         active = wrapper.active_adapters
-        return not wrapper.disable_adapters and not wrapper.merged and len(active) == 1 and active[0] in wrapper.lora_A
+        return (not wrapper.disable_adapters and not wrapper.merged and len(active) == 1
+                and active[0] in wrapper._modules["lora_A"]._modules)
 
     def pair(self):
         wrapper = self.wrapper()
-        name = wrapper.active_adapters[0]
-        return wrapper.lora_A[name].weight, wrapper.lora_B[name].weight
+        name, modules = wrapper.active_adapters[0], wrapper._modules
+        try:  # as Stacked.tensors
+            return tuple([modules[which]._modules[name]._parameters["weight"] for which in ("lora_A", "lora_B")])
+        except KeyError:
+            return wrapper.lora_A[name].weight, wrapper.lora_B[name].weight
 
     def scale(self):
         wrapper = self.wrapper()
@@ -92,8 +95,8 @@ class Adapted(Beside, Stacked):
 
     # --- as the kernels read them ---------------------------------------------------------------------------
 
-    def low_key(self, tensors):
-        return tuple([t.stride() for t in tensors]), tuple([adapter.scale() for adapter in self.adapters])
+    def low_seen(self, tensors):
+        return tensors, tuple([adapter.scale() for adapter in self.adapters])
 
     def low_matrices(self, i, a, b):
         """(A, B) of adapter i: strides of the map into the rank, and out of it."""
@@ -124,24 +127,22 @@ class Adapted(Beside, Stacked):
                 matrices[1], (matrices[2], matrices[3]) = low, self.halves(high)
         return (MK_DTYPE[used[1][0].dtype], *ranks, 0, *scales, tuple(matrices), tuple(matrices))
 
-    def low_pointers(self, tensors):
-        """Addresses of A and B: gate and up share an A."""
-        found = [0] * 6
+    def low_places(self, tensors, first, element_bytes):
+        """Of A and B, which begin at operand `first`: gate and up share an A."""
+        found = [NOWHERE] * 6
         for i, adapter in enumerate(self.adapters):
-            a, b = tensors[2 * i:2 * i + 2]
             straight = adapter.swapped != self.transposed
-            low, high = (a, b) if straight else (b, a)
-            low, at = low.data_ptr() if low is not None else 0, high.data_ptr() if high is not None else 0
+            low, high = (2 * i, 2 * i + 1) if straight else (2 * i + 1, 2 * i)
             if adapter.position:
-                found[4:] = low, at
+                found[4:] = (first + low, 0), (first + high, 0)
             else:
-                row = high.stride(0 if straight else 1) * high.element_size() if at and self.gated else 0
-                found[1:4] = low, at if self.gated else 0, at + (self.inter * row if self.concatenated else row) if at else 0
-        return tuple(found)
+                row = tensors[high].stride(0 if straight else 1) * element_bytes if self.gated else 0
+                gate = (first + high, 0) if self.gated else NOWHERE
+                found[1:4] = (first + low, 0), gate, (first + high, self.inter * row if self.concatenated else row)
+        return sum(found, ())
 
-    def gradients(self, tensors, needed, dtype):
-        made = [torch.empty(t.shape, dtype=dtype, device=t.device) if need else None for t, need in zip(tensors, needed)]
-        return (None, made), made
+    def low_gradients(self, tensors, element_bytes):
+        return self.low_places(tensors, 0, element_bytes), [t.shape for t in tensors]
 
     # --- as a sum of weight and delta ---------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class Adapted(Beside, Stacked):
             left, right = adapter.factors(*tensors[2 * i:2 * i + 2])
             at = adapter.position
             found[at] = torch.baddbmm(found[at], left.to(dtype), right.to(dtype), alpha=adapter.scale())
-        return found
+        return tuple(found)
 
     def expert(self, tensors, e):
         one = [p[e:e + 1].double() for p in self.base()]
@@ -236,11 +237,11 @@ class SumCall(KernelCall):
     @torch.no_grad()
     def sum_forward(self, x, index, score, tensors, flags):
         used = self.adapted.merged(tensors, x.dtype)
-        plan = self.plan_of(x, index, score, used, used)
+        plan, operands = self.plan_of(x, index, score, used, used)
         if plan is None:
             x, index, score = rows_dense(x, index, score)
-            plan = self.plan_of(x, index, score, used, used)
-        return self.forward(plan, x, index, score, used, flags)
+            plan, operands = self.plan_of(x, index, score, used, used)
+        return self.forward(plan, x, index, score, operands, flags)
 
 
 class LoraExperts(torch.autograd.Function):
@@ -263,7 +264,7 @@ class LoraExperts(torch.autograd.Function):
             call.failed, found = "backward: %s" % error, None
         if found is None:  # by PEFT's code, once the error no longer keeps the buffers of the failed call
             found = own_backward(call.unit, x, index, score, call.adapted.tensors(), needed, dout)
-        return (None, found[0], None, found[1]) + tuple(found[2])
+        return (None, found[0], None, *found[1:])
 
 
 apply_lora = applied(LoraExperts)
@@ -274,13 +275,13 @@ def lora_backward(call, x, index, score, saved, tensors, needed, dout):
         leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed[2:])]
         weights = call.adapted.merged(leaves, x.dtype)
     used, wanted = [w.detach() for w in weights], [w.requires_grad for w in weights]
-    dx, dscore, dweights = call.backward(x, index, score, saved, used, used, tuple(needed[:2]) + tuple(wanted), dout)
+    dx, dscore, *dweights = call.backward(x, index, score, saved, used, used, tuple(needed[:2]) + tuple(wanted), dout)
     asked = [leaf for leaf in leaves if leaf.requires_grad]
     if not asked:
-        return dx, dscore, [None] * len(leaves)
+        return [dx, dscore] + [None] * len(leaves)
     ends = [(w, d) for w, d in zip(weights, dweights) if w.requires_grad]
     found = iter(torch.autograd.grad([w for w, _ in ends], asked, [d for _, d in ends]))
-    return dx, dscore, [next(found) if leaf.requires_grad else None for leaf in leaves]
+    return [dx, dscore] + [next(found) if leaf.requires_grad else None for leaf in leaves]
 
 
 class LoraUnit(Unit):

@@ -38,7 +38,7 @@ class AdaptedList(Beside, Listed):
         for kind, group in enumerate(linears):
             self._add(kind, group)
         self.apart = {0, 1} <= set(self.kinds)
-        self.low_groups = [Scattered() for _ in range(2 * len(self.kinds))]
+        self.low_where = Whereabouts(self.n, 2 * len(self.kinds))
 
     def _add(self, kind, group):
         with_adapter = [hasattr(linear, "lora_A") for linear in group]
@@ -81,22 +81,18 @@ class AdaptedList(Beside, Listed):
             now = [adapter_of(ref()) for kind in self.kinds for ref in self.wrappers[kind]]
         except Refused:
             return False
-        mine = [t for part in self.low_parts(self.low)[::2] for t in part]
+        mine = [t for part in self.low_where.parts(self.low)[::2] for t in part]
         return Listed.same_as_now(self) and all(a is t for (a, _, _), t in zip(now, mine))
 
     # --- as the kernels read them ---------------------------------------------------------------------------
 
-    def low_parts(self, tensors):
-        n = self.n
-        return [tensors[i * n:(i + 1) * n] for i in range(2 * len(self.kinds))]
-
-    def low_key(self, tensors):
-        return tuple([group.look(part) for group, part in zip(self.low_groups, self.low_parts(tensors))])
+    def low_seen(self, tensors):
+        return (), self.low_where.look(tensors)
 
     def lora(self, used):
-        parts = self.low_parts(used[1])
+        parts = self.low_where.parts(used[1])
         device, matrices, dense, alive = parts[0][0].device, [NO_MATRIX] * 6, [NO_MATRIX] * 6, []
-        for i, (group, part) in enumerate(zip(self.low_groups, parts)):
+        for i, (group, part) in enumerate(zip(self.low_where.groups, parts)):
             at = self.place(i)
             matrices[at], offsets = group.matrix(part[0], device)
             dense[at] = (part[0].numel(), part[0].stride(0), 1)
@@ -111,25 +107,28 @@ class AdaptedList(Beside, Listed):
             return 4 + b
         return kind + 2 if b else kind if self.apart else 1
 
-    def low_pointers(self, tensors):
-        found = [0] * 6
-        if len(tensors) == len(self.low_groups):  # gradients: one tensor a group
-            for i, t in enumerate(tensors):
-                found[self.place(i)] = t.data_ptr() if t is not None else 0
-        else:
-            for i, group in enumerate(self.low_groups):
-                found[self.place(i)] = group.base
-        return tuple(found)
+    def low_places(self, tensors, first, element_bytes):
+        return self._placed([(-1, group.base) for group in self.low_where.groups])
 
-    def gradients(self, tensors, needed, dtype):
-        found = [stacked_gradient(part, need, dtype) for part, need in zip(self.low_parts(tensors), self.low_parts(needed))]
-        return (None, [stack for stack, _ in found]), [one for _, each in found for one in each]
+    def low_gradients(self, tensors, element_bytes):
+        """One tensor a group."""
+        shapes = [(self.n, *part[0].shape) for part in self.low_where.parts(tensors)]
+        return self._placed([(i, 0) for i in range(len(shapes))]), shapes
+
+    def _placed(self, groups):
+        found = [NOWHERE] * 6
+        for i, one in enumerate(groups):
+            found[self.place(i)] = one
+        return sum(found, ())
+
+    def wanted(self, needed):
+        return needed[0], needed[1], *[any(part) for part in self.low_where.parts(needed[2:])]
 
     # --- as parity reads them -------------------------------------------------------------------------------
 
     def pairs(self, tensors, e):
         """(kind, A, B, scale) of one expert; also of gradients"""
-        parts = self.low_parts(tensors)
+        parts = self.low_where.parts(tensors)
         return [(kind, parts[2 * i][e], parts[2 * i + 1][e], self.scales[kind // 2]) for i, kind in enumerate(self.kinds)]
 
     def expert(self, tensors, e):

@@ -326,6 +326,33 @@ def odd_calls():
     assert sites(job.model)
 
 
+def by_python():
+    """Tensors that the guest's C does not know it asks Python about, and makes through it: the same bits."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    calls, t = [module.forward.experts for module in sites(job.model)], torch.empty(2, 3)
+    guest = sites(job.model)[0].forward.__class__.__init__.__globals__["guest"]
+    x, index, score = torch.randn(4, 32), torch.zeros(4, 2, dtype=torch.int64), torch.rand(4, 2)
+
+    def fits():
+        weights = calls[0].weights.seen(calls[0].weights.tensors())[0]
+        calls[0].run(x, index, score)
+        return guest.fits(calls[0].last.handle, x, index, score, weights), guest.fits(calls[0].last.handle, x[:2], index, score, weights)
+
+    def known():
+        return guest.tensor_check(t, id(type(t)), t._cdata, t.data_ptr(), (2, 3), t.stride())
+    assert fits() == (True, False)
+    direct = grads(job.model)[1]
+    odd = t.as_subclass(type("Odd", (torch.Tensor,), {}))
+    assert known() and not guest.tensor_check(odd, id(type(odd)), odd._cdata, odd.data_ptr() + 8, (2, 3), t.stride()) and not known()
+    for call in calls:
+        call.plans.clear()
+        call.last = None
+    assert fits() == (False, False)
+    assert same_bits(direct, grads(job.model)[1])
+
+
 def unhit():
     """4.57: an expert without tokens gets no gradient where the job's own loop gives none, zeros where it gives zeros."""
     for name, nothing in (("qwen3_moe", True), ("olmoe", False)):

@@ -24,7 +24,7 @@ PROGRAMS = {  # all others are in swap_scenarios.py
 }
 PROGRAM = {scenario: program for program, scenarios in PROGRAMS.items() for scenario in scenarios}
 FAMILIES = ["qwen3_moe", "qwen2_moe", "mixtral", "deepseek_v3", "glm4_moe", "gpt_oss", "olmoe", "dots1", "llama4", "granitemoe"]
-ANY = ["fp64", "many_times", "optimizer_state", "accumulation", "wrong_use", "at_launch", "lease", "reverts",
+ANY = ["fp64", "many_times", "by_python", "optimizer_state", "accumulation", "wrong_use", "at_launch", "lease", "reverts",
        "other_model", "gone", "changed", "dense", "autocast bfloat16", "checkpointing reentrant", "checkpointing non-reentrant", "frozen experts", "frozen router", "frozen down",
        "frozen all_but_the_head"]
 FIVE = (["routing_flips", "two_arms", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",

@@ -1,0 +1,57 @@
+/* A plan as Python holds it: the C struct of swap.h, what the tensors were like that it was made for, and what its calls
+ * make. On the training thread, under the GIL. */
+#ifndef INJ_PYPLAN_H
+#define INJ_PYPLAN_H
+
+#include "injector/pysym.h"
+#include "injector/swap.h"
+#include "injector/tensor_abi.h"
+
+enum { MAX_TENSOR = 16 };
+
+/* What plan() is given, and each call: x, index, score, and a tuple of the tensors that places are in. */
+enum { N_INPUT = 3, INPUT_ARGS = N_INPUT + 1 };
+
+/* How new tensors are made: like a sample, in another shape. */
+struct maker {
+    PyObject *sample;
+    struct inj_shape shape;
+    bool direct; /* without Python */
+};
+
+enum {
+    OUT,
+    SAVED,
+    BARE,
+    FORWARD_WORK,
+    BACKWARD_WORK,
+    LENT_WORK,
+    DX,
+    DSCORE,
+    DWEIGHT,
+    N_MAKER = DWEIGHT + MAX_TENSOR
+};
+
+/* A plan, what the tensors were like that it was made for, and what its calls make. */
+struct held_plan {
+    struct inj_plan plan;
+    ssize_t n_mould; /* 0: they cannot be read from here */
+    struct inj_shape mould[MAX_TENSOR];
+    bool lends; /* the first weight gradient serves as dx_row */
+    ssize_t n_gradient;
+    struct maker maker[N_MAKER];
+};
+
+/* Of a capsule; NULL, with an exception, where it is none. */
+const struct held_plan *inj_plan_of(PyObject *capsule);
+/* A new tensor by one of its makers; NULL with an exception. */
+PyObject *inj_plan_make(const struct held_plan *h, int which);
+/* An address out of a Python integer. */
+void *inj_py_pointer(PyObject *o);
+
+/* The functions of `_moeprof` of that name. */
+PyObject *inj_py_plan(PyObject *self, PyObject *const *args, ssize_t n);
+PyObject *inj_py_fits(PyObject *self, PyObject *const *args, ssize_t n);
+PyObject *inj_py_tensor_check(PyObject *self, PyObject *const *args, ssize_t n);
+
+#endif
