@@ -18,6 +18,7 @@ def autocast_of_old_torch(kind):  # before 2.4
 if not hasattr(torch, "get_autocast_dtype"):
     autocast_now = autocast_of_old_torch
 any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+in_transform = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 
 
 def show_tensors():
@@ -90,7 +91,7 @@ class KernelCall:
         self.failed = None
 
     def __call__(self, x, index, score):
-        if self.failed is not None or x.dim() != 2:
+        if self.failed is not None or x.dim() != 2 or in_transform():  # torch.func sees tensors without memory
             return self.unit.own_experts(x, index, score)
         try:
             return self.run(x, index, score)
@@ -189,8 +190,8 @@ class KernelCall:
 # Autograd
 
 def applied(function):
-    """function.apply without its Python part (2 us), which serves functorch alone; nor is the node's, which looks for the
-    backward, needed by a class that has one."""
+    """function.apply without its Python part (2 us), which serves torch.func alone, and there the job's own experts run.
+    Nor is the node's needed, which looks for the backward, by a class that has one."""
     function._backward_cls.apply = function.backward
     return super(torch.autograd.Function, function).apply
 

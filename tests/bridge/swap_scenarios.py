@@ -313,6 +313,11 @@ def odd_calls():
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found))
     with torch.no_grad():
         assert not experts.forward(x, index, score).requires_grad
+    x = wide[:, :32].contiguous()
+    index, score = torch.randint(0, 8, (30, 2)), torch.rand(30, 2)
+    found = [torch.func.grad(lambda x: f(x, index, score).sum())(x) for f in (own, experts.forward)]
+    assert torch.equal(*found)
+    x.requires_grad_()
     once, = torch.autograd.grad(experts.forward(x, index, score).sum(), x, create_graph=True)
     try:
         once.sum().backward()
