@@ -52,18 +52,23 @@ static void *aligned(void *p)
     return (void *)(((uintptr_t)p + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
 }
 
+/* Adapters in the order of enum inj_operand. */
+static void set_adapters(struct mk_matrix *const matrix[INJ_N_OPERAND - INJ_GATE_A],
+                         void *const *operand)
+{
+    for (int i = INJ_GATE_A; i < INJ_N_OPERAND; i++)
+        matrix[i - INJ_GATE_A]->base = operand[i];
+}
+
 static void fill(struct mk_problem *out, struct mk_lora *lora, const struct inj_plan *plan,
                  const struct inj_call *c)
 {
     *out = plan->problem;
     if (plan->has_lora) {
         *lora = plan->lora;
-        lora->gate_a.base = c->operand[INJ_GATE_A];
-        lora->up_a.base = c->operand[INJ_UP_A];
-        lora->gate_b.base = c->operand[INJ_GATE_B];
-        lora->up_b.base = c->operand[INJ_UP_B];
-        lora->down_a.base = c->operand[INJ_DOWN_A];
-        lora->down_b.base = c->operand[INJ_DOWN_B];
+        set_adapters((struct mk_matrix *[]){&lora->gate_a, &lora->up_a, &lora->gate_b, &lora->up_b,
+                                            &lora->down_a, &lora->down_b},
+                     c->operand);
         out->lora = lora;
     }
     out->x = c->x;
@@ -81,12 +86,9 @@ static void fill_lora_gradients(struct mk_lora_grad *out, const struct inj_plan 
                                 void *const *operand)
 {
     *out = plan->dlora;
-    out->gate_a.base = operand[INJ_GATE_A];
-    out->up_a.base = operand[INJ_UP_A];
-    out->gate_b.base = operand[INJ_GATE_B];
-    out->up_b.base = operand[INJ_UP_B];
-    out->down_a.base = operand[INJ_DOWN_A];
-    out->down_b.base = operand[INJ_DOWN_B];
+    set_adapters((struct mk_matrix *[]){&out->gate_a, &out->up_a, &out->gate_b, &out->up_b,
+                                        &out->down_a, &out->down_b},
+                 operand);
 }
 
 int inj_plan_sizes(struct inj_plan *plan)

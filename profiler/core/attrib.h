@@ -19,8 +19,9 @@ enum mp_phase mp_attrib_phase(enum mp_phase scope, enum mp_kclass kclass, enum m
 enum mp_phase mp_attrib_after(enum mp_phase left, int depth, int layer);
 
 /* Phase of a kernel in code of which no module says where it is (a layer that was compiled, a loss that
- * multiplies by the head itself): that of the kernel before it, `last`, unless its class names another. A kernel that reads a weight needs no
- * such guess. Adapters' first products have no weight's address either and follow the norm. */
+ * multiplies by the head itself): that of the kernel before it, `last`, unless its class names another. A
+ * kernel that reads a weight needs no such guess. Adapters' first products have no weight's address either
+ * and follow the norm. */
 enum mp_phase mp_attrib_region(enum mp_phase last, enum mp_kclass kclass);
 
 #endif

@@ -101,17 +101,24 @@ static void test_backward_special_nodes(void **state)
     expect(backward(mm_type, base + 12, 1, gather, 0), 3, 4, MP_PHASE_EXPERT, MP_PASS_BACKWARD);
 }
 
-/* A checkpoint replays the forward inside a node: the thread's own scopes hold, and build a graph again. */
-static void test_recompute(void **state)
+/* A checkpoint's node begins to replay layer 3, building a graph. */
+static void begin_replay(struct mock_node *outer)
 {
-    struct mock_node outer = {.vtable = mul_type, .seq = base + 5, .tid = 1};
-
-    (void)state;
+    *outer = (struct mock_node){.vtable = mul_type, .seq = base + 5, .tid = 1};
     forward_graph();
-    run_node(&outer);
+    run_node(outer);
     mock.torch()->grad = true;
     at_seq(base + 50);
     inj_scope_enter(1, 3, MP_PHASE_OTHER);
+}
+
+/* A checkpoint replays the forward inside a node: the thread's own scopes hold, and build a graph again. */
+static void test_recompute(void **state)
+{
+    struct mock_node outer;
+
+    (void)state;
+    begin_replay(&outer);
     inj_scope_enter(2, 3, MP_PHASE_EXPERT);
     at_seq(base + 51);
     expect(launch_word(gemm, STACK + 6 * SLICE), 3, 6, MP_PHASE_EXPERT, MP_PASS_RECOMPUTE);
@@ -128,15 +135,10 @@ static void test_recompute(void **state)
  * within it is one all the same, and so is what the node does when the replay is over. */
 static void test_recompute_without_graph(void **state)
 {
-    struct mock_node outer = {.vtable = mul_type, .seq = base + 5, .tid = 1};
-    struct mock_node inner = {.vtable = mul_type, .seq = base + 12, .tid = 1};
+    struct mock_node outer, inner = {.vtable = mul_type, .seq = base + 12, .tid = 1};
 
     (void)state;
-    forward_graph();
-    run_node(&outer);
-    mock.torch()->grad = true;
-    at_seq(base + 50);
-    inj_scope_enter(1, 3, MP_PHASE_OTHER);
+    begin_replay(&outer);
     mock.torch()->grad = false;
     expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_RECOMPUTE);
     inj_scope_enter(2, 3, MP_PHASE_EXPERT);
