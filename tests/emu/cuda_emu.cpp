@@ -353,6 +353,7 @@ static void run_blocks(void)
     }
     if (!later.empty())
         emu_die("a copy that nobody waits for");
+    emu_end_of_cluster();
 }
 
 void emu_blocks(const emu_config &config, const std::function<void()> &body)

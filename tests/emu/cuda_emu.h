@@ -4,7 +4,7 @@
  * instructions. What a GPU does in its own time (cp.async, TMA, wgmma: kernels/hopper_ptx.cuh beside this) happens at a time
  * drawn by lot, up to the last that is allowed: the wait for it. Shared memory begins as NaNs. So a wrong index, a stage read
  * or handed back too soon, a missing zero fill and a barrier that counts wrong all show (EMU_SEED draws another lot); with the
- * address sanitizer also a read out of bounds. Races of plain loads and stores between two barriers do not show: those are
+ * address sanitizer also a read out of bounds. A missing fence and races of plain loads and stores do not show: those are
  * compute-sanitizer's work (tests/gpu/kernels_sanitize.sh). */
 #ifndef TESTS_EMU_CUDA_EMU_H
 #define TESTS_EMU_CUDA_EMU_H
@@ -88,6 +88,9 @@ void emu_later(const std::function<void()> &event);
 
 /* what and which name it where it never comes. */
 void emu_wait_until(const std::function<bool()> &ready, const char *what, uint32_t which);
+/* hopper_emu.cpp: a cluster has ended; what its threads left undone is an error. */
+void emu_end_of_cluster(void);
+
 void emu_sync_grid(void);
 void emu_sync_block(void);
 

@@ -305,3 +305,20 @@ void emu_wgmma_wait(int n_left)
     }
     __syncwarp();
 }
+
+/* ---- the end ---- */
+
+void emu_end_of_cluster(void)
+{
+    for (const auto &thread : products)
+        for (const auto &group : thread.second)
+            if (!group.empty())
+                emu_die("a product that nobody waits for");
+    for (const auto &thread : open_stores)
+        if (!thread.second.empty())
+            emu_die("a store that nobody commits");
+    for (const auto &thread : stores)
+        if (!thread.second.empty())
+            emu_die("a block that ends before its stores have read its memory");
+    products.clear(), open_stores.clear(), stores.clear(), mbarriers.clear();
+}
