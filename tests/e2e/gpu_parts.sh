@@ -19,4 +19,6 @@ expect 0 parts 100 "$T/out" "$T/table" good later
 said_out 'good .* done before, exit code 0'
 said_out 'later .* ok'
 [ "$(wc -l <out/count)" = 1 ] || fail "a part was done twice"
+expect 1 parts 100 "$T/out" "$T/table" bad # what failed before is no success now
+said_out 'bad .* done before, exit code 4'
 expect 3 parts 0 "$T/none" "$T/table"

@@ -26,6 +26,7 @@ while read -r name seconds command; do
         continue
     elif [ -e "$out/$name.done" ]; then
         printf '%-18s         done before, exit code %s\n' "$name" "$(cat "$out/$name.done")"
+        [ "$(cat "$out/$name.done")" = 0 ] || code=1
     elif [ $((limit_s - SECONDS)) -lt "$seconds" ]; then
         printf '%-18s         left out: needs %s s of %s left\n' "$name" "$seconds" $((limit_s - SECONDS))
         [ $code = 1 ] || code=3
