@@ -12,7 +12,7 @@ import checkpoint_scenarios
 PROBE = pathlib.Path(os.environ.get("MOEPROF_GUEST", "")).parent / "mock" / "libprobe.so"
 HERE = pathlib.Path(__file__).resolve().parent
 
-pytestmark = pytest.mark.skipif(not PROBE.exists(), reason="mock/libprobe.so is not beside MOEPROF_GUEST")
+pytestmark = pytest.mark.skipif("MOEPROF_GUEST" not in os.environ, reason="MOEPROF_GUEST is not set")
 
 
 @pytest.mark.parametrize("name", sorted(checkpoint_scenarios.SCENARIOS))
