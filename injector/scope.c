@@ -103,7 +103,7 @@ static void enter(int depth, int layer, int phase)
                                       .phase = (uint8_t)phase,
                                       .whose = whose_at(depth, layer)};
     t->depth = depth + 1;
-    open_region(t, phase);
+    open_region(t, mp_attrib_before((enum mp_phase)phase, depth, layer));
     if (depth == 1) {
         open_replay(t);
         open_wrapper(t);

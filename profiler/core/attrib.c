@@ -28,6 +28,11 @@ enum mp_phase mp_attrib_phase(enum mp_phase scope, enum mp_kclass kclass, enum m
     return scope;
 }
 
+enum mp_phase mp_attrib_before(enum mp_phase scope, int depth, int layer)
+{
+    return scope == MP_PHASE_OTHER && depth == 1 && layer >= 0 ? MP_PHASE_ATTENTION : scope;
+}
+
 enum mp_phase mp_attrib_after(enum mp_phase left, int depth, int layer)
 {
     if (left == MP_PHASE_EXPERT)

@@ -14,6 +14,10 @@
 /* Phase of a kernel of class kclass in scope phase `scope` and pass `pass`. */
 enum mp_phase mp_attrib_phase(enum mp_phase scope, enum mp_kclass kclass, enum mp_pass pass);
 
+/* Phase of a scope's own code before its first child. A layer begins with what its attention needs and its norm does not:
+ * masks of packed sequences, positions. depth as below. */
+enum mp_phase mp_attrib_before(enum mp_phase scope, int depth, int layer);
+
 /* Phase that a parent module's own code takes after its child with phase `left` returned:
  * a residual add belongs to what it adds. depth is the child's (1: a child of the root). */
 enum mp_phase mp_attrib_after(enum mp_phase left, int depth, int layer);

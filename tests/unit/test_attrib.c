@@ -96,10 +96,20 @@ static void test_after(void **state)
     assert_int_equal(mp_attrib_after(MP_PHASE_ATTENTION, 2, 0), MP_PHASE_ATTENTION);
 }
 
+static void test_before(void **state)
+{
+    (void)state;
+    assert_int_equal(mp_attrib_before(MP_PHASE_OTHER, 1, 0), MP_PHASE_ATTENTION);
+    assert_int_equal(mp_attrib_before(MP_PHASE_OTHER, 1, -1), MP_PHASE_OTHER);
+    assert_int_equal(mp_attrib_before(MP_PHASE_OTHER, 2, 0), MP_PHASE_OTHER);
+    assert_int_equal(mp_attrib_before(MP_PHASE_EMBED, 0, -1), MP_PHASE_EMBED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_closed),
-                                       cmocka_unit_test(test_after), cmocka_unit_test(test_region)};
+                                       cmocka_unit_test(test_before), cmocka_unit_test(test_after),
+                                       cmocka_unit_test(test_region)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

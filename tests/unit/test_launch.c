@@ -45,6 +45,21 @@ static void test_forward_scope(void **state)
     expect(launch(add), -1, -1, MP_PHASE_LOSS, MP_PASS_FORWARD);
 }
 
+/* What a layer makes before its first part, a mask say, is for its attention; a weight tells more. */
+static void test_layer_begins(void **state)
+{
+    (void)state;
+    inj_micro_begin();
+    inj_scope_enter(1, 3, MP_PHASE_OTHER);
+    expect(launch(add), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD);
+    expect(launch_word(gemm, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
+    inj_scope_leave(1);
+    inj_scope_enter(1, -1, MP_PHASE_OTHER);
+    expect(launch(add), -1, -1, MP_PHASE_OTHER, MP_PASS_FORWARD);
+    inj_scope_leave(1);
+    inj_micro_end();
+}
+
 /* Scopes that an exception never left end with the next one at or above their depth. */
 static void test_scope_never_left(void **state)
 {
@@ -433,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_no_torch),
         cmocka_unit_test(test_self_check),
         cmocka_unit_test(test_forward_scope),
+        cmocka_unit_test(test_layer_begins),
         cmocka_unit_test(test_scope_never_left),
         cmocka_unit_test(test_kernel_params),
         cmocka_unit_test(test_extra),
