@@ -6,6 +6,7 @@ Names of arms: peers_arms.py; of shapes: shapes.h; of routings: uniform, zipf, a
 Timed: routing metadata, both products, activation, combine; in backward the gradients of x, both weights and the scores. Normal data,
 the L2 flushed before each call, the arms by turns within each repetition. Twice: as called from PyTorch, and on the GPU alone (the call as
 a CUDA graph), where it can be captured. Every arm's output and gradients are first held against an fp32 loop over the experts.
+A dense GEMM of cuBLAS, 8192^3, takes its turn too: what is left of its rate is a share that heat and power do not move.
 SonicMoE wants gate and up rows interleaved, and a cache of what it compiles: QUACK_CACHE_DIR. An arm slower than a second is timed 3 times.
 """
 import argparse, json, os, re, statistics as st, sys, time
@@ -94,58 +95,60 @@ class Timed:
         self.ms.append(a.elapsed_time(b))
 
 
-def captured(f):
-    """f as a CUDA graph, or None: it waits for the GPU, or for another reason cannot be one."""
+def captured(f, pool):
+    """f as a CUDA graph, or None: it waits for the GPU, or for another reason cannot be one. What it makes nobody reads, so
+    that all of a case share one pool: gradients of each would not fit."""
     try:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side): f(); f()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph): f()
+        with torch.cuda.graph(graph, pool=pool): f()
         return graph.replay
     except Exception:
         torch.cuda.synchronize()
         return None
+    finally:
+        torch.cuda.empty_cache()  # a stream keeps what was freed on it
 
 
-def timed_ways(name, c):
+def timed_ways(name, c, pool):
     """Forward and both, as called and on the GPU alone. Gradients are freed at once: the arms share one card."""
     arm, flop = ARMS[name](c), 6 * c.T * c.K * c.H * c.I
     both = lambda: torch.autograd.grad(arm.forward(), arm.leaves, c.g) and None
     both()
     for what, f, k in (('forward', arm.forward, 1), ('fwd+bwd', both, 3)):
         yield Timed(name, what, 'called', f, k * flop)
-        graph = captured(f)
+        graph = captured(f, pool)
         if graph: yield Timed(name, what, 'gpu', graph, k * flop)
 
 
+def dense():
+    a, b = (torch.randn(8192, 8192, device=dev, dtype=bf) for _ in range(2))
+    return Timed('cublas', '8192^3', 'gpu', lambda: a @ b, 2 * 8192 ** 3)
+
+
 def time_case(names, c, n, flush):
-    ways = []
+    ways, pool = [dense()], torch.cuda.graph_pool_handle()
     for name in names:
-        try: ways += list(timed_ways(name, c))
+        try: ways += list(timed_ways(name, c, pool))
         except Exception as e: print(f'  {name}: failed here: {type(e).__name__}: {str(e).splitlines()[0][:160] if str(e) else ""}', flush=True)
     for _ in range(n):
         for way in ways: way.run(flush)
     return ways
 
 
-def report(shape, c, routing, ways, dense, out):
+def report(shape, c, routing, ways, out):
+    rate = ways[0].flop / st.median(ways[0].ms) * 1e3
     mine = {(w.what, w.way): st.median(w.ms) for w in ways if w.arm == 'moeprof'}
     for w in ways:
         ms = st.median(w.ms)
         own = mine.get((w.what, w.way))
-        print(f'{shape:12s} T={c.T:6d} {routing:8s} {w.arm:16s} {w.what:8s} {w.way:6s} {ms:9.3f} ms ({min(w.ms):.3f}..{max(w.ms):.3f}, n={len(w.ms)}) {w.flop / ms / 1e9:6.1f} TFLOP/s'
+        print(f'{shape:12s} T={c.T:6d} {routing:8s} {w.arm:16s} {w.what:8s} {w.way:6s} {ms:9.3f} ms ({min(w.ms):.3f}..{max(w.ms):.3f}, n={len(w.ms)}) {w.flop / ms / 1e9:6.1f} TFLOP/s = {w.flop / ms * 1e3 / rate:.3f} of dense'
               + (f'  moeprof {ms / own:.2f} x' if own and w.arm != 'moeprof' else ''), flush=True)
         if out: print(json.dumps(dict(shape=shape, tokens=c.T, routing=routing, arm=w.arm, what=w.what, way=w.way, n=len(w.ms), flop=w.flop,
-                                      seconds=dict(median=ms / 1e3, min=min(w.ms) / 1e3, max=max(w.ms) / 1e3), dense_flop_per_second=dense)), file=out, flush=True)
-
-
-def dense_flop_per_s(n, flush):
-    a, b = (torch.randn(8192, 8192, device=dev, dtype=bf) for _ in range(2))
-    t = Timed('cublas', '', '', lambda: a @ b, 2 * 8192 ** 3)
-    for _ in range(n): t.run(flush)
-    return t.flop / st.median(t.ms) * 1e3
+                                      seconds=dict(median=ms / 1e3, min=min(w.ms) / 1e3, max=max(w.ms) / 1e3), dense_flop_per_second=rate)), file=out, flush=True)
 
 
 def main():
@@ -158,14 +161,13 @@ def main():
     names = usable(o.arms.split(','))
     if dev == 'cpu': sys.exit('no GPU here: nothing is timed')
     flush, out = torch.empty(64 << 20, dtype=torch.int32, device=dev), open(o.json, 'a') if o.json else None
-    dense = dense_flop_per_s(o.n, flush)
-    print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, dense bf16 8192^3 {dense / 1e12:.0f} TFLOP/s', flush=True)
+    print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}', flush=True)
     for shape in known if o.shapes == 'all' else o.shapes.split(','):
         for T in map(int, o.tokens.split(',')):
             for routing in o.routing.split(','):
                 if time.time() - begin > o.seconds: sys.exit(f'out of time before {shape}, T = {T}, {routing}')
                 c = Case(known[shape], T, routing)
-                report(shape, c, routing, time_case(names, c, o.n, flush), dense, out)
+                report(shape, c, routing, time_case(names, c, o.n, flush), out)
                 del c; torch.cuda.empty_cache()
 
 

@@ -61,8 +61,17 @@ def scattermoe(c):
     return Arm(forward, leaves(c))
 
 
+def hasten_liger():
+    """Its tuner tries some 130 candidates a shape, 125 ms each; with a fifth of that it still takes 5 to 25 times of each."""
+    bench = importlib.import_module('triton.testing').do_bench
+    for t in vars(importlib.import_module('liger_kernel.ops.fused_moe_kernels')).values():
+        if hasattr(t, 'configs') and hasattr(t, '_do_bench'):
+            t._do_bench = lambda f, quantiles: bench(f, warmup=5, rep=20, quantiles=quantiles)
+
+
 def liger(c):
     f, idx = importlib.import_module('liger_kernel.ops.fused_moe').LigerFusedMoEFunction, c.idx.int()
+    hasten_liger()
     return Arm(lambda: f.apply(c.x, c.gu, c.dn, idx, c.w), leaves(c))
 
 
