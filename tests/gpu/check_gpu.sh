@@ -8,6 +8,7 @@ if ! nvidia-smi -L >/dev/null 2>&1; then
     exit 1
 fi
 folder=${OUT_DIR:-$(mktemp -d)}
+mkdir -p "$folder"
 export B
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 ${PYTHON:-python3} tests/gpu/plan.py "$folder" "${PAIRS:-10}"
