@@ -6,7 +6,7 @@
  */
 #include "injector/launch.h"
 
-#include "injector/cuda_api.h"
+#include "injector/launch_args.h"
 #include "injector/sample.h"
 #include "injector/scope.h"
 #include "injector/torch_abi.h"
@@ -16,7 +16,6 @@
 #include "profiler/core/phase.h"
 
 #include <errno.h>
-#include <string.h>
 
 enum kind { SKIP = 0, LAUNCH, LAUNCH_COOP, LAUNCH_EX, GRAPH, COPY };
 
@@ -92,178 +91,16 @@ bool inj_launch_graphs(void)
     return atomic_load_explicit(&graphs, memory_order_relaxed);
 }
 
-/* ---- what is known of a kernel, by its handle --------------------------------------------- */
-
-#define FUNC_LOG2      12 /* 4096 kernels; 96 distinct ones seen in an eager MoE step */
-#define FUNC_CAP       (1u << FUNC_LOG2)
-#define PARAM_MAX      32
-#define SCAN_MAX_BYTES 4096 /* the driver's own limit before 12.1; weights stand early */
-
-struct func {
-    _Atomic(void *) handle;     /* NULL free; set last, release */
-    _Atomic(const char *) name; /* never read through: its module may be gone */
-    uint64_t name_hash;
-    uint8_t kclass;
-    uint8_t n_param;
-    uint16_t param_bytes[PARAM_MAX];
-};
-
-static struct func func_table[FUNC_CAP];
-static _Atomic int func_lock; /* 0 free; taken with one try: who fails classifies by itself */
-
-static void fill_params(struct func *f, void *handle)
-{
-    size_t offset, bytes;
-
-    for (f->n_param = 0; f->n_param < PARAM_MAX; f->n_param++) {
-        int rc = cuda.kernel_param_info
-                     ? cuda.kernel_param_info(handle, f->n_param, &offset, &bytes)
-                     : 1;
-
-        if (rc)
-            rc = cuda.func_param_info ? cuda.func_param_info(handle, f->n_param, &offset, &bytes)
-                                      : 1;
-        if (rc)
-            break;
-        f->param_bytes[f->n_param] = (uint16_t)(bytes > UINT16_MAX ? UINT16_MAX : bytes);
-    }
-}
-
-static uint64_t hash(const char *name) /* FNV-1a */
-{
-    uint64_t h = 14695981039346656037u;
-
-    for (; name && *name; name++)
-        h = (h ^ (unsigned char)*name) * 1099511628211u;
-    return h;
-}
-
-/* Kernels that take a weight: products, and generated kernels, which may be anything. */
-static bool takes_weights(enum mp_kclass kclass)
-{
-    return kclass == MP_KC_GEMM || kclass == MP_KC_GROUPED || kclass == MP_KC_UNKNOWN;
-}
-
-/* Another address of the same name is kept: names are CUPTI's, which may have been left and met again. */
-static bool is_named(struct func *f, const char *name)
-{
-    if (atomic_load_explicit(&f->name, memory_order_relaxed) == name)
-        return true;
-    if (f->name_hash != hash(name))
-        return false;
-    atomic_store_explicit(&f->name, name, memory_order_relaxed);
-    return true;
-}
-
-/* The row of a handle; NULL when the table is full or another thread is adding. A handle that was
- * unloaded and given to another kernel is told by its name. */
-static const struct func *func_get(void *handle, const char *name)
-{
-    uint32_t at = (uint32_t)(((uintptr_t)handle >> 4) * 2654435761u) >> (32 - FUNC_LOG2);
-    int expected = 0;
-
-    for (unsigned probe = 0; probe < 16; probe++, at = (at + 1) & (FUNC_CAP - 1)) {
-        struct func *f = &func_table[at];
-        void *have = atomic_load_explicit(&f->handle, memory_order_acquire);
-
-        if (have == handle)
-            return is_named(f, name) ? f : NULL;
-        if (have)
-            continue;
-        if (!atomic_compare_exchange_strong(&func_lock, &expected, 1))
-            return NULL;
-        if (!atomic_load(&f->handle)) {
-            atomic_store_explicit(&f->name, name, memory_order_relaxed);
-            f->name_hash = hash(name);
-            f->kclass = (uint8_t)mp_kname_class(name);
-            if (takes_weights(f->kclass))
-                fill_params(f, handle);
-            atomic_store_explicit(&f->handle, handle, memory_order_release);
-        }
-        atomic_store(&func_lock, 0);
-        return atomic_load(&f->handle) == handle ? f : NULL;
-    }
-    return NULL;
-}
-
-/* ---- launch arguments ---------------------------------------------------------------------- */
-
-#define ANY_LAYER (-2)
-
-/* Nearly every word is outside all ranges, so that test is made here. In a layer's scope, or in a part's
- * that is in none, a weight of another layer is a word left over from another launch. */
-static bool scan_words(const struct mp_ranges *r, const void *bytes, size_t n, int layer,
-                       struct mp_hit *hit)
-{
-    uint64_t lo = r->lo, span = r->hi - r->lo;
-
-    for (size_t i = 0; i + 8 <= n; i += 8) {
-        uint64_t word;
-
-        memcpy(&word, (const char *)bytes + i, 8);
-        if (word - lo < span && mp_ranges_find(r, word, hit) &&
-            (layer == ANY_LAYER || hit->layer == layer))
-            return true;
-    }
-    return false;
-}
-
-static bool scan_params(const struct func *f, void **params, int layer, struct mp_hit *hit)
-{
-    const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
-
-    if (!r || !r->n)
-        return false;
-    for (unsigned i = 0; i < f->n_param; i++) {
-        size_t n = f->param_bytes[i] < SCAN_MAX_BYTES ? f->param_bytes[i] : SCAN_MAX_BYTES;
-
-        if (scan_words(r, params[i], n, layer, hit))
-            return true;
-    }
-    return false;
-}
-
-/* cuBLAS hands its arguments over as one buffer. */
-static const void *extra_buffer(void **extra, size_t *bytes)
-{
-    const void *buffer = NULL;
-
-    *bytes = 0;
-    for (int i = 0; i < 8 && (uintptr_t)extra[i] != EXTRA_END; i += 2) {
-        if ((uintptr_t)extra[i] == EXTRA_POINTER)
-            buffer = extra[i + 1];
-        else if ((uintptr_t)extra[i] == EXTRA_SIZE)
-            *bytes = *(const size_t *)extra[i + 1];
-    }
-    return buffer;
-}
-
-static bool scan_extra(void **extra, int layer, struct mp_hit *hit)
-{
-    const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
-    size_t bytes;
-    const void *buffer = extra_buffer(extra, &bytes);
-
-    if (!r || !r->n || !buffer)
-        return false;
-    return scan_words(r, buffer, bytes < SCAN_MAX_BYTES ? bytes : SCAN_MAX_BYTES, layer, hit);
-}
-
-struct args {
-    void *func;
-    void **params, **extra;
-};
-
-static void read_args(enum kind kind, const void *block, struct args *a)
+static void read_args(enum kind kind, const void *block, struct inj_args *a)
 {
     if (kind == LAUNCH_EX) {
         const struct launch_ex_params *p = block;
 
-        *a = (struct args){p->f, p->kernel_params, p->extra};
+        *a = (struct inj_args){p->f, p->kernel_params, p->extra};
     } else {
         const struct launch_params *p = block;
 
-        *a = (struct args){p->f, p->kernel_params, kind == LAUNCH ? p->extra : NULL};
+        *a = (struct inj_args){p->f, p->kernel_params, kind == LAUNCH ? p->extra : NULL};
     }
 }
 
@@ -405,8 +242,19 @@ static int may_read(const struct inj_note *n, enum mp_whose whose)
                                   1u << MP_PHASE_NORM | 1u << MP_PHASE_LM_HEAD;
 
     if (whose == MP_WHOSE_MODEL || (n->layer < 0 && !(parts >> n->phase & 1)))
-        return ANY_LAYER;
+        return INJ_ANY_LAYER;
     return n->layer;
+}
+
+static bool reads_weight(const struct inj_func *f, const struct inj_args *a, int layer,
+                         struct mp_hit *hit)
+{
+    const struct mp_ranges *r;
+
+    if (!inj_func_takes_weights(f->kclass))
+        return false;
+    r = atomic_load_explicit(&ranges, memory_order_acquire);
+    return r && r->n && inj_args_weight(hit, r, f, a, layer);
 }
 
 /* Does the phase of a weight count for more than that of the scope? In a part of a layer it does not: a
@@ -468,7 +316,7 @@ static void follow_region(struct inj_thread *t, struct inj_note *n, enum mp_whos
 
 /* What a launch is told, before anything is made of it. */
 static void trace(struct inj_thread *t, uint32_t cbid, const struct cupti_callback *info,
-                  const struct func *f, const struct args *a)
+                  const struct inj_func *f, const struct inj_args *a)
 {
     const struct mp_ranges *r = atomic_load_explicit(&ranges, memory_order_acquire);
     const void *buffer;
@@ -478,7 +326,7 @@ static void trace(struct inj_thread *t, uint32_t cbid, const struct cupti_callba
     if (a->params)
         for (unsigned i = 0; f && i < f->n_param; i++)
             inj_trace_words(t, r, a->params[i], f->param_bytes[i]);
-    else if (a->extra && (buffer = extra_buffer(a->extra, &n)))
+    else if (a->extra && (buffer = inj_args_extra(a->extra, &n)))
         inj_trace_words(t, r, buffer, n);
 }
 
@@ -494,14 +342,14 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid,
         .step = atomic_load_explicit(&inj.step, memory_order_relaxed),
         .counts = kind == LAUNCH || kind == LAUNCH_COOP || kind == LAUNCH_EX,
     };
-    const struct func *f = NULL;
-    struct args a = {0};
+    const struct inj_func *f = NULL;
+    struct inj_args a = {0};
     struct mp_hit hit;
     enum mp_whose whose;
 
     if (n.counts) {
         read_args(kind, info->params, &a);
-        f = func_get(a.func, info->symbol_name);
+        f = inj_func_get(a.func, info->symbol_name);
         n.kclass = f ? f->kclass : (uint8_t)mp_kname_class(info->symbol_name);
     } else {
         n.kclass = kind == COPY ? MP_KC_COPY : MP_KC_UNKNOWN;
@@ -511,9 +359,8 @@ static void note_launch(struct inj_thread *t, enum kind kind, uint32_t cbid,
     if (inj_trace_on())
         trace(t, cbid, info, f, &a);
     whose = locate(t, &n);
-    if (f && n.pass != MP_PASS_UPDATE && !(n.flags & MP_FLAG_OWN) && takes_weights(f->kclass) &&
-        (a.params ? scan_params(f, a.params, may_read(&n, whose), &hit)
-                  : a.extra && scan_extra(a.extra, may_read(&n, whose), &hit)))
+    if (f && n.pass != MP_PASS_UPDATE && !(n.flags & MP_FLAG_OWN) &&
+        reads_weight(f, &a, may_read(&n, whose), &hit))
         apply_hit(t, &n, &hit, whose);
     if (whose != MP_WHOSE_PART)
         follow_region(t, &n, whose);
