@@ -1,13 +1,12 @@
 /* cuda_emu.cpp: see cuda_emu.h. */
 #include "tests/emu/cuda_emu.h"
 
+#include "tests/emu/stack.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <csetjmp>
-#include <memory>
-#include <ucontext.h>
 #include <vector>
 
 enum state { RUNS, AT_BLOCK, AT_WARP, WAITS, LATER, DONE };
@@ -19,10 +18,7 @@ struct copy {
 };
 
 struct fiber {
-    ucontext_t begin;
-    jmp_buf at; // from its first switch on
-    bool begun;
-    std::unique_ptr<char[]> stack;
+    emu_stack stack;
     dim3 thread, block;
     state now;
     std::function<bool()> ready; // WAITS: for this
@@ -32,13 +28,11 @@ struct fiber {
     std::vector<std::vector<copy>> groups;
 };
 
-enum { STACK_BYTES = 256 << 10, MAX_THREAD = 1024, MAX_CLUSTER = 2, WORDS = 8 };
+enum { MAX_THREAD = 1024, MAX_CLUSTER = 2, WORDS = 8 };
 
 dim3 emu_thread, emu_block, emu_block_dim, emu_grid_dim;
 static std::vector<fiber> fibers(MAX_THREAD); // of the blocks that run: one, or a cluster's
 static fiber *current;
-static ucontext_t scheduler;
-static jmp_buf scheduler_at;
 static std::vector<uint8_t> smem[MAX_CLUSTER];
 static uint32_t words[MAX_THREAD / 32][2][32 * WORDS];
 static std::vector<std::function<void()>> later;
@@ -91,40 +85,10 @@ bool emu_coin(void)
     return chance(2);
 }
 
-/* A fiber begins by setcontext. Later switches are jumps, since swapcontext makes two system calls, but under the address
- * sanitizer, to which a jump from stack to stack looks like the end of a function. */
-#ifdef __SANITIZE_ADDRESS__
-static void go(fiber &f)
-{
-    swapcontext(&scheduler, &f.begin);
-}
-
-static void go_back(void)
-{
-    swapcontext(&current->begin, &scheduler);
-}
-#else
-static void go(fiber &f)
-{
-    if (_setjmp(scheduler_at))
-        return;
-    if (f.begun)
-        _longjmp(f.at, 1);
-    f.begun = true;
-    setcontext(&f.begin);
-}
-
-static void go_back(void)
-{
-    if (!_setjmp(current->at))
-        _longjmp(scheduler_at, 1);
-}
-#endif
-
 static void leave(state to)
 {
     current->now = to;
-    go_back();
+    emu_switch_back(current->stack);
 }
 
 static void enter(void)
@@ -233,7 +197,7 @@ static void resume(fiber &f)
     current = &f;
     emu_thread = f.thread;
     emu_block = f.block;
-    go(f);
+    emu_switch_to(f.stack);
 }
 
 /* Runs a warp until no lane can go on; false if none could. A warp-wide instruction is done when all lanes have come. */
@@ -263,19 +227,13 @@ static void start(unsigned i)
 {
     fiber &f = fibers[i];
 
-    if (!f.stack)
-        f.stack.reset(new char[STACK_BYTES]);
     f.thread = dim3(i % running.block.x, 0, 0);
     f.block = emu_block;
     f.block.x += i / running.block.x;
     f.now = RUNS;
     f.turn = 0;
     f.groups.assign(1, {});
-    f.begun = false;
-    getcontext(&f.begin);
-    f.begin.uc_stack.ss_sp = f.stack.get();
-    f.begin.uc_stack.ss_size = STACK_BYTES;
-    makecontext(&f.begin, enter, 0);
+    emu_stack_start(f.stack, enter);
 }
 
 /* Whoever let others go first goes on. */

@@ -3,10 +3,13 @@
 
 emu_cu := lora lora_pack portable portable_up portable_down portable_grad cuda_call combine reduce route \
 	hopper hopper_map hopper_forward hopper_dact hopper_grad
+emu_cpp := stack cuda_emu hopper_emu device_emu
+small_cpp := kernels_small agree routing refuse problem array
 emu_h := common.cuh portable_gemm.cuh portable_feed.cuh portable_epilogue.cuh portable_host.h lora_gemm.cuh \
 	hopper_gemm.cuh hopper_producer.cuh hopper_epilogue.cuh hopper_host.h
 emu_src := $(patsubst %,$(B)/emu/kernels/%,$(emu_h) $(emu_cu:%=%.cu))
-emu_obj := $(emu_cu:%=$(B)/emu/%.o) $(B)/emu/cuda_emu.o $(B)/emu/hopper_emu.o $(B)/emu/kernels_small.o
+small_obj := $(small_cpp:%=$(B)/emu/%.o)
+emu_obj := $(emu_cu:%=$(B)/emu/%.o) $(emu_cpp:%=$(B)/emu/%.o) $(small_obj)
 EMU_CXX = $(CXX) -std=c++17 -O2 -g -w -Wno-psabi -x c++ -I$(B)/emu -Itests/emu -I. -isystem $(CUDA)/include -MMD -MP $(SANFLAGS) -c
 
 $(B)/emu/kernels/%: kernels/% tests/emu/translate.sed
@@ -21,10 +24,20 @@ $(B)/emu/kernels_small: $(emu_obj) $(KERNELS_CPU_OBJ)
 	$(call say,LINK,$@)$(CXX) $(SANFLAGS) -o $@ $^ -lm
 
 .SECONDARY: $(emu_src) # kept: made once a change, not once a build
-.PHONY: emu
+
+# Both paths, the portable one with shared memory as on Hopper and as on Ada: bytes of it, and the way.
+emu_ways := emu-hopper emu-portable emu-ada
+emu-hopper: how = 232448
+emu-portable: how = 232448 --portable
+emu-ada: how = 101376 --portable
+
+.PHONY: emu $(emu_ways)
 ifneq ($(and $(wildcard $(CUDA)/include/cuda_bf16.h),$(shell command -v $(CXX))),)
-emu: $(B)/emu/kernels_small
-	$(Q)for how in "232448" "101376 --portable" "232448 --portable"; do set -- $$how; EMU_SMEM_BYTES=$$1 ASAN_OPTIONS=detect_stack_use_after_return=0 timeout 900 $< $$2 > $(B)/emu.log 2>&1 || { cat $(B)/emu.log; echo "failed: $< $$2 with $$1 bytes of shared memory"; exit 1; }; done; echo "  emu   $$(grep -c '^ok' $(B)/emu.log) cases passed on the Hopper path, and on the portable one with shared memory as on Ada and on Hopper"
+$(emu_ways): $(B)/emu/kernels_small
+	$(Q)EMU_SMEM_BYTES=$(firstword $(how)) ASAN_OPTIONS=detect_stack_use_after_return=0 timeout 900 $< $(wordlist 2,9,$(how)) > $(B)/$@.log 2>&1 || \
+		{ cat $(B)/$@.log; echo "failed: $@"; exit 1; }
+emu: $(emu_ways)
+	@echo "  emu   $$(grep -c '^ok' $(B)/emu-hopper.log) cases passed on the Hopper path, and on the portable one with shared memory as on Hopper and as on Ada"
 ifeq ($(findstring thread,$(SANFLAGS)),)# the thread sanitizer does not follow fibers
 unit: emu
 endif
@@ -34,10 +47,7 @@ emu:
 endif
 
 ifneq ($(NVCC),)
-$(B)/tests/emu/kernels_small_gpu.o: tests/emu/kernels_small.cpp
-	@mkdir -p $(@D)
-	$(call say,CXX,$<)$(CXX) -std=c++17 -O2 -g -w -DMK_ON_GPU -I. -isystem $(CUDA)/include -MMD -MP -c -o $@ $<
-$(B)/kernels_small: $(B)/tests/emu/kernels_small_gpu.o $(kernels_obj)
+$(B)/kernels_small: $(small_obj) $(B)/emu/device_gpu.o $(kernels_obj)
 	$(call say,LINK,$@)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -lm -ldl
 kernels: $(B)/kernels_small
 endif
