@@ -144,8 +144,9 @@ bench-host: $(GUEST) $(call obj,tests/mock/noop_kernels.c)
 	$(Q)eval "$$(bash tests/bridge/setup_venv.sh)" && cd tests/bridge && export PYTHONDONTWRITEBYTECODE=1 MOEPROF_GUEST=$(abspath $(B))/noop/libmoeprof.so && \
 		$$PY5 swap_bench.py && $$PY5 swap_bench.py lora && $$PY457 swap_bench.py
 
+# On all processors, unless -j says otherwise.
 asan ubsan tsan:
-	$(Q)$(MAKE) B=build-$@ SANFLAGS='-fsanitize=$(subst asan,address,$(subst ubsan,undefined -fno-sanitize-recover=undefined,$(subst tsan,thread,$@))) -fno-omit-frame-pointer' unit
+	$(Q)$(MAKE) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$$(nproc)) B=build-$@ SANFLAGS='-fsanitize=$(subst asan,address,$(subst ubsan,undefined -fno-sanitize-recover=undefined,$(subst tsan,thread,$@))) -fno-omit-frame-pointer' unit
 
 fmt:
 	$(Q)clang-format -i $(shell git ls-files '*.c' '*.h')
