@@ -131,26 +131,64 @@ static void read_plan(struct inj_plan *p, PyObject *const *args)
     p->ddown_bias = p->problem.down_bias;
 }
 
-static ssize_t n_given(PyObject *const *input)
+static void add_rest(struct given *out, PyObject *tuple, ssize_t first)
 {
-    return N_INPUT + py.tuple_size(input[N_INPUT]);
+    ssize_t n = py.tuple_size(tuple);
+
+    for (ssize_t i = first; i < n && out->n < (ssize_t)countof(out->tensor); i++)
+        out->tensor[out->n++] = py.tuple_get(tuple, i);
 }
 
-static bool shape_of(PyObject *const *input, ssize_t i, struct inj_shape *out)
+void inj_plan_given(struct given *out, PyObject *const *input)
 {
-    PyObject *t = i < N_INPUT ? input[i] : py.tuple_get(input[N_INPUT], i - N_INPUT);
+    for (out->n = 0; out->n < N_INPUT; out->n++)
+        out->tensor[out->n] = input[out->n];
+    add_rest(out, input[N_INPUT], 0);
+}
 
-    return inj_tensor_known(t) && inj_tensor_shape(t, out);
+void inj_plan_given_saved(struct given *out, PyObject *saved)
+{
+    for (out->n = 0; out->n < N_INPUT; out->n++)
+        out->tensor[out->n] = py.tuple_get(saved, out->n);
+    add_rest(out, saved, N_INPUT + 1);
+}
+
+static bool shape_of(PyObject *tensor, struct inj_shape *out)
+{
+    return inj_tensor_known(tensor) && inj_tensor_shape(tensor, out);
+}
+
+static bool is_like(PyObject *tensor, const struct inj_shape *mould)
+{
+    struct inj_shape shape;
+
+    return shape_of(tensor, &shape) && memcmp(&shape, mould, sizeof shape) == 0;
 }
 
 static void read_mould(struct held_plan *h, PyObject *const *input)
 {
-    ssize_t n = n_given(input);
-    bool all = n >= N_INPUT && n <= MAX_TENSOR;
+    struct given given;
+    bool all;
 
-    for (ssize_t i = 0; all && i < n; i++)
-        all = shape_of(input, i, &h->mould[i]);
-    h->n_mould = all ? n : 0;
+    inj_plan_given(&given, input);
+    all = given.n <= MAX_TENSOR;
+    for (ssize_t i = 0; all && i < given.n; i++)
+        all = shape_of(given.tensor[i], &h->mould[i]);
+    h->n_mould = all ? given.n : 0;
+}
+
+bool inj_plan_fits(const struct held_plan *h, const struct given *given)
+{
+    bool same = h->n_mould && h->n_mould == given->n;
+
+    for (ssize_t i = 0; same && i < given->n; i++)
+        same = is_like(given->tensor[i], &h->mould[i]);
+    return same;
+}
+
+bool inj_plan_made_like(const struct held_plan *h, int which, PyObject *tensor)
+{
+    return h->maker[which].direct && is_like(tensor, &h->maker[which].shape);
 }
 
 static void set_maker(struct maker *m, PyObject *sample, int64_t dims, const int64_t *size)
@@ -235,12 +273,13 @@ PyObject *inj_py_plan(PyObject *self, PyObject *const *args, ssize_t n)
 PyObject *inj_py_fits(PyObject *self, PyObject *const *args, ssize_t n)
 {
     const struct held_plan *h = n == 1 + INPUT_ARGS ? inj_plan_of(args[0]) : NULL;
-    bool same = h && h->n_mould && h->n_mould == n_given(args + 1);
-    struct inj_shape shape;
+    struct given given;
+    bool same;
 
     (void)self;
-    for (ssize_t i = 0; same && i < h->n_mould; i++)
-        same = shape_of(args + 1, i, &shape) && memcmp(&shape, &h->mould[i], sizeof shape) == 0;
+    if (h)
+        inj_plan_given(&given, args + 1);
+    same = h && inj_plan_fits(h, &given);
     return py.err_occurred() ? NULL : py.bool_from(same);
 }
 
@@ -275,4 +314,39 @@ PyObject *inj_plan_make(const struct held_plan *h, int which)
         made = py.call_method(m->sample, "new_empty", format[m->shape.dims], (long long)size[0],
                               (long long)size[1], (long long)size[2]);
     return made;
+}
+
+bool inj_plan_scratch(const struct held_plan *h, int which, struct scratch *out)
+{
+    const struct maker *m = &h->maker[which];
+
+    out->bare = m->direct ? inj_tensor_bare(&m->shape, &out->data) : NULL;
+    out->object = out->bare ? NULL : inj_plan_make(h, which);
+    if (out->object)
+        out->data = inj_py_address(out->object);
+    return out->bare || out->object;
+}
+
+void inj_plan_scratch_free(struct scratch *s)
+{
+    if (s->bare)
+        inj_tensor_bare_free(s->bare);
+    else
+        py.decref(s->object);
+}
+
+void *inj_py_address(PyObject *tensor)
+{
+    PyObject *at;
+    void *p;
+
+    if (tensor == py.none)
+        return NULL;
+    if (inj_tensor_known(tensor) && inj_tensor_data(tensor, &p))
+        return p;
+    at = py.call_method(tensor, "data_ptr", NULL);
+    p = at ? inj_py_pointer(at) : NULL;
+    if (at)
+        py.decref(at);
+    return p;
 }

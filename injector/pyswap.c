@@ -29,23 +29,6 @@ static PyObject *strerror_of(PyObject *self, PyObject *const *args, ssize_t n)
 
 /* ---- calls ------------------------------------------------------------------------------------ */
 
-/* Where a tensor's memory is; NULL for None. What torch refuses is a Python exception. */
-static void *address(PyObject *tensor)
-{
-    PyObject *at;
-    void *p;
-
-    if (tensor == py.none)
-        return NULL;
-    if (inj_tensor_known(tensor) && inj_tensor_data(tensor, &p))
-        return p;
-    at = py.call_method(tensor, "data_ptr", NULL);
-    p = at ? inj_py_pointer(at) : NULL;
-    if (at)
-        py.decref(at);
-    return p;
-}
-
 static void find_operands(void **operand, const struct inj_place *place, void *const *base)
 {
     for (int i = 0; i < INJ_N_OPERAND; i++) {
@@ -64,23 +47,40 @@ static void drop(PyObject *o)
         py.decref(o);
 }
 
-static void read_inputs(struct inj_call *c, const struct held_plan *h, PyObject *const *input)
+static void read_given(struct inj_call *c, const struct held_plan *h, const struct given *given)
 {
-    void *base[MAX_TENSOR] = {0};
+    void *base[N_INPUT + MAX_TENSOR] = {0};
 
-    c->x = address(input[0]);
-    c->index = address(input[1]);
-    c->score = address(input[2]);
-    for (ssize_t i = 0; i < py.tuple_size(input[N_INPUT]) && i < MAX_TENSOR; i++)
-        base[i] = address(py.tuple_get(input[N_INPUT], i));
-    find_operands(c->operand, h->plan.weight, base);
+    for (ssize_t i = 0; i < given->n; i++)
+        base[i] = inj_py_address(given->tensor[i]);
+    c->x = base[0];
+    c->index = base[1];
+    c->score = base[2];
+    find_operands(c->operand, h->plan.weight, base + N_INPUT);
+}
+
+static int run_forward(const struct held_plan *h, struct inj_call *c, PyObject *const *input,
+                       PyObject *out)
+{
+    struct scratch work;
+    struct given given;
+    int rc;
+
+    if (!inj_plan_scratch(h, FORWARD_WORK, &work))
+        return MK_OK;
+    c->workspace = work.data;
+    inj_plan_given(&given, input);
+    read_given(c, h, &given);
+    rc = py.err_occurred() ? MK_OK : inj_plan_forward(&h->plan, c, inj_py_address(out));
+    inj_plan_scratch_free(&work);
+    return rc;
 }
 
 /* forward(plan, flags, stream, x, index, score, tensors) -> (out, saved), or a code */
 static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
 {
     const struct held_plan *h = n == 3 + INPUT_ARGS ? inj_plan_of(args[0]) : NULL;
-    PyObject *out, *saved, *work, *pair = NULL;
+    PyObject *out, *saved, *pair = NULL;
     struct inj_call c;
     int rc = MK_EVERSION;
 
@@ -88,16 +88,12 @@ static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
     if (!h)
         return answer(rc);
     c.flags = (uint32_t)py.long_as(args[1]);
+    c.stream = inj_py_pointer(args[2]);
     out = inj_plan_make(h, OUT);
     saved = out ? inj_plan_make(h, c.flags & MK_FLAG_INFERENCE ? BARE : SAVED) : NULL;
-    work = saved ? inj_plan_make(h, FORWARD_WORK) : NULL;
-    if (work) {
-        c.stream = inj_py_pointer(args[2]);
-        c.saved = address(saved);
-        c.workspace = address(work);
-        read_inputs(&c, h, args + 3);
-        rc = py.err_occurred() ? MK_OK : inj_plan_forward(&h->plan, &c, address(out));
-        drop(work);
+    if (saved) {
+        c.saved = inj_py_address(saved);
+        rc = run_forward(h, &c, args + 3, out);
     }
     if (rc == MK_OK && !py.err_occurred() && (pair = py.tuple_new(2))) {
         py.tuple_set(pair, 0, out);
@@ -109,46 +105,63 @@ static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
     return answer(rc);
 }
 
-/* Makes the gradients that are needed: dx, dscore, then those of weights. */
-static bool make_gradients(const struct held_plan *h, PyObject *needed, PyObject **made)
+/* A tuple of the gradients that are needed, dx, dscore, then those of weights, and None for others, behind `before`
+ * times None. */
+static PyObject *new_gradients(const struct held_plan *h, PyObject *needed, ssize_t before)
 {
-    for (ssize_t i = 0; i < 2 + h->n_gradient; i++) {
-        if (i < py.tuple_size(needed) && py.is_true(py.tuple_get(needed, i)) == 1)
-            made[i] = inj_plan_make(h, DX + (int)i);
-        else
-            made[i] = inj_py_none();
-        if (!made[i])
-            return false;
+    ssize_t n = before + 2 + h->n_gradient, n_needed = py.tuple_size(needed);
+    PyObject *all = py.tuple_new(n);
+
+    for (ssize_t i = 0; all && i < n; i++) {
+        bool need = i >= before && i < n_needed && py.is_true(py.tuple_get(needed, i)) == 1;
+        PyObject *one = need ? inj_plan_make(h, DX + (int)(i - before)) : inj_py_none();
+
+        if (!one) {
+            drop(all);
+            return NULL;
+        }
+        py.tuple_set(all, i, one);
     }
-    return true;
+    return all;
 }
 
-static int run_backward(const struct held_plan *h, PyObject *const *args, PyObject **made)
+/* Fills the gradients. c: saved and stream are set. */
+static int run_backward(const struct held_plan *h, struct inj_call *c, const struct given *given,
+                        PyObject *dout, PyObject *all, ssize_t before)
 {
-    PyObject *lent = h->lends && h->n_gradient && made[2] != py.none ? made[2] : py.none;
-    PyObject *work = inj_plan_make(h, lent != py.none ? LENT_WORK : BACKWARD_WORK);
-    void *base[MAX_TENSOR] = {0};
+    void *base[2 + MAX_TENSOR] = {0};
     struct inj_gradients out;
-    struct inj_call c;
+    struct scratch work;
     int rc = MK_OK;
 
-    if (!work)
+    for (ssize_t i = 0; i < 2 + h->n_gradient; i++)
+        base[i] = inj_py_address(py.tuple_get(all, before + i));
+    out.dx = base[0];
+    out.dscore = base[1];
+    out.dx_row = h->lends && h->n_gradient ? base[2] : NULL;
+    find_operands(out.operand, h->plan.gradient, base + 2);
+    if (!inj_plan_scratch(h, out.dx_row ? LENT_WORK : BACKWARD_WORK, &work))
         return rc;
-    c.flags = 0;
-    c.workspace = address(work);
-    c.stream = inj_py_pointer(args[2]);
-    read_inputs(&c, h, args + 3);
-    c.saved = address(args[3 + INPUT_ARGS]);
-    out.dx = address(made[0]);
-    out.dscore = address(made[1]);
-    out.dx_row = address(lent);
-    for (ssize_t i = 0; i < h->n_gradient; i++)
-        base[i] = address(made[2 + i]);
-    find_operands(out.operand, h->plan.gradient, base);
+    c->flags = 0;
+    c->workspace = work.data;
+    read_given(c, h, given);
     if (!py.err_occurred())
-        rc = inj_plan_backward(&h->plan, &c, &out, address(args[4 + INPUT_ARGS]));
-    drop(work);
+        rc = inj_plan_backward(&h->plan, c, &out, inj_py_address(dout));
+    inj_plan_scratch_free(&work);
     return rc;
+}
+
+static PyObject *gradients_of(const struct held_plan *h, struct inj_call *c,
+                              const struct given *given, PyObject *dout, PyObject *needed,
+                              ssize_t before)
+{
+    PyObject *all = new_gradients(h, needed, before);
+    int rc = all ? run_backward(h, c, given, dout, all, before) : MK_OK;
+
+    if (all && rc == MK_OK && !py.err_occurred())
+        return all;
+    drop(all);
+    return answer(rc);
 }
 
 /* backward(plan, needed, stream, x, index, score, tensors, saved, dout) -> (dx, dscore, gradients of weights..), None
@@ -156,22 +169,38 @@ static int run_backward(const struct held_plan *h, PyObject *const *args, PyObje
 static PyObject *backward(PyObject *self, PyObject *const *args, ssize_t n)
 {
     const struct held_plan *h = n == 5 + INPUT_ARGS ? inj_plan_of(args[0]) : NULL;
-    PyObject *made[2 + MAX_TENSOR] = {0}, *all = NULL;
-    int rc = MK_EVERSION;
+    struct inj_call c;
+    struct given given;
 
     (void)self;
     if (!h)
-        return answer(rc);
-    if (make_gradients(h, args[1], made))
-        rc = run_backward(h, args, made);
-    if (rc == MK_OK && !py.err_occurred())
-        all = py.tuple_new(2 + h->n_gradient);
-    for (ssize_t i = 0; i < 2 + h->n_gradient; i++)
-        if (all)
-            py.tuple_set(all, i, made[i]);
-        else
-            drop(made[i]);
-    return all ? all : answer(rc);
+        return answer(MK_EVERSION);
+    c.stream = inj_py_pointer(args[2]);
+    c.saved = inj_py_address(args[3 + INPUT_ARGS]);
+    inj_plan_given(&given, args + 3);
+    return gradients_of(h, &c, &given, args[4 + INPUT_ARGS], args[1], 0);
+}
+
+/* gradients(plan, stream, (x, index, score, saved, tensors..), needed, dout) -> as backward, and both needed and the
+ * answer begin with an input of autograd's that is no tensor. None where these are not, to the last stride, what the plan
+ * was made for and made. */
+static PyObject *gradients(PyObject *self, PyObject *const *args, ssize_t n)
+{
+    const struct held_plan *h = n == 5 ? inj_plan_of(args[0]) : NULL;
+    PyObject *saved = h && py.tuple_size(args[2]) > N_INPUT ? py.tuple_get(args[2], N_INPUT) : NULL;
+    struct inj_call c;
+    struct given given;
+
+    (void)self;
+    if (!saved)
+        return answer(MK_EVERSION);
+    inj_plan_given_saved(&given, args[2]);
+    if (!inj_plan_fits(h, &given) || !inj_plan_made_like(h, SAVED, saved) ||
+        !inj_plan_made_like(h, OUT, args[4]))
+        return py.err_occurred() ? NULL : inj_py_none();
+    c.stream = inj_py_pointer(args[1]);
+    c.saved = inj_py_address(saved);
+    return gradients_of(h, &c, &given, args[4], args[3], 1);
 }
 
 struct py_method inj_pyswap_method[] = {
@@ -181,6 +210,7 @@ struct py_method inj_pyswap_method[] = {
     {"fits", inj_py_fits, PY_FASTCALL, NULL},
     {"forward", forward, PY_FASTCALL, NULL},
     {"backward", backward, PY_FASTCALL, NULL},
+    {"gradients", gradients, PY_FASTCALL, NULL},
     {"tensor_check", inj_py_tensor_check, PY_FASTCALL, NULL},
 };
 const size_t inj_pyswap_count = countof(inj_pyswap_method);

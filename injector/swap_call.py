@@ -18,6 +18,8 @@ def autocast_of_old_torch(kind):  # before 2.4
 if not hasattr(torch, "get_autocast_dtype"):
     autocast_now = autocast_of_old_torch
 any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+grad_enabled = torch.is_grad_enabled  # by a name of its own: torch has thousands
+current_gpu, current_stream = (getattr(torch._C, "_cuda_" + name, None) for name in ("getDevice", "getCurrentRawStream"))
 in_transform = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 
 
@@ -65,7 +67,7 @@ class Plan:
         """None where another device is the current one."""
         if self.gpu is None:
             return 0
-        return torch._C._cuda_getCurrentRawStream(self.gpu) if torch._C._cuda_getDevice() == self.gpu else None
+        return current_stream(self.gpu) if current_gpu() == self.gpu else None
 
 
 def readable(t, step):
@@ -118,8 +120,8 @@ class KernelCall:
         if plan is None:
             given, index, score = rows_dense(given, index, score)
             plan, operands = self.plan_of(given, index, score, used, weights)
-        if torch.is_grad_enabled() and (x.requires_grad or score.requires_grad or any([w.requires_grad for w in weights])):
-            out = apply_experts((self, plan, operands, index), given, score, *weights)
+        if grad_enabled() and (x.requires_grad or score.requires_grad or any([w.requires_grad for w in weights])):
+            out = apply_experts((self, plan, operands, index, operands is weights), given, score, *weights)
         else:
             out, _ = self.forward(plan, given, index, score, operands, INFERENCE)
         return out if given is x else out.to(x.dtype)
@@ -155,6 +157,12 @@ class KernelCall:
         if type(found) is int:
             raise KernelError(found)
         return found
+
+    def differentiate(self, tensors, needed, dout):
+        """From what Experts saved."""
+        (x, index, score, saved), weights = tensors[:4], tensors[4:]
+        dout = dout if dout.dtype is x.dtype else dout.to(x.dtype)
+        return self.backward(x, index, score, saved, self.used(weights, x.dtype), weights, needed, dout)
 
     def backward(self, x, index, score, saved, used, weights, needed, dout):
         plan, operands = self.plan_of(x, index, score, used, weights)
@@ -200,7 +208,7 @@ def once(gradients):
     """A backward whose results cannot be differentiated again, said when that is tried; torch's own once_differentiable
     costs 2 us where nobody tries, and lets a constant incoming gradient pass."""
     def backward(ctx, dout):
-        if not torch.is_grad_enabled():
+        if not grad_enabled():
             return gradients(ctx, dout)
         with torch.no_grad():
             found = gradients(ctx, dout)
@@ -216,24 +224,29 @@ class Experts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, given, x, score, *weights):
-        call, plan, operands, index = given  # as one: torch looks long at an argument that is no tensor
+        call, plan, operands, index, saves_all = given  # as one: torch looks long at an argument that is no tensor
         out, saved = call.forward(plan, x, index, score, operands, 0)
-        ctx.given = call, call.unit.hit_later(index) if call.unit.skips else None
+        hit = call.unit.hit_later(index) if call.unit.skips else None
+        ctx.given = call, hit, plan if saves_all and hit is None else None
         ctx.save_for_backward(x, index, score, saved, *weights)
         return out
 
     @staticmethod
     @once
     def backward(ctx, dout):
-        tensors, (call, hit), needed = ctx.saved_tensors, ctx.given, ctx.needs_input_grad[1:]
-        (x, index, score, saved), weights = tensors[:4], tensors[4:]
-        dout = dout if dout.dtype is x.dtype else dout.to(x.dtype)
+        (call, hit, plan), tensors, needed = ctx.given, ctx.saved_tensors, ctx.needs_input_grad
         try:
-            found = call.backward(x, index, score, saved, call.used(weights, x.dtype), weights, needed, dout)
+            if plan is not None:  # what is saved is all that the kernels read
+                stream = plan.stream()
+                found = guest.gradients(plan.handle, stream, tensors, needed, dout) if stream is not None else None
+                if type(found) is tuple:
+                    return found
+            found = call.differentiate(tensors, needed[1:], dout)
         except (KernelError, torch.cuda.OutOfMemoryError) as error:
             call.failed, found = "backward: %s" % error, None
         if found is None:  # by the job's own code, once the error no longer keeps the buffers of the failed call
-            found = own_backward(call.unit, x, index, score, call.weights.tensors(), needed, dout)
+            x, index, score = tensors[:3]
+            found = own_backward(call.unit, x, index, score, call.weights.tensors(), needed[1:], dout)
         if hit is not None:
             found = (*found[:2], *call.unit.only_hit(hit, found[2:]))
         return (None, *found)

@@ -165,15 +165,37 @@ bool inj_tensor_shape(const void *object, struct inj_shape *out)
            !get.device(t, &out->device);
 }
 
+static void *empty(const struct inj_shape *shape)
+{
+    void *tensor;
+    int rc = make.empty(shape->dims, shape->size, shape->stride, shape->dtype, shape->device_type,
+                        shape->device, &tensor);
+
+    return rc ? NULL : tensor;
+}
+
 PyObject *inj_tensor_new(const struct inj_shape *shape)
 {
-    PyObject *object;
-    void *tensor;
+    void *tensor = empty(shape);
+    PyObject *object = tensor ? make.wrap(tensor) : NULL;
 
-    if (make.empty(shape->dims, shape->size, shape->stride, shape->dtype, shape->device_type,
-                   shape->device, &tensor))
-        return NULL;
-    object = make.wrap(tensor);
-    make.delete(tensor); /* the object has its own reference */
+    if (tensor)
+        make.delete(tensor); /* the object has its own reference */
     return object;
+}
+
+void *inj_tensor_bare(const struct inj_shape *shape, void **data)
+{
+    void *tensor = empty(shape);
+
+    if (tensor && get.data(tensor, data)) {
+        make.delete(tensor);
+        return NULL;
+    }
+    return tensor;
+}
+
+void inj_tensor_bare_free(void *tensor)
+{
+    make.delete(tensor);
 }

@@ -36,5 +36,8 @@ bool inj_tensor_data(const void *object, void **data);
 bool inj_tensor_shape(const void *object, struct inj_shape *out);
 /* A new Python object around uninitialised memory; NULL where torch has none to give, with no exception set. */
 PyObject *inj_tensor_new(const struct inj_shape *shape);
+/* The same for C alone: no object. NULL where torch has none to give. */
+void *inj_tensor_bare(const struct inj_shape *shape, void **data);
+void inj_tensor_bare_free(void *tensor);
 
 #endif

@@ -88,6 +88,16 @@ def reverted(client, job, steps=2):
     return notices[0].text
 
 
+def failing_backward(guest, call, fail):
+    """One call's backward fails, whichever way it takes; returns what to put back."""
+    gradients, call.backward = guest.gradients, fail
+
+    def by_c(handle, *rest):
+        return fail() if handle is call.last.handle else gradients(handle, *rest)
+    guest.gradients = by_c
+    return gradients
+
+
 def no_memory(*_):
     raise torch.cuda.OutOfMemoryError("out of memory on purpose")
 
@@ -107,18 +117,24 @@ def reverts():
     assert same_bits(grads(job.model)[1], grads(twin)[1]) or True
     assert "layer 1" in reverted(client, job)
     on(client, job)
-    call = sites(job.model)[1].forward.experts
-    call.backward = fail
+    gradients = failing_backward(hook["guest"], sites(job.model)[1].forward.experts, fail)
     before = len(job.losses)
     assert "backward" in reverted(client, job)
     assert all(loss == loss for loss in job.losses[before:])
 
+    hook["guest"].gradients = lambda *_: -9  # as C says what the kernels say: asked again, and said
     on(client, job)
-    sites(job.model)[1].forward.experts.backward = no_memory
+    sites(job.model)[1].forward.experts.backward = fail
+    assert "backward" in reverted(client, job)
+
+    hook["guest"].gradients = gradients
+    on(client, job)
+    failing_backward(hook["guest"], sites(job.model)[1].forward.experts, no_memory)
     twin = copy.deepcopy(job.model)
     near(grads(job.model)[1], grads(twin)[1], 1e-5)
     assert "on purpose" in reverted(client, job)
 
+    hook["guest"].gradients = gradients
     on(client, job)
     job.model.lm_head.register_forward_hook(lambda m, a, out: out * float("nan"))
     assert "not finite" in reverted(client, job, steps=3)
