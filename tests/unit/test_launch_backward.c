@@ -182,7 +182,8 @@ static void region(uint64_t seq, bool graph)
     mock.torch()->grad = graph;
     inj_scope_enter(1, 3, MP_PHASE_OTHER);
     at_seq(seq + 1); /* the region's node is made before it launches anything */
-    expect(launch(triton), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD); /* before any weight is read */
+    /* before any weight is read */
+    expect(launch(triton), 3, -1, MP_PHASE_ATTENTION, MP_PASS_FORWARD);
     expect(launch_word(triton, GATE), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
     expect(launch(add), 3, -1, MP_PHASE_ROUTER, MP_PASS_FORWARD);
     expect(launch(gather), 3, -1, MP_PHASE_DISPATCH, MP_PASS_FORWARD);
