@@ -27,7 +27,7 @@ def leave():
     gloo's threads outlive destroy_process_group() wherever something still holds the group (DTensor's caches of sharding
     rules do, by their mesh). One that has yet to let go of the last collective's tensors wants the GIL for it; when the
     interpreter is ending by then, Python before 3.14 ends the thread by pthread_exit, which unwinds into a destructor:
-    std::terminate. torch alone does so, without a guest.
+    std::terminate. torch alone does so, without a guest. test_exit.py goes the way that is left out here.
     """
     sys.stdout.flush()
     sys.stderr.flush()
