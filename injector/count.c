@@ -77,14 +77,11 @@ static bool ready(void)
 
 /* ---- GPU side, training thread --------------------------------------------------------------- */
 
-static bool gpu_setup(void)
+static bool gpu_make(void)
 {
     void *module;
 
-    if (c.gpu_ready || c.gpu_failed)
-        return c.gpu_ready;
-    c.gpu_failed = true;
-    if (!ready() || inj_cuda_find() || cuda.module_load_data(&module, count_kernel_ptx) ||
+    if (cuda.module_load_data(&module, count_kernel_ptx) ||
         cuda.module_get_function(&c.route_fn, module, "moeprof_route") ||
         cuda.module_get_function(&c.mask_fn, module, "moeprof_mask") ||
         cuda.mem_alloc(&c.device, bytes_of()))
@@ -93,9 +90,24 @@ static bool gpu_setup(void)
         if (cuda.mem_host_alloc((void **)&c.slot[i].count, bytes_of(), 0) ||
             cuda.event_create(&c.slot[i].event, 2 /* CU_EVENT_DISABLE_TIMING */))
             return false;
-    c.gpu_failed = false;
-    c.gpu_ready = true;
     return true;
+}
+
+/* During a capture it is put off: allocating would end it. */
+static bool gpu_setup(void *stream)
+{
+    int mode;
+
+    if (c.gpu_ready || c.gpu_failed)
+        return c.gpu_ready;
+    c.gpu_failed = !ready() || inj_cuda_find();
+    if (c.gpu_failed || inj_cuda_captured(stream))
+        return false;
+    mode = inj_cuda_relax(); /* another thread's */
+    c.gpu_ready = gpu_make();
+    c.gpu_failed = !c.gpu_ready;
+    inj_cuda_restore(mode);
+    return c.gpu_ready;
 }
 
 /* Our own calls are marked, so that their launches are not taken for the job's. */
@@ -109,12 +121,10 @@ static void own(bool on)
 
 static int gpu_begin(void *stream)
 {
-    int capturing = 0;
-
     own(true);
-    if (inj_other_aside() || !gpu_setup()) /* another profiler would see our kernels */
-        return inj_other_aside() ? MP_EBUSY : MP_ENOTSUP;
-    if (cuda.stream_capturing(stream, &capturing) || capturing)
+    if (inj_other_aside()) /* another profiler would see our kernels */
+        return MP_EBUSY;
+    if (!gpu_setup(stream) || inj_cuda_captured(stream))
         return MP_ENOTSUP;
     if (!c.device_used && cuda.memset_async(c.device, 0, bytes_of() / 4, stream))
         return MP_ENOTSUP;
@@ -234,7 +244,7 @@ static bool copy_out(struct slot *s, void *stream)
     bool ok;
 
     own(true);
-    ok = !cuda.copy_to_host(s->count, c.device, bytes_of(), stream) &&
+    ok = !inj_cuda_captured(stream) && !cuda.copy_to_host(s->count, c.device, bytes_of(), stream) &&
          !cuda.event_record(s->event, stream);
     own(false);
     return ok;
@@ -321,6 +331,18 @@ static void emit_slot(const struct slot *s, inj_put_fn put, void *arg)
             emit_layer(s, layer, put, arg);
 }
 
+static bool under_way(const struct slot *s)
+{
+    int mode, rc;
+
+    if (!s->on_gpu)
+        return false;
+    mode = inj_cuda_relax();
+    rc = cuda.event_query(s->event);
+    inj_cuda_restore(mode);
+    return rc;
+}
+
 int inj_count_collect(inj_put_fn put, void *arg, uint32_t *oldest)
 {
     int waiting = 0;
@@ -330,7 +352,7 @@ int inj_count_collect(inj_put_fn put, void *arg, uint32_t *oldest)
 
         if (atomic_load_explicit(&s->state, memory_order_acquire) != SLOT_WAITING)
             break;
-        if (s->on_gpu && cuda.event_query(s->event)) {
+        if (under_way(s)) {
             waiting = 1;
             *oldest = s->step;
             break;

@@ -39,6 +39,7 @@ static const struct {
     ROW("cuEventRecord", event_record, true),
     ROW("cuEventQuery", event_query, true),
     ROW("cuStreamIsCapturing", stream_capturing, true),
+    ROW("cuThreadExchangeStreamCaptureMode", capture_mode, true),
 #undef ROW
 };
 
@@ -56,4 +57,24 @@ int inj_cuda_find(void)
         memcpy((char *)&cuda + symbol[i].offset, &f, sizeof f);
     }
     return MP_OK;
+}
+
+int inj_cuda_relax(void)
+{
+    int mode = 2; /* CU_STREAM_CAPTURE_MODE_RELAXED */
+
+    return cuda.capture_mode(&mode) ? -1 : mode;
+}
+
+void inj_cuda_restore(int mode)
+{
+    if (mode >= 0)
+        cuda.capture_mode(&mode);
+}
+
+bool inj_cuda_captured(void *stream)
+{
+    int status = 0;
+
+    return cuda.stream_capturing(stream, &status) || status;
 }

@@ -31,11 +31,21 @@ struct inj_cuda {
     int (*event_record)(void *event, void *stream);
     int (*event_query)(void *event);
     int (*stream_capturing)(void *stream, int *status);
+    int (*capture_mode)(int *mode); /* of this thread; says what it was */
 };
 
 extern struct inj_cuda cuda;
 
 /* MP_ENOTSUP when libcuda is not mapped or too old for a needed call. */
 int inj_cuda_find(void);
+
+/* While the job captures a CUDA graph as torch does, calls like an event's query end the capture, from whichever thread they
+ * come, unless that thread has said that they have nothing to do with it. Around such calls; returns what goes to
+ * inj_cuda_restore. On any thread. */
+int inj_cuda_relax(void);
+void inj_cuda_restore(int mode);
+
+/* Is this stream captured now, or cannot it be said? Work put on it would be part of the job's graph. */
+bool inj_cuda_captured(void *stream);
 
 #endif

@@ -210,10 +210,7 @@ static void go(void)
 
 void inj_tracer_leave(void *stream)
 {
-    int capturing = 0;
-
-    if (!atomic_load_explicit(&offered, memory_order_relaxed) ||
-        cuda.stream_capturing(stream, &capturing) || capturing ||
+    if (!atomic_load_explicit(&offered, memory_order_relaxed) || inj_cuda_captured(stream) ||
         pthread_mutex_trylock(&inj_tracer_lock))
         return;
     if (atomic_load(&offered) && !inj_other_was_here()) {

@@ -61,6 +61,8 @@ struct mock_cuda {
     size_t param_bytes; /* of the one parameter every kernel has, 0: unknown kernel */
     unsigned n_launch, n_alloc, n_query_param;
     unsigned n_illegal; /* accesses outside what was allocated: error 700 on a GPU */
+    unsigned n_spoiled; /* calls that ended the job's capture */
+    unsigned n_taken;   /* copies and events that became part of it */
     bool silent;        /* launches tell no CUPTI */
 };
 

@@ -10,7 +10,8 @@
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
-enum { INVALID = 1, NO_MEMORY = 2, NOT_READY = 600, ILLEGAL = 700 };
+enum { INVALID = 1, NO_MEMORY = 2, NOT_READY = 600, ILLEGAL = 700, CAPTURE_UNSAFE = 900 };
+enum { RELAXED = 2 };
 enum { BLOCKS = 256 };
 
 static struct mock_cuda m = {.param_bytes = 128};
@@ -110,6 +111,27 @@ CALL(cuDriverGetVersion, int *version)
 
 /* ---- memory, events, streams ----------------------------------------------------------------------- */
 
+static _Thread_local int capture_mode; /* 0 GLOBAL */
+
+CALL(cuThreadExchangeStreamCaptureMode, int *mode)
+{
+    int before = capture_mode;
+
+    capture_mode = *mode;
+    *mode = before;
+    return 0;
+}
+
+/* A call that CUDA calls potentially unsafe: while any stream is captured, as torch does it, it ends the capture, whichever
+ * thread makes it, unless that thread has said that it knows. */
+static bool spoils(void)
+{
+    bool bad = m.capturing && capture_mode != RELAXED;
+
+    m.n_spoiled += bad;
+    return bad;
+}
+
 static void *allot(size_t bytes)
 {
     char *p = m.fail_alloc || n_block == BLOCKS ? NULL : malloc(bytes);
@@ -135,12 +157,16 @@ static bool mine(const void *p, size_t bytes)
 
 CALL(cuMemAlloc_v2, uint64_t *ptr, size_t bytes)
 {
+    if (spoils())
+        return CAPTURE_UNSAFE;
     *ptr = (uint64_t)(uintptr_t)allot(bytes);
     return *ptr ? 0 : NO_MEMORY;
 }
 CALL(cuMemHostAlloc, void **ptr, size_t bytes, unsigned flags)
 {
     (void)flags;
+    if (spoils())
+        return CAPTURE_UNSAFE;
     *ptr = allot(bytes);
     return *ptr ? 0 : NO_MEMORY;
 }
@@ -156,6 +182,7 @@ CALL(cuMemsetD32Async, uint64_t ptr, unsigned value, size_t n, void *stream)
 CALL(cuMemcpyDtoHAsync_v2, void *host, uint64_t ptr, size_t bytes, void *stream)
 {
     (void)stream;
+    m.n_taken += m.capturing;
     if (m.fail_copy)
         return INVALID;
     if (!mine((void *)(uintptr_t)ptr, bytes))
@@ -172,12 +199,15 @@ CALL(cuEventCreate, void **event, unsigned flags)
 CALL(cuEventRecord, void *event, void *stream)
 {
     (void)stream;
+    m.n_taken += m.capturing;
     return event ? 0 : INVALID;
 }
 CALL(cuEventQuery, void *event)
 {
     if (!event)
         return INVALID;
+    if (spoils())
+        return CAPTURE_UNSAFE;
     return m.busy > 0 && m.busy-- ? NOT_READY : 0;
 }
 CALL(cuStreamIsCapturing, void *stream, int *status)
@@ -191,6 +221,8 @@ CALL(cuStreamIsCapturing, void *stream, int *status)
 
 CALL(cuModuleLoadData, void **module, const void *image)
 {
+    if (spoils())
+        return CAPTURE_UNSAFE;
     *module = strstr(image, ".entry moeprof_route") ? &m : NULL;
     return *module ? 0 : INVALID;
 }

@@ -66,6 +66,18 @@ static void dense(void)
     CHECK(mock.cuda()->n_illegal == 0);
 }
 
+/* The first count comes while the job captures a graph: no memory is asked for, which would end it; the next one counts. */
+static void first_in_capture(void)
+{
+    inj_count_layer(0, EXPERTS);
+    mock.cuda()->capturing = 1;
+    CHECK(inj_count_route(0, index64, 8, 8, true, NULL) == MP_ENOTSUP);
+    CHECK(mock.cuda()->n_spoiled == 0 && mock.cuda()->n_alloc == 0);
+    mock.cuda()->capturing = 0;
+    CHECK(inj_count_route(0, index64, 8, 8, true, NULL) == MP_OK);
+    CHECK(!inj_thread_self()->own);
+}
+
 /* The driver has no memory left: a code, host counts go on, and nobody asks again. */
 static void no_memory(void)
 {
@@ -89,6 +101,7 @@ static void test_in_children(void **state)
 {
     (void)state;
     in_child(dense);
+    in_child(first_in_capture);
     in_child(no_memory);
 }
 
@@ -220,6 +233,26 @@ static void test_slots_used_up(void **state)
     inj_count_step(60, NULL);
     nothing_waits();
     assert_int_equal(tokens_of(60, 0, 1), 7);
+}
+
+/* A step's counts are on their way while the job captures a graph: the agent's look may not end the capture, which it would
+ * from any thread. Nor may a step's end put its copy into the graph. */
+static void test_collect_during_capture(void **state)
+{
+    (void)state;
+    assert_int_equal(inj_count_route(0, index64, 8, 8, true, NULL), MP_OK);
+    inj_count_step(65, NULL);
+    mock.cuda()->capturing = 1;
+    nothing_waits();
+    assert_int_equal(mock.cuda()->n_spoiled, 0);
+    assert_true(n_got > 0);
+    mock.cuda()->capturing = 0;
+    assert_int_equal(inj_count_route(0, index64, 8, 8, true, NULL), MP_OK);
+    mock.cuda()->capturing = 1;
+    inj_count_step(66, NULL);
+    mock.cuda()->capturing = 0;
+    assert_int_equal(mock.cuda()->n_taken, 0);
+    nothing_waits();
 }
 
 static void test_capture_and_failures(void **state)
@@ -404,12 +437,19 @@ static int up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_in_children),          cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_route_host),           cmocka_unit_test(test_route_gpu_first),
-        cmocka_unit_test(test_steps_are_apart),      cmocka_unit_test(test_many_blocks),
-        cmocka_unit_test(test_order_of_arrival),     cmocka_unit_test(test_slots_used_up),
-        cmocka_unit_test(test_capture_and_failures), cmocka_unit_test(test_masks),
-        cmocka_unit_test(test_micro_batches_add_up), cmocka_unit_test(test_flush_of_unknown),
+        cmocka_unit_test(test_in_children),
+        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_route_host),
+        cmocka_unit_test(test_route_gpu_first),
+        cmocka_unit_test(test_steps_are_apart),
+        cmocka_unit_test(test_many_blocks),
+        cmocka_unit_test(test_order_of_arrival),
+        cmocka_unit_test(test_slots_used_up),
+        cmocka_unit_test(test_capture_and_failures),
+        cmocka_unit_test(test_collect_during_capture),
+        cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_micro_batches_add_up),
+        cmocka_unit_test(test_flush_of_unknown),
     };
 
     return cmocka_run_group_tests(tests, up, guest_down);
