@@ -208,11 +208,11 @@ struct hop_drain {
     int n_row, n_column; // that exist, counted from the lane's first row and first column
     uint32_t smem;       // the lane's row in piece 0 of a half
     int block, row_bits; // its 8-column block; row & 7 of its first row
-    bf16 *to;            // its first element
-    int64_t stride;      // elements from row to row; UP, DACT: number of the row
-    int column;          // of the lane's first
+    bf16 *to;            // where its first element goes: DOWN, DX of the product, UP of act, DACT of the scaled act
+    bf16 *pre;           // its first of the pre-activations: UP, to be kept (or NULL); DACT, as they were
+    int row, column;     // UP, DACT: of the lane's first element
     uint4 g, u;          // DACT: the next slice's pre-activations
-    float score, dscore;
+    float score, dscore; // DACT: the score of row lane % 16; what this lane has of its row's sum
     int x, y, z, matrix; // DW: the warp's place in which gradient's map
 };
 
@@ -228,13 +228,13 @@ __device__ inline uint4 drain_16(const hop_drain &d, int p, int i)
 }
 
 /* DOWN, DX: as it is. */
-__device__ inline void drain_rows(hop_drain &d, int q)
+__device__ inline void drain_rows(hop_drain &d, const hop_args &a, unsigned q)
 {
     int i = q % 4, p = q / 4;
     uint4 v = drain_16(d, p & 1, i);
 
     if (4 * i < d.n_row && 64 * p < d.n_column)
-        stg_16(d.to + 4 * i * d.stride + 64 * p, v);
+        stg_16(d.to + (4 * i * a.hidden + 64 * p), v);
 }
 
 template <typename G> __device__ inline uint32_t up_pair(uint32_t g, uint32_t u, const mk_act_param &p)
@@ -245,45 +245,41 @@ template <typename G> __device__ inline uint32_t up_pair(uint32_t g, uint32_t u,
 }
 
 /* UP: piece 0 of a half is gate, 1 up. The activation is taken of the rounded pre-activations, as backward will see them. */
-template <typename G> __device__ inline void drain_up(hop_drain &d, const hop_args &a, int q)
+template <typename G> __device__ inline void drain_up(hop_drain &d, const hop_args &a, unsigned q)
 {
     int i = q % 4, c = q / 4;
     uint4 g = drain_16(d, 0, i), u = drain_16(d, 1, i);
 
     if (4 * i >= d.n_row || 64 * c >= d.n_column)
         return; // guard
-    int64_t row = d.stride + 4 * i;
-    int column = d.column + 64 * c;
-    if (a.pre) {
-        stg_16(a.pre + row * 2 * a.inter + column, g);
-        stg_16(a.pre + (row * 2 + 1) * a.inter + column, u);
+    if (d.pre) {
+        stg_16(d.pre + (8 * i * a.inter + 64 * c), g);
+        stg_16(d.pre + (8 * i * a.inter + 64 * c + a.inter), u);
     }
-    stg_16(a.out + row * a.inter + column, make_uint4(up_pair<G>(g.x, u.x, a.act), up_pair<G>(g.y, u.y, a.act),
-                                                      up_pair<G>(g.z, u.z, a.act), up_pair<G>(g.w, u.w, a.act)));
+    stg_16(d.to + (4 * i * a.inter + 64 * c), make_uint4(up_pair<G>(g.x, u.x, a.act), up_pair<G>(g.y, u.y, a.act),
+                                                         up_pair<G>(g.z, u.z, a.act), up_pair<G>(g.w, u.w, a.act)));
 }
 
 /* DACT: row group and piece of slice q. */
-__device__ inline int dact_row(int q)
+__device__ inline int dact_row(unsigned q)
 {
     return q % 8 / 2;
 }
 
-__device__ inline int dact_piece(int q)
+__device__ inline int dact_piece(unsigned q)
 {
     return q / 8 * 2 + q % 2;
 }
 
 /* Slice q's inputs. */
-__device__ inline void dact_load(hop_drain &d, const hop_args &a, int q)
+__device__ inline void dact_load(hop_drain &d, const hop_args &a, unsigned q)
 {
     int i = dact_row(q), p = dact_piece(q);
     bool live = 4 * i < d.n_row && 64 * p < d.n_column && q < 16;
-    int64_t row = d.stride + 4 * i;
-    const bf16 *pre = a.pre + row * 2 * a.inter + d.column + 64 * p;
+    const bf16 *pre = d.pre + (8 * i * a.inter + 64 * p);
 
     d.g = live ? __ldcs((const uint4 *)pre) : make_uint4(0, 0, 0, 0);
     d.u = live ? __ldcs((const uint4 *)(pre + a.inter)) : make_uint4(0, 0, 0, 0);
-    d.score = live ? a.route.row_score[row] : 0.f;
 }
 
 /* Two neighbouring elements: gate and up become their gradients, act comes out scaled; returns what they add to dscore. */
@@ -301,12 +297,13 @@ __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, uint3
     return dv.x * v0 + dv.y * v1;
 }
 
-/* Eight columns of gate's and up's gradients, one after the other or by turns. */
-template <typename G> __device__ inline void put_dpre(const hop_args &a, int64_t row, int column, uint4 g, uint4 u)
+/* Eight columns of gate's and up's gradients, to a row's halves or by turns. */
+template <typename G> __device__ inline void put_dpre(const hop_drain &d, const hop_args &a, int i, int p, uint4 g, uint4 u)
 {
-    bf16 *to = a.out + row * 2 * a.inter + (G::alternating ? 2 * column : column);
+    bf16 *to = d.pre + (a.out - a.pre) + (8 * i * a.inter + 64 * p);
 
     if (G::alternating) {
+        to += d.column + 64 * p; // twice as far along the row
         stg_16(to, make_uint4(low_halves(g.x, u.x), high_halves(g.x, u.x), low_halves(g.y, u.y), high_halves(g.y, u.y)));
         stg_16(to + 8, make_uint4(low_halves(g.z, u.z), high_halves(g.z, u.z), low_halves(g.w, u.w), high_halves(g.w, u.w)));
         return;
@@ -316,22 +313,20 @@ template <typename G> __device__ inline void put_dpre(const hop_args &a, int64_t
 }
 
 /* Eight columns of one row; every second piece, the eight lanes that share the row add up dscore over 128 columns. */
-template <typename G> __device__ inline void drain_dact(hop_drain &d, const hop_args &a, int q)
+template <typename G> __device__ inline void drain_dact(hop_drain &d, const hop_args &a, unsigned q)
 {
     int i = dact_row(q), p = dact_piece(q);
     uint4 v = drain_16(d, p & 1, i), g = d.g, u = d.u, act;
-    float score = d.score;
+    float score = __shfl_sync(~0u, d.score, d.row_bits + 4 * i);
     bool live = 4 * i < d.n_row && 64 * p < d.n_column;
-    int64_t row = d.stride + 4 * i;
-    int column = d.column + 64 * p;
 
     dact_load(d, a, q + 1);
     float sum =
         dact_pair<G>(&g.x, &u.x, &act.x, v.x, score, a.act) + dact_pair<G>(&g.y, &u.y, &act.y, v.y, score, a.act);
     sum += dact_pair<G>(&g.z, &u.z, &act.z, v.z, score, a.act) + dact_pair<G>(&g.w, &u.w, &act.w, v.w, score, a.act);
     if (live) {
-        put_dpre<G>(a, row, column, g, u);
-        stg_16(a.scaled_act + row * a.inter + column, act);
+        put_dpre<G>(d, a, i, p, g, u);
+        stg_16(d.to + (4 * i * a.inter + 64 * p), act);
     }
     d.dscore = (p & 1 ? d.dscore : 0.f) + (live ? sum : 0.f);
     if (p & 1) {
@@ -339,7 +334,7 @@ template <typename G> __device__ inline void drain_dact(hop_drain &d, const hop_
         sum += __shfl_xor_sync(~0u, sum, 2);
         sum += __shfl_xor_sync(~0u, sum, 4);
         if (d.block == 0 && 4 * i < d.n_row && 64 * (p - 1) < d.n_column)
-            a.dscore_part[row * a.n_dscore_part + column / MK_DSCORE_TILE] = sum;
+            a.dscore_part[(int64_t)(d.row + 4 * i) * a.n_dscore_part + (d.column + 64 * p) / MK_DSCORE_TILE] = sum;
     }
 }
 
@@ -396,7 +391,7 @@ __device__ inline void leave_dw_half(const hop_drain &d, const hop_half &h, cons
 
 template <typename G> __device__ inline void drain_slice(hop_drain &d, const hop_args &a, const hop_smem &s)
 {
-    int q = d.slice++;
+    unsigned q = d.slice++;
 
     d.left--;
     if (G::op == HOP_DW) {
@@ -411,7 +406,7 @@ template <typename G> __device__ inline void drain_slice(hop_drain &d, const hop
     else if (G::op == HOP_DACT)
         drain_dact<G>(d, a, q);
     else
-        drain_rows(d, q);
+        drain_rows(d, a, q);
 }
 
 /* ---- between the two ---- */
@@ -420,7 +415,8 @@ template <typename G>
 __device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_tile &t, uint32_t smem, int first_row,
                                    int lane)
 {
-    int row = first_row + lane / 8; // in the tile
+    bool wide = G::op == HOP_DOWN || G::op == HOP_DX;
+    int width = wide ? a.hidden : a.inter, row = first_row + lane / 8; // in the tile
 
     d.slice = 0;
     d.left = tile_rows<G>(a, t) <= first_row ? 0 : 2 * half_slices<G>();
@@ -428,14 +424,15 @@ __device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_ti
     d.row_bits = lane / 8;
     d.smem = smem + lane / 8 * 128;
     d.n_row = min(16 - lane / 8, tile_rows<G>(a, t) - row);
+    d.row = t.row + row;
     d.column = t.n + 8 * d.block;
-    d.n_column = (G::op == HOP_DOWN || G::op == HOP_DX ? a.hidden : a.inter) - d.column;
-    d.stride = t.row + row; // UP, DACT
-    if (G::op == HOP_DACT)
+    d.n_column = width - d.column;
+    d.to = (G::op == HOP_DACT ? a.scaled_act : a.out) + (int64_t)d.row * width + d.column;
+    if (!wide)
+        d.pre = a.pre ? a.pre + (int64_t)d.row * 2 * a.inter + d.column : NULL;
+    if (G::op == HOP_DACT && d.left) {
+        d.score = a.route.row_score[t.row + min(first_row + lane % 16, t.n_row - 1)];
         dact_load(d, a, 0);
-    if (G::op == HOP_DOWN || G::op == HOP_DX) {
-        d.stride = a.hidden;
-        d.to = a.out + (int64_t)(t.row + row) * a.hidden + d.column;
     }
 }
 

@@ -254,24 +254,41 @@ __device__ inline void put_tile(const hop_smem &s, int stage, const hop_tile &t)
     sts_16(s.info + 32 * stage + 16, make_uint4(t.n, t.half, t.m, 0));
 }
 
+/* The same in all lanes, and known to be: what follows from it stays in uniform registers, where wgmma wants its operands. */
+__device__ inline int uniform(int v)
+{
+    return __shfl_sync(~0u, v, 0);
+}
+
 __device__ inline hop_tile get_tile(const hop_smem &s, int stage)
 {
     uint4 v = lds_16(s.info + 32 * stage), w = lds_16(s.info + 32 * stage + 16);
-    return { (int)v.y, (int)v.z, (int)v.w, (int)w.x, (int)w.y, (int)w.z, (int)v.x };
+
+    __syncwarp(); // two lanes hand the stage back for all
+    return { (int)v.y, (int)v.z, uniform(v.w), (int)w.x, (int)w.y, uniform(w.z), uniform(v.x) };
 }
 
 #include "kernels/hopper_epilogue.cuh"
 #include "kernels/hopper_producer.cuh"
 
+/* Where an operand of a stage starts, and bytes from one of its four steps of 16 k to the next. */
+template <int MN> __device__ inline uint32_t stage_start(uint32_t at)
+{
+    return operand_start(at, MN ? 8192 : 16);
+}
+
+template <int MN> __host__ __device__ constexpr uint32_t k_bytes(void)
+{
+    return MN ? 2048 : 32;
+}
+
 /* One stage: four products of 16 k each. */
 template <typename G> __device__ inline void multiply_stage(float *acc, uint32_t a, uint32_t b, bool first)
 {
 #pragma unroll
-    for (int k = 0; k < TILE_K / 16; k++) {
-        uint64_t da = G::a_mn ? operand(a + k * 2048, 8192, 1024) : operand(a + k * 32, 16, 1024);
-        uint64_t db = G::b_mn ? operand(b + k * 2048, 8192, 1024) : operand(b + k * 32, 16, 1024);
-        wgmma_256<G::a_mn, G::b_mn>(acc, da, db, !first || k);
-    }
+    for (int k = 0; k < TILE_K / 16; k++)
+        wgmma_256<G::a_mn, G::b_mn>(acc, operand(a + k * k_bytes<G::a_mn>() / 16, 1024),
+                                    operand(b + k * k_bytes<G::b_mn>() / 16, 1024), !first || k);
 }
 
 /* Hands a stage back to both producers, since each fills half of both blocks' B. Every warp speaks for itself: one alone
@@ -291,11 +308,12 @@ __device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &a, c
                                 hop_drain &d)
 {
     int last = 0, n_slice = d.left, due = G::op == HOP_DW ? n_step / 2 : group * (n_step / 2);
+    uint32_t a_0 = stage_start<G::a_mn>(s.a(0) + group * 8192), b_0 = stage_start<G::b_mn>(s.b(0));
 
     for (int i = 0; i < n_step; i++) {
         mbar_wait(s.full(ring.stage), ring.phase);
         wgmma_fence();
-        multiply_stage<G>(acc, s.a(ring.stage) + group * 8192, s.b(ring.stage), i == 0);
+        multiply_stage<G>(acc, a_0 + ring.stage * (STAGE_BYTES / 16), b_0 + ring.stage * (STAGE_BYTES / 16), i == 0);
         wgmma_commit();
         wgmma_wait<1>();
         if (i)
@@ -330,7 +348,7 @@ template <typename G> __device__ inline void consume(const hop_args &a, const ho
 {
     hop_ring ring;
     hop_drain d = {};
-    int group = threadIdx.x / 128 - 1;
+    int group = uniform(threadIdx.x / 128 - 1);
     float acc[128];
 
     for (;;) {
@@ -351,7 +369,7 @@ template <typename G> __device__ inline void consume(const hop_args &a, const ho
         tma_store_wait();
 }
 
-#define HOP_KERNEL hopper_gemm_v12
+#define HOP_KERNEL hopper_gemm_v13
 
 __device__ inline void init_barriers(const hop_smem &s, bool gather)
 {
@@ -364,7 +382,7 @@ __device__ inline void init_barriers(const hop_smem &s, bool gather)
 
 template <typename G>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
-    hopper_gemm_v12(const __grid_constant__ hop_args a)
+    hopper_gemm_v13(const __grid_constant__ hop_args a)
 {
     extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
     hop_smem s = carve(raw);

@@ -239,13 +239,18 @@ template <int LEFT> __device__ inline void wgmma_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
-/* Shared-memory operand descriptor with the 128-byte swizzle. Offsets in bytes, multiples of 16; the start is 1024-aligned
- * up to the advance along K. K-major: stride = between groups of 8 rows. MN-major: stride = between groups of 8 k,
- * leading = between pieces of 64 rows. */
-__device__ inline uint64_t operand(uint32_t start, uint32_t leading, uint32_t stride)
+/* Shared-memory operand descriptor with the 128-byte swizzle, in two words, so that walking through an operand adds to one.
+ * Offsets in bytes, multiples of 16; the start is 1024-aligned up to the advance along K; of a block's
+ * place in its cluster, which an address tells too, the operand must not know. K-major: stride = between groups of
+ * 8 rows. MN-major: stride = between groups of 8 k, leading = between pieces of 64 rows. */
+__device__ inline uint32_t operand_start(uint32_t start, uint32_t leading)
 {
-    return (uint64_t)((start & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 |
-           (uint64_t)1 << 62;
+    return (start & 0x3ffff) >> 4 | leading >> 4 << 16;
+}
+
+__device__ inline uint64_t operand(uint32_t start, uint32_t stride)
+{
+    return start | (uint64_t)(stride >> 4 | 1 << 30) << 32;
 }
 
 #endif

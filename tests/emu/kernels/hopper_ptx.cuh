@@ -156,10 +156,14 @@ template <int LEFT> inline void wgmma_wait(void)
     emu_wgmma_wait(LEFT);
 }
 
-inline uint64_t operand(uint32_t start, uint32_t leading, uint32_t stride)
+inline uint32_t operand_start(uint32_t start, uint32_t leading)
 {
-    return (uint64_t)((start & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 |
-           (uint64_t)1 << 62;
+    return (start & 0x3ffff) >> 4 | leading >> 4 << 16;
+}
+
+inline uint64_t operand(uint32_t start, uint32_t stride)
+{
+    return start | (uint64_t)(stride >> 4 | 1 << 30) << 32;
 }
 
 #endif
