@@ -48,7 +48,7 @@ def describe(cls, low, I, E, rank, **more):
 class Arms:
     def __init__(self, shape, T, rank):
         self.H, self.I, self.E, self.K = shape
-        self.rank = rank
+        self.rank, self.path = rank, {}
         self.layer, self.low, self.scale, self.experts = site(*shape, rank)
         self.x = torch.randn(T, self.H, device=dev, dtype=bf).requires_grad_()
         w, self.index = torch.topk(torch.softmax(torch.randn(T, self.E, device=dev), -1), self.K, -1)
@@ -90,7 +90,7 @@ class Arms:
         dx, ds = torch.empty_like(self.x), torch.empty_like(self.score)
         p.backward(saved, self.g, dx, ds, mk.Matrix(), mk.Matrix(), mk.Matrix(), bf, flags=flags, steps=backward_steps,
                    dlora=describe(mk.LoraGrad, out, self.I, self.E, self.rank))
-        self.path = p.path(flags)
+        self.path[flags] = p.path(flags)
         return [y, dx, ds, *out]
 
 
@@ -121,7 +121,7 @@ def report(shape, T, rank, n, steps):
     ms = timed(arms, n)
     base = st.median(ms['peft'])
     for name, t in ms.items():
-        print(f'T={T} rank {rank} {name:20s} {st.median(t):8.3f} ms ({min(t):.3f}..{max(t):.3f}, n={n})  {base / st.median(t):.2f} x PEFT' + (f'  [{a.path}]' if name == 'adapters' else ''), flush=True)
+        print(f'T={T} rank {rank} {name:20s} {st.median(t):8.3f} ms ({min(t):.3f}..{max(t):.3f}, n={n})  {base / st.median(t):.2f} x PEFT' + (f'  [{a.path[0]}]' if name == 'adapters' else ''), flush=True)
     if steps: step_times(a, T, rank, n)
 
 
