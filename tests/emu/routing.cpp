@@ -64,6 +64,7 @@ static bool routes(const routing &c)
     mk_ref_route(&w, &p);
     on_device = true;
     blank saved(plan.saved.bytes), count(plan.forward.bytes);
+    dev_put(saved.p, got.data(), got.size()); /* the list of tiles ends before its memory, all of which is copied back */
     p.index = index.dev, p.score = score.dev;
     case_check(mk_route(&p, &plan, &plan.saved, saved.p, (int32_t *)count.p, NULL), "route");
     dev_get(got.data(), saved.p, got.size());
