@@ -243,31 +243,29 @@ def bars(args, seconds, peaks, layers):
             ">= 2 x each at 16384" if args.tokens >= 16384 else "", min(ratios) >= 2 if args.tokens >= 16384 else None)
 
 
-def chain_us(modules, x, index, scores):
-    """Host time of a chain of calls, forward and backward, and of its first without gradients."""
-    wanted = [x] + scores[:len(modules)] + [p for m in modules for p in m.parameters() if p.requires_grad]
+def chain_us(modules, x, index, scores, wait):
+    """Host time of a chain of calls: forward, then backward, behind a wait for the GPU or, as in a step, at once."""
+    wanted = [x] + scores + [p for m in modules for p in m.parameters() if p.requires_grad]
     out = x
     torch.cuda.synchronize()
+    if not wait:
+        modules[0].forward(x, index, scores[0])
     begin = time.perf_counter()
     for module, score in zip(modules, scores):
         out = module.forward(out, index, score)
     forward = time.perf_counter() - begin
     dout = torch.ones_like(out)
-    torch.cuda.synchronize()
+    if wait:
+        torch.cuda.synchronize()
     begin = time.perf_counter()
     torch.autograd.grad(out, wanted, dout)
-    backward = time.perf_counter() - begin
-    with torch.no_grad():
-        torch.cuda.synchronize()
-        begin = time.perf_counter()
-        modules[0].forward(x, index, scores[0])
-        return forward * 1e6, backward * 1e6, (time.perf_counter() - begin) * 1e6
+    return [forward / len(modules) * 1e6, (time.perf_counter() - begin) / len(modules) * 1e6]
 
 
 def host(args):
     """Layers in a chain, as a step calls them, each with its own router's weights (one tensor for all would add up their
-    gradients, a launch a call). A backward pass costs torch something to begin, asleep as its thread is behind a wait for the
-    GPU, which a step pays once, swapped or not: so chains of 2 calls and of all, by turns, and what one call more costs."""
+    gradients, a launch a call). In a step the host runs ahead of the GPU; behind a wait, which both ways end with, its caches are
+    cold and the backward's thread is asleep: that is told beside it."""
     job = Job(args, qwen(args, QWEN))
     client = attached(job, args)
     if not swap(job, client, "moeprof"):
@@ -278,25 +276,21 @@ def host(args):
             job.step()
             time.sleep(0.3)
         modules = sites(job.model)
-        n = len(modules)
         x = torch.randn(args.tokens, 2048, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         index = torch.stack([torch.randperm(128, device="cuda")[:8] for _ in range(args.tokens)])
         scores = [torch.full((args.tokens, 8), 0.125, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in modules]
-        short, whole = [], []
-        for _ in range(45):
-            short.append(chain_us(modules[:2], x, index, scores))
-            whole.append(chain_us(modules, x, index, scores))
+        took = {False: [], True: []}
+        for i in range(90):
+            took[i % 2 == 1].append(chain_us(modules, x, index, scores, i % 2 == 1))
         name = "traced" if how == "on" else "untraced"
         for i, what, bar in ((0, "forward", 60), (1, "backward", 120)):
-            few, all_ = ([v[i] for v in values[5:]] for values in (short, whole))
-            more = sorted((b - a) / (n - 2) for a, b in zip(few, all_))
-            value = statistics.median(more)
-            fact("host time of one more %s, %s" % (what, name),
-                 "median %.0f us (quartiles %.0f to %.0f, n=%d pairs of chains of 2 and %d calls, %d tokens); a call of the whole "
-                 "chain, its start included: %.0f us" % (value, more[len(more) // 4], more[len(more) * 3 // 4], len(more), n, args.tokens,
-                                                         statistics.median(all_) / n),
+            ahead, behind = (sorted(pair[i] for pair in took[wait][5:]) for wait in (False, True))
+            value, n = statistics.median(ahead), len(ahead)
+            fact("host time of one %s, %s" % (what, name),
+                 "median %.0f us (quartiles %.0f to %.0f, n=%d chains of %d calls, %d tokens); behind a wait %.0f us (%.0f to %.0f)" % (
+                     value, ahead[n // 4], ahead[n * 3 // 4], n, len(modules), args.tokens, statistics.median(behind),
+                     behind[n // 4], behind[n * 3 // 4]),
                  "<= %d us" % bar if how == "off" else "", value <= bar if how == "off" else None)
-        fact("host time without gradients, behind a wait, %s" % name, "median %.0f us" % statistics.median(v[2] for v in whole[5:]))
     trace(client, job, "auto", args)
     job.end()
 
