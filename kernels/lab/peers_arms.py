@@ -62,11 +62,13 @@ def scattermoe(c):
 
 
 def hasten_liger():
-    """Its tuner tries some 130 candidates a shape, 125 ms each; with a fifth of that it still takes 5 to 25 times of each."""
+    """Its tuner compiles some 200 candidates a shape and tries each for 125 ms: a fifth of that is 5 to 25 times of each, and for the
+    small case that is only checked the first candidate will do."""
     bench = importlib.import_module('triton.testing').do_bench
     for t in vars(importlib.import_module('liger_kernel.ops.fused_moe_kernels')).values():
         if hasattr(t, 'configs') and hasattr(t, '_do_bench'):
             t._do_bench = lambda f, quantiles: bench(f, warmup=5, rep=20, quantiles=quantiles)
+            t.early_config_prune = lambda configs, named, **more: configs[:1] if {**named, **more}['H_dim'] < 512 else configs
 
 
 def liger(c):
