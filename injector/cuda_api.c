@@ -3,16 +3,11 @@
 
 #include "injector/elf.h"
 
-#include <dlfcn.h>
-#include <string.h>
+#include <stddef.h>
 
 struct inj_cuda cuda;
 
-static const struct {
-    const char *name;
-    size_t offset;
-    bool needed;
-} symbol[] = {
+static const struct inj_symbol symbol[] = {
 #define ROW(name, field, needed)                                                                   \
     {                                                                                              \
         name, offsetof(struct inj_cuda, field), needed                                             \
@@ -47,16 +42,7 @@ int inj_cuda_find(void)
 {
     void *lib = inj_elf_mapped("libcuda.so");
 
-    if (!lib)
-        return MP_ENOTSUP;
-    for (size_t i = 0; i < countof(symbol); i++) {
-        void *f = dlsym(lib, symbol[i].name);
-
-        if (!f && symbol[i].needed)
-            return MP_ENOTSUP;
-        memcpy((char *)&cuda + symbol[i].offset, &f, sizeof f);
-    }
-    return MP_OK;
+    return lib && !inj_elf_bind(lib, symbol, countof(symbol), &cuda) ? MP_OK : MP_ENOTSUP;
 }
 
 int inj_cuda_relax(void)

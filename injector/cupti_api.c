@@ -4,16 +4,12 @@
 #include "injector/elf.h"
 
 #include <dlfcn.h>
+#include <stddef.h>
 #include <stdio.h>
-#include <string.h>
 
 struct inj_cupti cupti;
 
-static const struct {
-    const char *name;
-    size_t offset;
-    bool needed;
-} symbol[] = {
+static const struct inj_symbol symbol[] = {
 #define ROW(name, field, needed)                                                                   \
     {                                                                                              \
         name, offsetof(struct inj_cupti, field), needed                                            \
@@ -38,16 +34,12 @@ static const struct {
 
 static int bind(void *lib, struct mp_err *err)
 {
+    const char *missing = inj_elf_bind(lib, symbol, countof(symbol), &cupti);
     Dl_info where;
 
-    for (size_t i = 0; i < countof(symbol); i++) {
-        void *f = dlsym(lib, symbol[i].name);
-
-        if (!f && symbol[i].needed)
-            return mp_fail(err, MP_ENOTSUP, "libcupti lacks '%s': GPU time cannot be recorded",
-                           symbol[i].name);
-        memcpy((char *)&cupti + symbol[i].offset, &f, sizeof f);
-    }
+    if (missing)
+        return mp_fail(err, MP_ENOTSUP, "libcupti lacks '%s': GPU time cannot be recorded",
+                       missing);
     cupti.get_version(&cupti.version);
     if (dladdr((void *)cupti.enable, &where) && where.dli_fname)
         snprintf(cupti.path, sizeof cupti.path, "%s", where.dli_fname);

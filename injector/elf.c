@@ -54,6 +54,18 @@ void *inj_elf_mapped(const char *name)
     return inj_elf_mapped_path(name, path, sizeof path);
 }
 
+const char *inj_elf_bind(void *lib, const struct inj_symbol *symbol, size_t n, void *functions)
+{
+    for (size_t i = 0; i < n; i++) {
+        void *f = dlsym(lib, symbol[i].name);
+
+        if (!f && symbol[i].needed)
+            return symbol[i].name;
+        memcpy((char *)functions + symbol[i].offset, &f, sizeof f);
+    }
+    return NULL;
+}
+
 struct dynamic {
     const ElfW(Sym) *sym;
     const char *str;

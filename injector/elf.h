@@ -10,6 +10,17 @@
 void *inj_elf_mapped_path(const char *name, char *path, size_t path_bytes);
 void *inj_elf_mapped(const char *name);
 
+/* A function that is looked up by name, and where its address goes in a struct of such. */
+struct inj_symbol {
+    const char *name;
+    size_t offset;
+    bool needed;
+};
+
+/* Fills the struct at `functions` from a dlopen handle; what is missing is NULL there. Returns the name of one that is needed
+ * and missing, with which it stops, else NULL. */
+const char *inj_elf_bind(void *lib, const struct inj_symbol *symbol, size_t n, void *functions);
+
 struct inj_patch {
     const char *symbol;
     void *replacement;
