@@ -14,7 +14,7 @@ $(B)/mock/libtorch_cpu.so: $(B)/tests/mock/mock_torch.o $(B)/mock/libc10.so $(B)
 	$(mock_of)
 
 GUEST_TEST_OBJ := $(call obj,$(core_src) $(inj_src))
-guest_tests := launch launch_backward join join_steps count elf cupti_abi tracer replay sample
+guest_tests := launch launch_backward join join_steps count elf cupti_abi tracer sample
 $(guest_tests:%=$(B)/unit/test_%): $(B)/unit/test_%: $(B)/tests/unit/test_%.o $(GUEST_TEST_OBJ) | $(MOCKS)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(MP_CFLAGS) -o $@ $^ -lcmocka -ldl -pthread
