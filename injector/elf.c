@@ -61,7 +61,8 @@ const char *inj_elf_bind(void *lib, const struct inj_symbol *symbol, size_t n, v
 
         if (!f && symbol[i].needed)
             return symbol[i].name;
-        memcpy((char *)functions + symbol[i].offset, &f, sizeof f);
+        if (f)
+            memcpy((char *)functions + symbol[i].offset, &f, sizeof f);
     }
     return NULL;
 }

@@ -17,8 +17,8 @@ struct inj_symbol {
     bool needed;
 };
 
-/* Fills the struct at `functions` from a dlopen handle; what is missing is NULL there. Returns the name of one that is needed
- * and missing, with which it stops, else NULL. */
+/* Fills the struct at `functions` from a dlopen handle; what is missing stays as it was, so a field may have two names. Returns the
+ * name of one that is needed and missing, with which it stops, else NULL. */
 const char *inj_elf_bind(void *lib, const struct inj_symbol *symbol, size_t n, void *functions);
 
 struct inj_patch {

@@ -1,17 +1,15 @@
 /* See pysym.h. */
 #include "injector/pysym.h"
 
+#include "injector/elf.h"
+
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
 struct inj_py py;
 
-static const struct {
-    const char *name;
-    size_t offset;
-    bool needed;
-} symbol[] = {
+static const struct inj_symbol symbol[] = {
 #define ROW(name, field)                                                                           \
     {                                                                                              \
         name, offsetof(struct inj_py, field), true                                                 \
@@ -71,15 +69,9 @@ int inj_pysym_init(void)
         return MP_OK;
     if (!dlsym(RTLD_DEFAULT, "Py_IsInitialized"))
         return MP_EGONE;
-    for (size_t i = 0; i < countof(symbol); i++) {
-        void *f = dlsym(RTLD_DEFAULT, symbol[i].name);
-
-        if (!f && symbol[i].needed) {
-            py.none = NULL;
-            return MP_ENOTSUP;
-        }
-        if (f)
-            memcpy((char *)&py + symbol[i].offset, &f, sizeof f);
+    if (inj_elf_bind(RTLD_DEFAULT, symbol, countof(symbol), &py)) {
+        py.none = NULL;
+        return MP_ENOTSUP;
     }
     return MP_OK;
 }

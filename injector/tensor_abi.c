@@ -3,7 +3,7 @@
 
 #include "injector/elf.h"
 
-#include <dlfcn.h>
+#include <stddef.h>
 #include <string.h>
 
 /* A handle is the address of an at::Tensor, which is nothing but the address of its TensorImpl. */
@@ -17,39 +17,35 @@ typedef int (*empty_fn)(int64_t dims, const int64_t *size, const int64_t *stride
 typedef int (*delete_fn)(void *);
 typedef PyObject *(*wrap_fn)(handle); /* of C++: a reference is passed as an address */
 
-static struct {
+struct abi {
     get_pointer_fn data;
     get_list_fn sizes, strides;
     get_long_fn dims;
     get_int_fn dtype, device_type, device;
-} get;
-
-static struct {
     empty_fn empty;
     delete_fn delete;
     wrap_fn wrap;
-} make;
-
-static const struct {
-    const char *library, *name;
-    void *slot;
-} symbol[] = {
-#define ROW(name, slot)                                                                            \
-    {                                                                                              \
-        "libtorch_cpu.so", "aoti_torch_" name, slot                                                \
-    }
-    ROW("get_data_ptr", &get.data),
-    ROW("get_sizes", &get.sizes),
-    ROW("get_strides", &get.strides),
-    ROW("get_dim", &get.dims),
-    ROW("get_dtype", &get.dtype),
-    ROW("get_device_type", &get.device_type),
-    ROW("get_device_index", &get.device),
-    ROW("empty_strided", &make.empty),
-    ROW("delete_tensor_object", &make.delete),
-    {"libtorch_python.so", "_Z16THPVariable_WrapRKN2at10TensorBaseE", &make.wrap},
-#undef ROW
 };
+
+static struct abi torch;
+
+#define ROW(name, field)                                                                           \
+    {                                                                                              \
+        name, offsetof(struct abi, field), true                                                    \
+    }
+static const struct inj_symbol of_cpu[] = {
+    ROW("aoti_torch_get_data_ptr", data),
+    ROW("aoti_torch_get_sizes", sizes),
+    ROW("aoti_torch_get_strides", strides),
+    ROW("aoti_torch_get_dim", dims),
+    ROW("aoti_torch_get_dtype", dtype),
+    ROW("aoti_torch_get_device_type", device_type),
+    ROW("aoti_torch_get_device_index", device),
+    ROW("aoti_torch_empty_strided", empty),
+    ROW("aoti_torch_delete_tensor_object", delete),
+};
+static const struct inj_symbol of_python[] = {ROW("_Z16THPVariable_WrapRKN2at10TensorBaseE", wrap)};
+#undef ROW
 
 static enum { UNKNOWN, FOUND, DISTRUSTED } state;
 static const void *class[INJ_TENSOR_CLASSES];
@@ -68,15 +64,10 @@ static handle handle_of(const void *object)
 
 static bool find_symbols(void)
 {
-    for (size_t i = 0; i < countof(symbol); i++) {
-        void *library = inj_elf_mapped(symbol[i].library);
-        void *f = library ? dlsym(library, symbol[i].name) : NULL;
+    void *cpu = inj_elf_mapped("libtorch_cpu.so"), *python = inj_elf_mapped("libtorch_python.so");
 
-        if (!f)
-            return false;
-        memcpy(symbol[i].slot, &f, sizeof f);
-    }
-    return true;
+    return cpu && python && !inj_elf_bind(cpu, of_cpu, countof(of_cpu), &torch) &&
+           !inj_elf_bind(python, of_python, countof(of_python), &torch);
 }
 
 /* torch up to 2.9 has a flag before the tensor, later ones have not. */
@@ -145,7 +136,7 @@ bool inj_tensor_known(const void *object)
 
 bool inj_tensor_data(const void *object, void **data)
 {
-    return get.data(handle_of(object), data) == 0;
+    return torch.data(handle_of(object), data) == 0;
 }
 
 bool inj_tensor_shape(const void *object, struct inj_shape *out)
@@ -154,22 +145,22 @@ bool inj_tensor_shape(const void *object, struct inj_shape *out)
     const int64_t *size, *stride;
 
     memset(out, 0, sizeof *out);
-    if (get.dims(t, &out->dims) || out->dims > INJ_TENSOR_DIMS || get.sizes(t, &size) ||
-        get.strides(t, &stride))
+    if (torch.dims(t, &out->dims) || out->dims > INJ_TENSOR_DIMS || torch.sizes(t, &size) ||
+        torch.strides(t, &stride))
         return false;
     for (int64_t i = 0; i < out->dims; i++) {
         out->size[i] = size[i];
         out->stride[i] = stride[i];
     }
-    return !get.dtype(t, &out->dtype) && !get.device_type(t, &out->device_type) &&
-           !get.device(t, &out->device);
+    return !torch.dtype(t, &out->dtype) && !torch.device_type(t, &out->device_type) &&
+           !torch.device(t, &out->device);
 }
 
 static void *empty(const struct inj_shape *shape)
 {
     void *tensor;
-    int rc = make.empty(shape->dims, shape->size, shape->stride, shape->dtype, shape->device_type,
-                        shape->device, &tensor);
+    int rc = torch.empty(shape->dims, shape->size, shape->stride, shape->dtype, shape->device_type,
+                         shape->device, &tensor);
 
     return rc ? NULL : tensor;
 }
@@ -177,10 +168,10 @@ static void *empty(const struct inj_shape *shape)
 PyObject *inj_tensor_new(const struct inj_shape *shape)
 {
     void *tensor = empty(shape);
-    PyObject *object = tensor ? make.wrap(tensor) : NULL;
+    PyObject *object = tensor ? torch.wrap(tensor) : NULL;
 
     if (tensor)
-        make.delete(tensor); /* the object has its own reference */
+        torch.delete(tensor); /* the object has its own reference */
     return object;
 }
 
@@ -188,8 +179,8 @@ void *inj_tensor_bare(const struct inj_shape *shape, void **data)
 {
     void *tensor = empty(shape);
 
-    if (tensor && get.data(tensor, data)) {
-        make.delete(tensor);
+    if (tensor && torch.data(tensor, data)) {
+        torch.delete(tensor);
         return NULL;
     }
     return tensor;
@@ -197,5 +188,5 @@ void *inj_tensor_bare(const struct inj_shape *shape, void **data)
 
 void inj_tensor_bare_free(void *tensor)
 {
-    make.delete(tensor);
+    torch.delete(tensor);
 }

@@ -120,12 +120,7 @@ static const shape shapes[] = {
 
 int cases_agree(const char *word)
 {
-    int bad = 0;
-
-    for (const shape &s : shapes)
-        if (strstr(s.name, word))
-            bad += !agree(s);
-    return bad;
+    return count_failed(shapes, word, agree);
 }
 
 /* ---- cases by lot ---- */

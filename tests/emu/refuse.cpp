@@ -58,10 +58,5 @@ static bool refuses(const broken &c)
 
 int cases_refuse(const char *word)
 {
-    int bad = 0;
-
-    for (const broken &c : brokens)
-        if (strstr(c.name, word))
-            bad += !refuses(c);
-    return bad;
+    return count_failed(brokens, word, refuses);
 }

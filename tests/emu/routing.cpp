@@ -75,10 +75,5 @@ static bool routes(const routing &c)
 
 int cases_route(const char *word)
 {
-    int bad = 0;
-
-    for (const routing &c : routings)
-        if (strstr(c.name, word))
-            bad += !routes(c);
-    return bad;
+    return count_failed(routings, word, routes);
 }
