@@ -297,7 +297,7 @@ __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, uint3
     return dv.x * v0 + dv.y * v1;
 }
 
-/* Eight columns of gate's and up's gradients, to a row's halves or by turns. */
+/* Eight columns of gate's and up's gradients, to a row's halves or by turns. They lie as the pre-activations do. */
 template <typename G> __device__ inline void put_dpre(const hop_drain &d, const hop_args &a, int i, int p, uint4 g, uint4 u)
 {
     bf16 *to = d.pre + (a.out - a.pre) + (8 * i * a.inter + 64 * p);
