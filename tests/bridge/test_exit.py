@@ -15,8 +15,7 @@ DUMP = pathlib.Path(GUEST).parent / "dump_shm"
 RANKS = 2
 LAST_WORD = "the group is destroyed"
 
-pytestmark = pytest.mark.skipif(not GUEST or not DUMP.exists() or not (DUMP.parent / "libmoeprof_kernels.so").exists(),
-                                reason="MOEPROF_GUEST, its kernels and dump_shm are not there")
+pytestmark = pytest.mark.skipif(not GUEST, reason="MOEPROF_GUEST is not set")
 
 
 def rank(folder, number):

@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 SAMPLES = HERE.parents[1] / "samples"
 sys.path.insert(0, str(SAMPLES))
 
-pytestmark = pytest.mark.skipif(not GUEST or not DUMP.exists(), reason="MOEPROF_GUEST and dump_shm are not there")
+pytestmark = pytest.mark.skipif(not GUEST, reason="MOEPROF_GUEST is not set")
 
 JOB = """
 import copy, gc, json, os, sys, time, weakref

@@ -13,8 +13,7 @@ import models
 HERE = pathlib.Path(__file__).resolve().parent
 GUEST = os.environ.get("MOEPROF_GUEST", "")
 
-pytestmark = pytest.mark.skipif(not GUEST or not (pathlib.Path(GUEST).parent / "libmoeprof_kernels.so").exists(),
-                                reason="MOEPROF_GUEST and its kernels are not there")
+pytestmark = pytest.mark.skipif(not GUEST, reason="MOEPROF_GUEST is not set")
 
 PROGRAMS = {  # all others are in swap_scenarios.py
     "lora_scenarios.py": ["lora", "lora_states", "lora_listed", "lora_listed_refused"],
