@@ -2,9 +2,8 @@
 # compute-sanitizer over small cases of every kind, on both paths. Needs a GPU, compute-sanitizer and $B/kernels_small.
 #     bash tests/gpu/kernels_sanitize.sh [TOOL ...]     memcheck racecheck synccheck initcheck
 # SANITIZER: the program, where it is not in the path. PATHS: "hopper portable". WORD: cases whose name has it, "rank 4".
-# LIMIT_S: seconds for one tool on one path. Without PATHS racecheck leaves the Hopper path out: it does not follow the
-# mbarriers by which its producer and consumers take turns, and reports each word that passes between them (a tile's number of
-# steps). What the barriers allow is the emulator's to test: make emu.
+# LIMIT_S: seconds for one tool on one path. Without PATHS racecheck leaves the Hopper path out, where it is not silent: it reports
+# the words that tell consumers of a tile. An mbarrier orders them, which racecheck seems not to follow (PATHS=hopper shows it).
 set -u
 B=${B:-build}
 sanitizer=${SANITIZER:-$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)}
