@@ -247,11 +247,16 @@ struct hop_ring {
     }
 };
 
-/* The producer tells the consumers of a tile, so that they wait for no load between tiles. */
+#define INFO_BYTES 32
+
+/* The producer tells the consumers of a tile, so that they wait for no load between tiles; INFO_BYTES more for the stage's barrier
+ * to expect. A plain store would do, but checkers of races do not know what an mbarrier orders. */
 __device__ inline void put_tile(const hop_smem &s, int stage, const hop_tile &t)
 {
-    sts_16(s.info + 32 * stage, make_uint4(t.n_step, t.expert, t.row, t.n_row));
-    sts_16(s.info + 32 * stage + 16, make_uint4(t.n, t.half, t.m, 0));
+    uint32_t to = s.info + INFO_BYTES * stage;
+
+    st_async_16(to, make_uint4(t.n_step, t.expert, t.row, t.n_row), s.full(stage));
+    st_async_16(to + 16, make_uint4(t.n, t.half, t.m, 0), s.full(stage));
 }
 
 /* The same in all lanes, and known to be: what follows from it stays in uniform registers, where wgmma wants its operands. */
@@ -262,7 +267,7 @@ __device__ inline int uniform(int v)
 
 __device__ inline hop_tile get_tile(const hop_smem &s, int stage)
 {
-    uint4 v = lds_16(s.info + 32 * stage), w = lds_16(s.info + 32 * stage + 16);
+    uint4 v = lds_16(s.info + INFO_BYTES * stage), w = lds_16(s.info + INFO_BYTES * stage + 16);
 
     __syncwarp(); // two lanes hand the stage back for all
     return { (int)v.y, (int)v.z, uniform(v.w), (int)w.x, (int)w.y, uniform(w.z), uniform(v.x) };
@@ -369,7 +374,7 @@ template <typename G> __device__ inline void consume(const hop_args &a, const ho
         tma_store_wait();
 }
 
-#define HOP_KERNEL hopper_gemm_v13
+#define HOP_KERNEL hopper_gemm_v14
 
 __device__ inline void init_barriers(const hop_smem &s, bool gather)
 {
@@ -382,7 +387,7 @@ __device__ inline void init_barriers(const hop_smem &s, bool gather)
 
 template <typename G>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
-    hopper_gemm_v13(const __grid_constant__ hop_args a)
+    hopper_gemm_v14(const __grid_constant__ hop_args a)
 {
     extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
     hop_smem s = carve(raw);

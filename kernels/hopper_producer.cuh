@@ -119,9 +119,9 @@ __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop
     uint32_t bar = s.full(stage);
     int second = G::op == HOP_DX && step >= steps(a.inter), k = (step - (second ? steps(a.inter) : 0)) * TILE_K;
 
+    mbar_expect(bar, B_BYTES + (G::gather ? 0 : a_bytes(t)) + (step ? 0 : INFO_BYTES));
     if (step == 0)
         put_tile(s, stage, t);
-    mbar_expect(bar, B_BYTES + (G::gather ? 0 : a_bytes(t)));
     if (!G::gather)
         load_a(&a.a, t, s.a(stage), bar, k, second);
     load_b<G>(&a.b[G::op == HOP_UP && !G::alternating ? s.rank : second], t, s.b(stage), bar, k, second ? c.y[1] : c.y[0], s.rank);
@@ -158,8 +158,8 @@ __device__ inline void announce_end(const hop_smem &s, hop_ring &ring, bool gath
 {
     mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
     if (threadIdx.x == 0) {
+        mbar_expect(s.full(ring.stage), INFO_BYTES);
         put_tile(s, ring.stage, {});
-        mbar_arrive(s.full(ring.stage));
     }
     if (gather)
         mbar_arrive(s.full(ring.stage));
@@ -322,7 +322,7 @@ __device__ inline void issue_k(const hop_args &a, const hop_tile &t, const hop_s
     int row = t.row + step * TILE_K, w = min(row, t.row + t.n_row - TILE_K), n = t.n + s.rank * (TILE_N / 2);
     uint32_t bar = s.full(stage), to = s.b(stage) + s.rank * (B_BYTES / 2);
 
-    mbar_expect(bar, B_BYTES);
+    mbar_expect(bar, B_BYTES + (step ? 0 : INFO_BYTES));
 #pragma unroll
     for (int i = 0; i < 2; i++)
         tma_load_pair_4d(to + i * 8192, &a.b[0], n + i * 64, t.half, row - w, w, bar);
@@ -334,12 +334,12 @@ __device__ inline void fill_k_stage(const hop_args &a, const hop_tile &t, const 
     bool tail = left < TILE_K, copied = tail && t.row + t.n_row < TILE_K;
 
     if (is_turn(step)) {
-        if (step == 0)
-            put_tile(s, stage, t);
         if (copied)
-            mbar_arrive(s.full(stage));
+            mbar_expect(s.full(stage), step ? 0 : INFO_BYTES);
         else
             issue_k(a, t, s, stage, step);
+        if (step == 0)
+            put_tile(s, stage, t);
     }
     if (copied)
         copy_k_tail(a, t, s.b(stage), step);

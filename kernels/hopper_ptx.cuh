@@ -56,6 +56,14 @@ __device__ inline void mbar_expect(uint32_t bar, uint32_t bytes)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
 
+/* 16 bytes to this block's shared memory, which the barrier counts among those it was told to expect. */
+__device__ inline void st_async_16(uint32_t to, uint4 v, uint32_t bar)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(bar)
+                 : "memory");
+}
+
 /* Arrives once this thread's earlier cp.async have landed; the arrival counts as one of the expected ones. */
 __device__ inline void mbar_arrive_cp_async(uint32_t bar)
 {

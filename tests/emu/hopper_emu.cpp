@@ -191,6 +191,18 @@ void emu_tma_load(uint32_t to, const CUtensorMap *map, const emu_place &first, u
             emu_later([=] { deliver(m, in_block(to, rank), first.at, in_block(bar, rank)); });
 }
 
+void st_async_16(uint32_t to, uint4 v, uint32_t bar)
+{
+    uint32_t rank = emu_rank();
+
+    emu_later([=] {
+        memcpy(emu_at(in_block(to, rank), 16), &v, 16);
+        mbarrier &b = barrier_at(in_block(bar, rank));
+        b.bytes -= 16;
+        turn(b);
+    });
+}
+
 struct store {
     tensor_map map;
     uint32_t from;

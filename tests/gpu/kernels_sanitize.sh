@@ -2,8 +2,7 @@
 # compute-sanitizer over small cases of every kind, on both paths. Needs a GPU, compute-sanitizer and $B/kernels_small.
 #     bash tests/gpu/kernels_sanitize.sh [TOOL ...]     memcheck racecheck synccheck initcheck
 # SANITIZER: the program, where it is not in the path. PATHS: "hopper portable". WORD: cases whose name has it, "rank 4".
-# LIMIT_S: seconds for one tool on one path. Without PATHS racecheck leaves the Hopper path out, where it is not silent: it reports
-# the words that tell consumers of a tile. An mbarrier orders them, which racecheck seems not to follow (PATHS=hopper shows it).
+# LIMIT_S: seconds for one tool on one path.
 set -u
 B=${B:-build}
 sanitizer=${SANITIZER:-$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)}
@@ -14,7 +13,7 @@ fi
 log=$(mktemp)
 bad=0
 for tool in ${*:-memcheck racecheck synccheck initcheck}; do
-    for path in ${PATHS:-$([ "$tool" = racecheck ] || echo hopper) portable}; do
+    for path in ${PATHS:-hopper portable}; do
         flag=$([ "$path" = portable ] && echo --portable)
         begin=$(date +%s)
         timeout "${LIMIT_S:-60}" "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 10 \

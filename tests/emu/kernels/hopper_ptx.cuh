@@ -26,6 +26,7 @@ void mbar_init(uint32_t bar, int n_arrival);
 void mbar_arrive(uint32_t bar);
 void mbar_expect(uint32_t bar, uint32_t bytes);
 void mbar_wait(uint32_t bar, uint32_t parity);
+void st_async_16(uint32_t to, uint4 v, uint32_t bar);
 
 inline uint32_t in_block(uint32_t address, uint32_t rank)
 {
