@@ -1,7 +1,7 @@
 """Before/after on a GPU, by the tool as a user runs it. One table a part, `ok` or `FAIL` where there is a bar; exit code 1
 on a FAIL.
 
-B=build python3 tests/gpu/ab_check.py [speed] [extra] [equal] [loop] [--out DIR] [--layers N]
+B=build python3 tests/gpu/ab_check.py [speed] [extra] [equal] [loop] [--out DIR] [--layers N] [--vocab N]
     speed   grouped_mm against moeprof and eager, 4096 tokens; grouped_mm against moeprof, 16384 tokens
     extra   every other arm that people weigh: measured, or refused with a reason
     equal   20 A/A runs out of one process
@@ -90,7 +90,7 @@ def common_bars(result):
 
 def speed(args):
     result = measured(args, "speed_4096", "grouped_mm,moeprof,eager",
-                      "--model qwen3-30b --layers %d --experts grouped_mm --tokens 4096" % args.layers, steps=4)
+                      "--model qwen3-30b --layers %d --vocab %d --experts grouped_mm --tokens 4096" % (args.layers, args.vocab), steps=4)
     if result:
         arms_table(result)
         common_bars(result)
@@ -100,7 +100,7 @@ def speed(args):
             fact("whole-step MFU, eager to moeprof (>= 8)", "%.2f" % ratio, ratio >= 8)
         fact("verdict on moeprof", result["speedup"]["verdict"], result["speedup"]["verdict"] == "faster")
     result = measured(args, "speed_16384", "grouped_mm,moeprof",
-                      "--model qwen3-30b --layers %d --experts grouped_mm --tokens 4096 --batch 4" % args.layers)
+                      "--model qwen3-30b --layers %d --vocab %d --experts grouped_mm --tokens 4096 --batch 4" % (args.layers, args.vocab))
     if result:
         arms_table(result)
         common_bars(result)
@@ -170,7 +170,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("ab_check.out"))
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--vocab", type=int, default=32768, help="8 of 48 layers with all 151936 would weigh the head six times")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for part in args.parts or PARTS:
