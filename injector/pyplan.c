@@ -320,19 +320,23 @@ bool inj_plan_scratch(const struct held_plan *h, int which, struct scratch *out)
 {
     const struct maker *m = &h->maker[which];
 
-    out->bare = m->direct ? inj_tensor_bare(&m->shape, &out->data) : NULL;
-    out->object = out->bare ? NULL : inj_plan_make(h, which);
+    out->object = NULL;
+    if (m->direct && inj_tensor_bare(&m->shape, &out->bare)) {
+        out->data = out->bare.data;
+        return true;
+    }
+    out->object = inj_plan_make(h, which);
     if (out->object)
         out->data = inj_py_address(out->object);
-    return out->bare || out->object;
+    return out->object != NULL;
 }
 
 void inj_plan_scratch_free(struct scratch *s)
 {
-    if (s->bare)
-        inj_tensor_bare_free(s->bare);
-    else
+    if (s->object)
         py.decref(s->object);
+    else
+        inj_tensor_bare_free(&s->bare);
 }
 
 void *inj_py_address(PyObject *tensor)

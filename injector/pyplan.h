@@ -63,8 +63,8 @@ PyObject *inj_plan_make(const struct held_plan *h, int which);
 /* One of them as memory for a while. */
 struct scratch {
     void *data;
-    void *bare;       /* the tensor where C made it, */
-    PyObject *object; /* else this one */
+    struct inj_bare bare; /* where C made it, */
+    PyObject *object;     /* else this tensor */
 };
 
 bool inj_plan_scratch(const struct held_plan *h, int which, struct scratch *out); /* as make */

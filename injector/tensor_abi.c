@@ -16,6 +16,9 @@ typedef int (*empty_fn)(int64_t dims, const int64_t *size, const int64_t *stride
                         int32_t device_type, int32_t device, void **out);
 typedef int (*delete_fn)(void *);
 typedef PyObject *(*wrap_fn)(handle); /* of C++: a reference is passed as an address */
+typedef int (*raw_alloc_fn)(uint64_t bytes, void **out);
+
+enum { CUDA_DEVICE = 1 }; /* c10::DeviceType */
 
 struct abi {
     get_pointer_fn data;
@@ -25,14 +28,17 @@ struct abi {
     empty_fn empty;
     delete_fn delete;
     wrap_fn wrap;
+    raw_alloc_fn raw_alloc; /* NULL before torch 2.10 */
+    delete_fn raw_delete;
 };
 
 static struct abi torch;
 
-#define ROW(name, field)                                                                           \
+#define ANY(name, field, needed)                                                                   \
     {                                                                                              \
-        name, offsetof(struct abi, field), true                                                    \
+        name, offsetof(struct abi, field), needed                                                  \
     }
+#define ROW(name, field) ANY(name, field, true)
 static const struct inj_symbol of_cpu[] = {
     ROW("aoti_torch_get_data_ptr", data),
     ROW("aoti_torch_get_sizes", sizes),
@@ -45,7 +51,12 @@ static const struct inj_symbol of_cpu[] = {
     ROW("aoti_torch_delete_tensor_object", delete),
 };
 static const struct inj_symbol of_python[] = {ROW("_Z16THPVariable_WrapRKN2at10TensorBaseE", wrap)};
+static const struct inj_symbol of_cuda[] = {
+    ANY("aoti_torch_cuda_caching_allocator_raw_delete", raw_delete, true),
+    ANY("aoti_torch_cuda_caching_allocator_raw_alloc", raw_alloc, false),
+};
 #undef ROW
+#undef ANY
 
 static enum { UNKNOWN, FOUND, DISTRUSTED } state;
 static const void *class[INJ_TENSOR_CLASSES];
@@ -64,8 +75,11 @@ static handle handle_of(const void *object)
 
 static bool find_symbols(void)
 {
-    void *cpu = inj_elf_mapped("libtorch_cpu.so"), *python = inj_elf_mapped("libtorch_python.so");
+    void *cpu = inj_elf_mapped("libtorch_cpu.so"), *python = inj_elf_mapped("libtorch_python.so"),
+         *cuda = inj_elf_mapped("libtorch_cuda.so");
 
+    if (cuda) /* with neither, tensors serve */
+        inj_elf_bind(cuda, of_cuda, countof(of_cuda), &torch);
     return cpu && python && !inj_elf_bind(cpu, of_cpu, countof(of_cpu), &torch) &&
            !inj_elf_bind(python, of_python, countof(of_python), &torch);
 }
@@ -175,18 +189,24 @@ PyObject *inj_tensor_new(const struct inj_shape *shape)
     return object;
 }
 
-void *inj_tensor_bare(const struct inj_shape *shape, void **data)
+bool inj_tensor_bare(const struct inj_shape *shape, struct inj_bare *out)
 {
-    void *tensor = empty(shape);
-
-    if (tensor && torch.data(tensor, data)) {
-        torch.delete(tensor);
-        return NULL;
+    if (torch.raw_alloc && shape->device_type == CUDA_DEVICE) {
+        out->tensor = NULL;
+        return torch.raw_alloc((uint64_t)shape->size[0], &out->data) == 0;
     }
-    return tensor;
+    out->tensor = empty(shape);
+    if (out->tensor && torch.data(out->tensor, &out->data)) {
+        torch.delete(out->tensor);
+        out->tensor = NULL;
+    }
+    return out->tensor != NULL;
 }
 
-void inj_tensor_bare_free(void *tensor)
+void inj_tensor_bare_free(struct inj_bare *bare)
 {
-    torch.delete(tensor);
+    if (bare->tensor)
+        torch.delete(bare->tensor);
+    else
+        torch.raw_delete(bare->data);
 }
