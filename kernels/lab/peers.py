@@ -9,7 +9,7 @@ a CUDA graph), where it can be captured. Every arm's output and gradients are fi
 A dense GEMM of cuBLAS, 8192^3, takes its turn too: what is left of its rate is a share that heat and power do not move.
 SonicMoE wants gate and up rows interleaved, and a cache of what it compiles: QUACK_CACHE_DIR. An arm slower than a second is timed 3 times.
 """
-import argparse, json, os, re, statistics as st, sys, time
+import argparse, gc, json, os, re, statistics as st, sys, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import torch
 import torch.nn.functional as F
@@ -160,6 +160,7 @@ def main():
     if wrong: ap.error(f'unknown: {", ".join(wrong)}; shapes are {", ".join(known)}; arms are {", ".join(ARMS)}')
     names = usable(o.arms.split(','))
     if dev == 'cpu': sys.exit('no GPU here: nothing is timed')
+    gc.freeze()  # torch collects garbage before each capture, among all that the packages have made
     flush, out = torch.empty(64 << 20, dtype=torch.int32, device=dev), open(o.json, 'a') if o.json else None
     print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}', flush=True)
     for shape in known if o.shapes == 'all' else o.shapes.split(','):

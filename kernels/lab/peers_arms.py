@@ -61,19 +61,27 @@ def scattermoe(c):
     return Arm(forward, leaves(c))
 
 
-def hasten_liger():
-    """Its tuner compiles some 200 candidates a shape and tries each for 125 ms: a fifth of that is 5 to 25 times of each, and for the
-    small case that is only checked the first candidate will do."""
-    bench = importlib.import_module('triton.testing').do_bench
+def hasten_tuners():
+    """Triton's tuners try each candidate for 125 ms, of which Liger has some 240 a shape and SonicMoE's sums 64: a fifth of that is 5 to
+    25 times of each. What is timed then does not change."""
+    testing = importlib.import_module('triton.testing')
+    whole = testing.do_bench
+    if not hasattr(testing, 'hastened'):
+        testing.do_bench = lambda f, warmup=25, rep=100, **more: whole(f, warmup=min(warmup, 5), rep=min(rep, 20), **more)
+        testing.hastened = True
+
+
+def spare_small():
+    """For the small case that is only checked the first of Liger's candidates will do."""
     for t in vars(importlib.import_module('liger_kernel.ops.fused_moe_kernels')).values():
-        if hasattr(t, 'configs') and hasattr(t, '_do_bench'):
-            t._do_bench = lambda f, quantiles: bench(f, warmup=5, rep=20, quantiles=quantiles)
+        if hasattr(t, 'configs') and hasattr(t, 'early_config_prune'):
             t.early_config_prune = lambda configs, named, **more: configs[:1] if {**named, **more}['H_dim'] < 512 else configs
 
 
 def liger(c):
     f, idx = importlib.import_module('liger_kernel.ops.fused_moe').LigerFusedMoEFunction, c.idx.int()
-    hasten_liger()
+    hasten_tuners()
+    spare_small()
     return Arm(lambda: f.apply(c.x, c.gu, c.dn, idx, c.w), leaves(c))
 
 
@@ -100,11 +108,13 @@ def megablocks(c):
 
 
 def prune_sonicmoe():
-    """Its tuner would compile 22 configurations a GEMM, minutes long; those of its own table for Hopper stay."""
+    """Its tuner would compile 22 configurations a GEMM, minutes long; those of its own table for Hopper stay. Nor has it to warm up a
+    card that is warm, 0.2 s for each product of each case."""
     tuner, interface = importlib.import_module('quack.autotuner'), importlib.import_module('quack.gemm_interface')
     tiles = {(128, 256, False), (128, 192, True), (128, 128, True)}
     def good(config):
         return config.cluster_m == 2 and not config.swap_ab and (config.tile_m, config.tile_n, config.pingpong) in tiles
+    tuner._gpu_warmup = lambda *_, **__: None
     for t in vars(interface).values():
         prune = getattr(t, 'early_config_prune', None) if isinstance(t, tuner.Autotuner) else None
         if prune and not hasattr(t, 'pruned'):
@@ -116,6 +126,7 @@ def sonicmoe(c):
     """Its two autograd functions, behind its own metadata; it wants gate and up rows interleaved and fp32 scores."""
     lib, enums = importlib.import_module('sonicmoe.functional'), importlib.import_module('sonicmoe.enums')
     prune_sonicmoe()
+    hasten_tuners()
     n, idx, act = c.T * c.K, c.idx.int(), enums.ActivationType.SWIGLU
     w, gu = c.w.detach().float().requires_grad_(), torch.stack(c.gu.detach().chunk(2, 1), 2).reshape(c.E, 2 * c.I, c.H).requires_grad_()
     ints = lambda k: torch.empty(k, dtype=torch.int32, device=c.x.device)
