@@ -28,7 +28,7 @@ struct abi {
     empty_fn empty;
     delete_fn delete;
     wrap_fn wrap;
-    raw_alloc_fn raw_alloc; /* NULL before torch 2.10 */
+    raw_alloc_fn raw_alloc; /* NULL where torch is too old to have it */
     delete_fn raw_delete;
 };
 

@@ -244,8 +244,9 @@ def bars(args, seconds, peaks, layers):
 
 
 def chain_us(modules, x, index, scores, wait):
-    """Host time of a call in a chain of calls, forward, then backward, behind a wait for the GPU or, as in a step, at once; and of
-    the pass around them. A backward's calls last from when the gradient reaches the last of them until it leaves the first."""
+    """Host time of a call in a chain of calls, forward, then backward, behind a wait for the GPU or, as in a step, at once; of the
+    pass around them; and of freeing a call's gradients, which a step does as it ends. A backward's calls last from when the gradient
+    reaches the last of them until it leaves the first."""
     seen = []
     mark = lambda gradient: seen.append(time.perf_counter())
     first = x * 1
@@ -264,15 +265,17 @@ def chain_us(modules, x, index, scores, wait):
     if wait:
         torch.cuda.synchronize()
     begin = time.perf_counter()
-    torch.autograd.grad(out, wanted, dout)
-    whole, calls = time.perf_counter() - begin, seen[1] - seen[0]
-    return [forward / len(modules) * 1e6, calls / len(modules) * 1e6, (whole - calls) * 1e6]
+    found = torch.autograd.grad(out, wanted, dout)
+    whole, calls, begin = time.perf_counter() - begin, seen[1] - seen[0], time.perf_counter()
+    found = None
+    freed = time.perf_counter() - begin
+    return [forward / len(modules) * 1e6, calls / len(modules) * 1e6, (whole - calls) * 1e6, freed / len(modules) * 1e6]
 
 
 def host(args):
     """Layers in a chain, as a step calls them, each with its own router's weights (one tensor for all would add up their
     gradients, a launch a call). In a step the host runs ahead of the GPU; behind a wait, which both ways end with, its caches are
-    cold and the backward's thread is asleep: that is told beside it, and so is what a pass of torch's costs whatever it calls."""
+    cold and the backward's thread is asleep: that is told beside it, and so is what torch's pass costs before and after its calls."""
     job = Job(args, qwen(args, QWEN))
     client = attached(job, args)
     if not swap(job, client, "moeprof"):
@@ -290,7 +293,8 @@ def host(args):
         for i in range(90):
             took[i % 2 == 1].append(chain_us(modules, x, index, scores, i % 2 == 1))
         name = "traced" if how == "on" else "untraced"
-        for i, what, bar in ((0, "one forward", 60), (1, "one backward", 120), (2, "a pass, its calls aside", None)):
+        for i, what, bar in ((0, "one forward", 60), (1, "one backward", 120), (2, "a pass, its calls aside", None),
+                             (3, "freeing a call's gradients", None)):
             ahead, behind = (sorted(one[i] for one in took[wait][5:]) for wait in (False, True))
             value, n = statistics.median(ahead), len(ahead)
             judged = bar if how == "off" else None
