@@ -34,11 +34,10 @@ struct abi {
 
 static struct abi torch;
 
-#define ANY(name, field, needed)                                                                   \
+#define ROW(name, field)                                                                           \
     {                                                                                              \
-        name, offsetof(struct abi, field), needed                                                  \
+        name, offsetof(struct abi, field), true                                                    \
     }
-#define ROW(name, field) ANY(name, field, true)
 static const struct inj_symbol of_cpu[] = {
     ROW("aoti_torch_get_data_ptr", data),
     ROW("aoti_torch_get_sizes", sizes),
@@ -52,11 +51,11 @@ static const struct inj_symbol of_cpu[] = {
 };
 static const struct inj_symbol of_python[] = {ROW("_Z16THPVariable_WrapRKN2at10TensorBaseE", wrap)};
 static const struct inj_symbol of_cuda[] = {
-    ANY("aoti_torch_cuda_caching_allocator_raw_delete", raw_delete, true),
-    ANY("aoti_torch_cuda_caching_allocator_raw_alloc", raw_alloc, false),
+    /* without the first the second is not found either */
+    ROW("aoti_torch_cuda_caching_allocator_raw_delete", raw_delete),
+    ROW("aoti_torch_cuda_caching_allocator_raw_alloc", raw_alloc),
 };
 #undef ROW
-#undef ANY
 
 static enum { UNKNOWN, FOUND, DISTRUSTED } state;
 static const void *class[INJ_TENSOR_CLASSES];
@@ -78,7 +77,7 @@ static bool find_symbols(void)
     void *cpu = inj_elf_mapped("libtorch_cpu.so"), *python = inj_elf_mapped("libtorch_python.so"),
          *cuda = inj_elf_mapped("libtorch_cuda.so");
 
-    if (cuda) /* with neither, tensors serve */
+    if (cuda) /* where they are missing tensors serve */
         inj_elf_bind(cuda, of_cuda, countof(of_cuda), &torch);
     return cpu && python && !inj_elf_bind(cpu, of_cpu, countof(of_cpu), &torch) &&
            !inj_elf_bind(python, of_python, countof(of_python), &torch);
