@@ -3,7 +3,7 @@
 # and ended.
 . tests/e2e/top_lib.bash
 have_tmux
-[ -e "$B/libmoeprof.so" ] || { echo "skipped: no libmoeprof.so in $B"; exit 0; }
+[ -e "$B/libmoeprof.so" ] || fail "no libmoeprof.so in $B"
 PEER=$PWD/$B/fake_ab
 [ -x "$PEER" ] || { PEER=$WORK/fake_ab; ${CC:-cc} -std=c11 -D_GNU_SOURCE -I. -O1 -o "$PEER" tests/mock/fake_ab.c \
     profiler/core/shm*.c profiler/core/base.c profiler/core/wire.c profiler/core/sock.c -lm || fail "cannot build fake_ab"; }

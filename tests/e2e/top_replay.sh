@@ -2,7 +2,7 @@
 # no profile, damaged, or one step long is a sentence or an honest screen.
 . tests/e2e/top_lib.bash
 build_fake
-[ -e "$B/libmoeprof.so" ] || { echo "skipped: no libmoeprof.so in $B"; exit 0; }
+[ -e "$B/libmoeprof.so" ] || fail "no libmoeprof.so in $B"
 
 record() { # FILE ARGS...
     file=$1
@@ -42,7 +42,7 @@ done
 "$TOP" top --replay "$WORK/a.moeprof" 77 2>/dev/null
 [ $? = 2 ] || fail "--replay with a PID is not refused"
 
-command -v tmux >/dev/null || exit 0
+have_tmux
 record "$WORK/long.moeprof" steps=60 layers=4 experts=64
 start_shell 100 30
 keys "$TOP top --replay $WORK/long.moeprof" Enter
