@@ -233,7 +233,7 @@ def bars(args, seconds, peaks, layers):
              ">= %.2f x" % bar if bar else "", value / ours >= bar if bar else None)
     theirs = "original" if args.lora or not V5 else "grouped_mm"
     if theirs in peaks and "moeprof" in peaks:
-        judged = args.part == "speed" and V5  # a loop's gradients come one expert at a time, as its activations go
+        judged = args.part == "speed"
         fact("peak memory, %s -> moeprof" % theirs, "%.3f -> %.3f GiB" % (peaks[theirs], peaks["moeprof"]), "lower" if judged else "",
              peaks["moeprof"] < peaks[theirs] if judged else None)
     if len(layers) == 2:
