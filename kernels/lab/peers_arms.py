@@ -62,8 +62,7 @@ def scattermoe(c):
 
 
 def hasten_tuners():
-    """Triton's tuners try each candidate for 125 ms, of which Liger has some 240 a shape and SonicMoE's sums 64: a fifth of that is 5 to
-    25 times of each. What is timed then does not change."""
+    """Triton's tuners try each candidate for 125 ms, of which Liger has some 240 a shape and SonicMoE's sums some 50: 25 ms do. What is timed then does not change."""
     testing = importlib.import_module('triton.testing')
     whole = testing.do_bench
     if not hasattr(testing, 'hastened'):
