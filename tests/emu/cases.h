@@ -13,7 +13,8 @@ extern uint32_t case_flags;
 void case_check(int rc, const char *what);
 
 /* How many of the cases whose name has the word fail. */
-template <typename C, size_t N> int count_failed(const C (&all)[N], const char *word, bool (*passes)(const C &))
+template <typename C, size_t N>
+int count_failed(const C (&all)[N], const char *word, bool (*passes)(const C &))
 {
     int n = 0;
 
