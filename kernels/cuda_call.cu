@@ -85,7 +85,7 @@ int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_pl
     int rc = MK_OK;
 
     if (steps & MK_STEP_ROUTE)
-        rc = mk_route(f->problem, plan, at, f->saved, (int32_t *)((char *)f->workspace + plan->forward.count), stream);
+        rc = mk_route(f->problem, plan, at, f->saved, f->workspace, stream);
     if (!plan->n_row)
         return rc;
     if (!rc && lora)

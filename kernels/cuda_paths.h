@@ -10,7 +10,7 @@ extern "C" {
 
 /* route.cu: sorts choices by expert into the saved buffer. One launch, two where its blocks cannot all run at once. */
 int mk_route(const struct mk_problem *p, const struct mk_plan *plan, const struct mk_saved_layout *at, void *saved,
-             int32_t *count, mk_stream stream);
+             void *workspace, mk_stream stream);
 
 /* combine.cu: out[t] = sum over choices of (weight or 1) * row_value[row of choice]. */
 struct mk_combine_args {

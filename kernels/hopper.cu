@@ -189,6 +189,21 @@ static int set_low_rows(hop_args *a, const void *rows, int low, int64_t n_row)
     return hop_map_rows(&a->low_a, rows, low, 1, n_row);
 }
 
+/* Of the two counts of tiles drawn that a call has, the one for this product; both zeroed where an earlier step has not. */
+static int set_next_tile(hop_args *a, void *counts, int which, bool zeroed, mk_stream stream)
+{
+    a->next_tile = (int32_t *)counts + which;
+    if (zeroed || cudaMemsetAsync(counts, 0, 2 * sizeof *a->next_tile, stream) == cudaSuccess)
+        return MK_OK;
+    cudaGetLastError(); // leave no error behind for the application to find
+    return MK_ECUDA;
+}
+
+static bool is_called(uint32_t steps, uint32_t step)
+{
+    return !steps || steps & step;
+}
+
 /* ---- forward ---- */
 
 static int up_adapter(hop_args *a, const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at)
@@ -222,6 +237,8 @@ static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_save
 
     if ((rc = map_gate_and_up(&a, p, false)) || (rc = up_adapter(&a, f, plan, at)))
         return rc;
+    if ((rc = set_next_tile(&a, (char *)f->workspace + plan->forward.next_tile, 0, is_called(f->steps, MK_STEP_ROUTE), stream)))
+        return rc;
     a.gather = (const bf16 *)p->x;
     a.gather_stride_bytes = (uint32_t)(p->x_stride * 2);
     a.bias[0] = p->gate_bias;
@@ -242,6 +259,8 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
         (rc = hop_map_rows(&a.a, (char *)f->workspace + plan->forward.act, p->inter, 1, plan->n_row)))
         return rc;
     if ((rc = down_adapter(&a, f, plan, at)))
+        return rc;
+    if ((rc = set_next_tile(&a, (char *)f->workspace + plan->forward.next_tile, 1, is_called(f->steps, MK_STEP_ROUTE), stream)))
         return rc;
     a.bias[0] = p->down_bias;
     return hop_launch_down(&a, lies(&p->down), plan->max_tile, stream);
@@ -278,6 +297,8 @@ static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream 
     a.scaled_act = (bf16 *)mk_work(b, plan->backward.scaled_act);
     a.dscore_part = (float *)mk_work(b, plan->backward.dscore_part);
     a.n_dscore_part = plan->n_dscore_part;
+    if ((rc = set_next_tile(&a, mk_work(b, plan->backward.next_tile), 0, false, stream)))
+        return rc;
     return hop_launch_dact(&a, weights, plan->max_tile, stream);
 }
 
@@ -294,6 +315,8 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
         (rc = hop_map_rows(&a.a, mk_work(b, plan->backward.dpre), a.inter, a.n_half, plan->n_row)))
         return rc;
     if ((rc = back_adapter(&a, b, plan, plan->low_up, p->hidden, plan->backward.lora.up_a, plan->backward.dlow_up)))
+        return rc;
+    if ((rc = set_next_tile(&a, mk_work(b, plan->backward.next_tile), 1, is_called(b->steps, MK_STEP_DACT), stream)))
         return rc;
     return hop_launch_dx(&a, gate_and_up_lie(p), plan->max_tile, stream);
 }

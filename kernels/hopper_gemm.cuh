@@ -50,6 +50,7 @@ enum hop_weights { HOP_ROWS, HOP_COLUMNS, HOP_ALTERNATING };
 #define K_BLOCK         4 /* steps whose token numbers DW has at hand */
 #define K_TOKEN_BYTES   (K_BLOCK * TILE_K * 4)
 #define N_THREAD        384
+#define N_DRAWN         (2 * N_STAGE) /* places for drawn tiles: the other block is as far ahead as stages go, a step a tile at worst */
 
 struct hop_args {
     CUtensorMap a, b[4];        // b: gate, up, or one alone; the packed adapters beside them
@@ -58,6 +59,7 @@ struct hop_args {
     int64_t b_stride[4];        // elements from expert to expert
     int32_t low;                // K of the adapter, which follows the weight's; 0: none
     mk_route_ptr route;
+    int32_t *next_tile; // not DW: how many tiles were drawn of those behind each pair's first
     const bf16 *gather; // (T, H): x or dout
     uint32_t gather_stride_bytes;
     int32_t n_expert, hidden, inter, n_half, n_n_tile, n_m_pair; // n_m_pair: DW only, pairs of HOP_M
@@ -85,16 +87,17 @@ template <int OP, int ACT = -1, int WEIGHTS = HOP_ROWS> struct hop_gemm {
     static constexpr int op = OP, act = ACT;
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
     static constexpr bool alternating = WEIGHTS == HOP_ALTERNATING;
+    static constexpr bool draws = OP != HOP_DW;
     static constexpr int a_mn = OP == HOP_DW;
     static constexpr int b_mn = OP == HOP_DW || (OP == HOP_DACT || OP == HOP_DX) == (WEIGHTS == HOP_ROWS);
     // a thread's, of loads and of products: 64512 in all at most. DW issues a step's copies back to back.
     static constexpr int n_load_register = OP == HOP_DW ? 72 : 56, n_register = OP == HOP_DW ? 216 : 224;
     static constexpr int smem_bytes = N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + // barriers, info
-                                      (OP == HOP_DW ? K_TOKEN_BYTES + 4 * (N_OFFSET + 1) : 0);
+                                      (OP == HOP_DW ? K_TOKEN_BYTES + 4 * (N_OFFSET + 1) : draws ? N_DRAWN * 24 : 0);
 };
 
 /* Shared memory of a block. info: 32 bytes a stage, written with a tile's first stage. DW: token, of some steps;
- * offset, first rows of experts. */
+ * offset, first rows of experts. Others: what was drawn, 16 bytes and a barrier each. */
 struct hop_smem {
     uint32_t stage, out, barrier, info, token, offset;
     int rank; // of this block in its pair
@@ -114,6 +117,14 @@ struct hop_smem {
     __device__ uint32_t empty(int s) const
     {
         return barrier + 8 * (N_STAGE + s);
+    }
+    __device__ uint32_t drawn(int i) const
+    {
+        return token + 16 * (i % N_DRAWN);
+    }
+    __device__ uint32_t drawn_bar(int i) const
+    {
+        return token + 16 * N_DRAWN + 8 * (i % N_DRAWN);
     }
 };
 
@@ -374,12 +385,14 @@ template <typename G> __device__ inline void consume(const hop_args &a, const ho
         tma_store_wait();
 }
 
-#define HOP_KERNEL hopper_gemm_v14
+#define HOP_KERNEL hopper_gemm_v15
 
-__device__ inline void init_barriers(const hop_smem &s, bool gather)
+template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 {
+    for (int i = 0; G::draws && i < N_DRAWN; i++)
+        mbar_init(s.drawn_bar(i), 1);
     for (int i = 0; i < N_STAGE; i++) {
-        mbar_init(s.full(i), gather ? N_LOAD_THREAD + 1 : 1); // gathering threads and the TMA's
+        mbar_init(s.full(i), G::gather ? N_LOAD_THREAD + 1 : 1); // gathering threads and the TMA's
         mbar_init(s.empty(i), 2 * N_CONSUMER_WARP);           // of both blocks
     }
     fence_mbar_init();
@@ -387,13 +400,13 @@ __device__ inline void init_barriers(const hop_smem &s, bool gather)
 
 template <typename G>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
-    hopper_gemm_v14(const __grid_constant__ hop_args a)
+    hopper_gemm_v15(const __grid_constant__ hop_args a)
 {
     extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
     hop_smem s = carve(raw);
 
     if (threadIdx.x == 0)
-        init_barriers(s, G::gather);
+        init_barriers<G>(s);
     if (G::op == HOP_DW)
         for (int e = threadIdx.x; e <= min(a.n_expert, N_OFFSET); e += N_THREAD)
             sts_int(s.offset + 4 * e, a.route.offset[e]);

@@ -25,17 +25,45 @@ __device__ inline bool is_turn(int step)
     return threadIdx.x == step % (N_LOAD_THREAD / 32) * 32;
 }
 
-/* The tile after the current one. */
+/* The tile after the current one. A pair's first is told by its place in the grid. The rest go round; or, where tiles cost unlike
+ * (an expert's last rows less), are drawn, so that no pair is left with the dear ones: the first block's first thread draws as a
+ * tile begins and tells both blocks two steps later, for what it drew takes as long as a load. */
 template <typename G> struct hop_next {
     int i, n_tile, group_m;
+    int n_drawn, drawn; // so far; by this thread
     int4 seen;
     hop_tile tile;
 
+    __device__ void draw(const hop_args &a, const hop_smem &s, int step, int last)
+    {
+        if (threadIdx.x)
+            return;
+        if (step == 0)
+            mbar_expect(s.drawn_bar(n_drawn), 16);
+        if (step == 0 && s.rank == 0)
+            drawn = atomicAdd(a.next_tile, 1);
+        if (step == min(2, last) && s.rank == 0)
+            for (int rank = 0; rank < 2; rank++)
+                st_async_16(in_block(s.drawn(n_drawn), rank), make_uint4(drawn, 0, 0, 0), in_block(s.drawn_bar(n_drawn), rank));
+    }
+
+    __device__ int next_place(const hop_smem &s)
+    {
+        if (!G::draws)
+            return i + gridDim.x / 2;
+        mbar_wait(s.drawn_bar(n_drawn), n_drawn / N_DRAWN & 1);
+        return gridDim.x / 2 + lds_int(s.drawn(n_drawn++));
+    }
+
     __device__ bool look(const hop_args &a, const hop_smem &s, int step, int n_step)
     {
-        if (step == 0)
-            seen = peek_tile(a, i += gridDim.x / 2, n_tile, group_m);
-        if (step != look_step(n_step))
+        int last = look_step(n_step);
+
+        if (G::draws)
+            draw(a, s, step, last);
+        if (step == (G::draws ? min(4, last) : 0))
+            seen = peek_tile(a, i = next_place(s), n_tile, group_m);
+        if (step != last)
             return false;
         tile = find_tile<G>(a, i, n_tile, group_m, s, seen);
         return true;
@@ -47,6 +75,7 @@ template <typename G> __device__ inline hop_next<G> first_tile(const hop_args &a
     hop_next<G> n;
 
     n.i = blockIdx.x / 2;
+    n.n_drawn = n.drawn = 0;
     n.n_tile = *a.route.n_tile * a.n_n_tile;
     n.group_m = group_m(a, n.n_tile);
     n.seen = peek_tile(a, n.i, n.n_tile, n.group_m);

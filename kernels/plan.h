@@ -49,6 +49,7 @@ struct mk_lora_layout {
 
 struct mk_forward_layout {
     size_t count;      /* (n_chunk, E) int32: choices of each chunk for each expert */
+    size_t next_tile;  /* (2) int32: tiles that blocks of UP and of DOWN have drawn; zeroed by routing */
     size_t act;        /* (R, I) dtype */
     size_t expert_out; /* (R, H) dtype */
     struct mk_lora_layout lora;
@@ -59,6 +60,7 @@ struct mk_backward_layout {
     size_t scaled_act;  /* (R, I) dtype: score * act, the operand of the down gradient */
     size_t dpre;        /* (R, 2, I) dtype */
     size_t dscore_part; /* (R, n_dscore_part) float */
+    size_t next_tile;   /* (2) int32: tiles that blocks of DACT and of DX have drawn */
     struct mk_lora_layout lora;
     size_t dlow_up;    /* (R, low_up) dtype: scale * B^T times the gradient of gate and up */
     size_t dlow_down;  /* (R, low_down) dtype: scale * B^T dout */

@@ -20,6 +20,7 @@ struct route_args {
     uint32_t index_dtype, score_dtype;
     int32_t n_choice, top_k, n_expert, n_chunk, chunk;
     int32_t *count; // (n_chunk, E)
+    int32_t *next_tile; // (2)
     bool counts, places; // what this launch does
     mk_route_ptr to;
 };
@@ -156,6 +157,8 @@ __device__ static void write_tiles(const route_args &a, const route_sums *s, int
         a.to.offset[e] = s->first[e];
     a.to.offset[a.n_expert] = s->first[MK_MAX_EXPERT]; // by all threads alike
     *a.to.n_tile = n_tile;
+    if (threadIdx.x < 2)
+        a.next_tile[threadIdx.x] = 0;
 }
 
 /* ---- placing ---- */
@@ -257,7 +260,7 @@ static int launch(route_args *a, bool counts, bool places, mk_stream stream)
     return mk_launch(route_v2, a->n_chunk, N_THREAD, smem_bytes, *a, stream, counts && places ? &together : NULL);
 }
 
-int mk_route(const mk_problem *p, const struct mk_plan *plan, const mk_saved_layout *at, void *saved, int32_t *count,
+int mk_route(const mk_problem *p, const struct mk_plan *plan, const mk_saved_layout *at, void *saved, void *workspace,
              mk_stream stream)
 {
     struct mk_device device = mk_device_now();
@@ -274,7 +277,8 @@ int mk_route(const mk_problem *p, const struct mk_plan *plan, const mk_saved_lay
     a.n_expert = p->n_expert;
     a.n_chunk = plan->n_chunk;
     a.chunk = plan->chunk;
-    a.count = count;
+    a.count = (int32_t *)((char *)workspace + plan->forward.count);
+    a.next_tile = (int32_t *)((char *)workspace + plan->forward.next_tile);
     a.to = mk_route_at(saved, at);
     /* one block a multiprocessor: there is room for that beside whatever else runs, unless the process has but a share of the GPU */
     if (device.cooperative && a.n_chunk <= device.n_sm && !launch(&a, true, true, stream))

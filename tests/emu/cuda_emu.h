@@ -165,6 +165,7 @@ static inline float emu_normcdff(float v)
 }
 #define normcdff                  emu_normcdff
 #define cudaFuncSetAttribute(...) 0
+#define cudaMemsetAsync(to, byte, n, stream) (memset(to, byte, n), cudaSuccess)
 #define cudaGetLastError()        cudaSuccess
 #define cudaGetDevice(device)     (*(device) = 0)
 

@@ -193,11 +193,9 @@ void emu_tma_load(uint32_t to, const CUtensorMap *map, const emu_place &first, u
 
 void st_async_16(uint32_t to, uint4 v, uint32_t bar)
 {
-    uint32_t rank = emu_rank();
-
     emu_later([=] {
-        memcpy(emu_at(in_block(to, rank), 16), &v, 16);
-        mbarrier &b = barrier_at(in_block(bar, rank));
+        memcpy(emu_at(to, 16), &v, 16);
+        mbarrier &b = barrier_at(bar);
         b.bytes -= 16;
         turn(b);
     });
