@@ -186,7 +186,7 @@ static int set_low(hop_args *a, int which, const void *packed, int64_t stride_ex
 static int set_low_rows(hop_args *a, const void *rows, int low, int64_t n_row)
 {
     a->low = low;
-    return hop_map_rows(&a->low_a, rows, low, 1, n_row);
+    return hop_map_rows(&a->low_a, rows, low, 1, n_row, 64);
 }
 
 /* Of the two counts of tiles drawn that a call has, the one for this product; both zeroed where an earlier step has not. */
@@ -256,7 +256,8 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
 
     a.out = (bf16 *)((char *)f->workspace + plan->forward.expert_out);
     if ((rc = map_weight(&a, 0, &p->down, p->hidden, p->inter, false)) ||
-        (rc = hop_map_rows(&a.a, (char *)f->workspace + plan->forward.act, p->inter, 1, plan->n_row)))
+        (rc = hop_map_rows(&a.a, (char *)f->workspace + plan->forward.act, p->inter, 1, plan->n_row, 64)) ||
+        (rc = hop_map_rows(&a.out_map[0], a.out, p->hidden, 1, plan->n_row, 16)))
         return rc;
     if ((rc = down_adapter(&a, f, plan, at)))
         return rc;
@@ -312,7 +313,8 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
     if (gate_and_up_lie(p) == HOP_ALTERNATING)
         merge_halves(&a);
     if ((rc = map_gate_and_up(&a, p, true)) ||
-        (rc = hop_map_rows(&a.a, mk_work(b, plan->backward.dpre), a.inter, a.n_half, plan->n_row)))
+        (rc = hop_map_rows(&a.a, mk_work(b, plan->backward.dpre), a.inter, a.n_half, plan->n_row, 64)) ||
+        (rc = hop_map_rows(&a.out_map[0], a.out, p->hidden, 1, plan->n_row, 16)))
         return rc;
     if ((rc = back_adapter(&a, b, plan, plan->low_up, p->hidden, plan->backward.lora.up_a, plan->backward.dlow_up)))
         return rc;
@@ -322,13 +324,13 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
 }
 
 /* Maps to store the gradients by: rows of 64 along whichever dimension is contiguous, for one warp. */
-static int dw_maps(hop_args *a)
+static int out_maps(hop_args *a)
 {
     for (int i = 0; i < a->n_half && !hop_dw_by_element(a); i++) {
         const mk_matrix *m = &a->dw[i];
         bool transposed = m->stride_col != 1;
-        int rc = transposed ? hop_map_weight(&a->dw_map[i], m, a->n_expert, a->hidden, m->stride_col, a->inter, 32)
-                            : hop_map_weight(&a->dw_map[i], m, a->n_expert, a->inter, m->stride_row, a->hidden, 16);
+        int rc = transposed ? hop_map_weight(&a->out_map[i], m, a->n_expert, a->hidden, m->stride_col, a->inter, 32)
+                            : hop_map_weight(&a->out_map[i], m, a->n_expert, a->inter, m->stride_row, a->hidden, 16);
         if (rc)
             return rc;
     }
@@ -356,7 +358,7 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
     a.dw[1] = up ? mk_flipped(b->dup) : b->ddown;
     a.dw_dtype = b->dweight_dtype;
     a.accumulate = b->accumulate;
-    if ((rc = dw_maps(&a)))
+    if ((rc = out_maps(&a)))
         return rc;
     return hop_launch_dw(&a, stream);
 }

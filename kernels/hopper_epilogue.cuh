@@ -2,8 +2,9 @@
  * leave_tile rounds a warp's 16 x 256 to bf16 and leaves half of it in the warp's own 4 KB, two pieces of 16 rows x 64
  * columns, swizzled as TMA would, and half in registers; drain_slice later takes 16 bytes a lane to memory, whole 128-byte
  * rows at a time, and puts the second half where the first was.
- * Weight gradients go by TMA, each half as soon as it is left; stored transposed, a group's warps share 128 columns x 64 rows
- * a half. */
+ * What needs no more arithmetic (DOWN, DX, DW) goes by TMA, a half at a time: a slice of 16 bytes a lane takes 300 clocks, most of
+ * them for its load from shared memory, which the tensor cores keep busy. But not a warp's rows where some belong to the next expert.
+ * Weight gradients stored transposed: a group's warps share 128 columns x 64 rows a half. */
 
 #define PIECE_BYTES 2048
 
@@ -146,11 +147,6 @@ __device__ inline void leave_columns(const hop_half &h, uint32_t to, int warp, i
     }
 }
 
-__device__ inline bool dw_transposed(const hop_args &a)
-{
-    return a.dw[0].stride_col != 1;
-}
-
 /* Where element (row, column) of a 16 x 64 fp32 piece lies; rows are turned so that a warp's writes spread over banks. */
 __device__ inline uint32_t float_at(uint32_t piece, int row, int column)
 {
@@ -201,9 +197,10 @@ __device__ inline void dw_elements(float *acc, const hop_args &a, uint32_t piece
 /* ---- draining it ---- */
 
 /* What a lane must know of the tile that it drains. A half has 8 slices (UP: 4): slice q is row group q%4 of piece q/4,
- * except DACT: row group q/2, since dscore sums along a row. DW has one, which is nothing, and one for the second half. */
+ * except DACT: row group q/2, since dscore sums along a row. A half that goes by TMA is one slice. */
 struct hop_drain {
     int slice, left;     // next, of both halves; how many are left
+    bool sent;           // by TMA
     hop_half second;     // until the first is drained
     int n_row, n_column; // that exist, counted from the lane's first row and first column
     uint32_t smem;       // the lane's row in piece 0 of a half
@@ -213,12 +210,12 @@ struct hop_drain {
     int row, column;     // UP, DACT: of the lane's first element
     uint4 g, u;          // DACT: the next slice's pre-activations
     float score, dscore; // DACT: the score of row lane % 16; what this lane has of its row's sum
-    int x, y, z, matrix; // DW: the warp's place in which gradient's map
+    int x, y, z, matrix; // of what is sent: the warp's place in which map
 };
 
 template <typename G> __device__ inline int half_slices(void)
 {
-    return G::op == HOP_UP ? 4 : G::op == HOP_DW ? 1 : 8;
+    return G::op == HOP_UP ? 4 : 8;
 }
 
 /* 16 bytes of row 4 i and piece p of a half, counted from the lane's first. */
@@ -345,41 +342,47 @@ __device__ inline uint32_t half_at(const hop_smem &s, bool of_group)
     return s.out + (of_group ? warp & ~3 : warp) * WARP_OUT_BYTES;
 }
 
-__device__ inline void leave_half(const hop_half &h, const hop_smem &s)
+/* Until all have come who write where one reads. */
+__device__ inline void sync_half(bool of_group)
 {
-    __syncwarp();
-    leave_rows(h, half_at(s, false), threadIdx.x % 32);
-    __syncwarp();
-}
-
-/* Until all have come whose places leave_dw_half writes. */
-__device__ inline void sync_dw(bool transposed)
-{
-    if (transposed)
+    if (of_group)
         named_barrier(threadIdx.x / 128, 128);
     else
         __syncwarp();
 }
 
-/* A half of a weight gradient, to shared memory and on to global memory. */
-__device__ inline void leave_dw_half(const hop_drain &d, const hop_half &h, const hop_args &a, const hop_smem &s, int half)
+template <typename G> __device__ inline bool is_transposed(const hop_args &a)
+{
+    return G::op == HOP_DW && a.dw[0].stride_col != 1;
+}
+
+/* A half to shared memory, once what was sent from there is gone. */
+template <typename G> __device__ inline void leave_half(const hop_half &h, const hop_args &a, const hop_smem &s)
 {
     int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    bool transposed = dw_transposed(a);
-    uint32_t mine = half_at(s, false);
+    bool transposed = is_transposed<G>(a);
 
-    if (lane == 0)
+    if (G::sends && lane == 0)
         tma_store_wait();
-    sync_dw(transposed);
+    sync_half(transposed);
     if (transposed)
         leave_columns(h, half_at(s, true), warp, lane);
     else
-        leave_rows(h, mine, lane);
+        leave_rows(h, half_at(s, false), lane);
+    __syncwarp();
+}
+
+/* A half from shared memory to where it belongs. */
+template <typename G> __device__ inline void send_half(const hop_drain &d, const hop_args &a, const hop_smem &s, int half)
+{
+    const CUtensorMap *map = &a.out_map[d.matrix];
+    bool transposed = is_transposed<G>(a);
+    uint32_t mine = half_at(s, false);
+
     fence_for_tma();
-    sync_dw(transposed);
-    if (lane)
+    sync_half(transposed);
+    if (threadIdx.x % 32)
         return;
-    const CUtensorMap *map = &a.dw_map[d.matrix];
     if (transposed) {
         tma_store_3d(map, mine, d.x, d.y, d.z + 128 * half);
     } else {
@@ -392,20 +395,18 @@ __device__ inline void leave_dw_half(const hop_drain &d, const hop_half &h, cons
 template <typename G> __device__ inline void drain_slice(hop_drain &d, const hop_args &a, const hop_smem &s)
 {
     unsigned q = d.slice++;
+    bool sent = G::op == HOP_DW || (G::sends && d.sent);
 
     d.left--;
-    if (G::op == HOP_DW) {
-        if (q)
-            leave_dw_half(d, d.second, a, s, 1);
-        return;
-    }
-    if (q == half_slices<G>())
-        leave_half(d.second, s);
-    if (G::op == HOP_UP)
+    if (q == (sent ? 1 : half_slices<G>()))
+        leave_half<G>(d.second, a, s);
+    if (sent)
+        send_half<G>(d, a, s, q);
+    else if (G::op == HOP_UP)
         drain_up<G>(d, a, q);
     else if (G::op == HOP_DACT)
         drain_dact<G>(d, a, q);
-    else
+    else if (G::op != HOP_DW)
         drain_rows(d, a, q);
 }
 
@@ -419,7 +420,11 @@ __device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_ti
     int width = wide ? a.hidden : a.inter, row = first_row + lane / 8; // in the tile
 
     d.slice = 0;
-    d.left = tile_rows<G>(a, t) <= first_row ? 0 : 2 * half_slices<G>();
+    d.sent = G::sends && tile_rows<G>(a, t) >= first_row + 16;
+    d.left = tile_rows<G>(a, t) <= first_row ? 0 : d.sent ? 2 : 2 * half_slices<G>();
+    d.x = t.n;
+    d.y = d.matrix = 0;
+    d.z = t.row + first_row;
     d.block = lane % 8;
     d.row_bits = lane / 8;
     d.smem = smem + lane / 8 * 128;
@@ -440,11 +445,11 @@ __device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_ti
 template <typename G>
 __device__ inline void begin_dw_drain(hop_drain &d, const hop_args &a, const hop_tile &t, int group, int warp)
 {
-    bool transposed = dw_transposed(a);
+    bool transposed = is_transposed<G>(a);
     int row = t.m + 64 * group + (transposed ? 0 : 16 * warp), column = t.n + (transposed ? 32 * warp : 0);
 
     d.slice = 0;
-    d.left = 2 * half_slices<G>();
+    d.left = 2;
     d.matrix = t.half;
     d.x = transposed ? row : column;
     d.y = (int)(expert_offset(t.half ? a.dw[1] : a.dw[0], t.expert) / 8);
@@ -466,11 +471,9 @@ __device__ inline void leave_tile(float *acc, const hop_args &a, const hop_smem 
         return;
     }
     d.second = round_half<G>(acc, 1);
-    if (G::op == HOP_DW) {
+    leave_half<G>(round_half<G>(acc, 0), a, s);
+    if (G::op == HOP_DW)
         begin_dw_drain<G>(d, a, t, group, warp);
-        leave_dw_half(d, round_half<G>(acc, 0), a, s, 0);
-    } else {
-        leave_half(round_half<G>(acc, 0), s);
+    else
         begin_drain<G>(d, a, t, half_at(s, false), row, lane);
-    }
 }

@@ -71,8 +71,8 @@ struct hop_args {
     float *dscore_part; // DACT (R, n_dscore_part)
     int32_t n_dscore_part;
     const bf16 *k_rows;    // DW: what map b[0] shows, (R, n_half, I), for the last rows of an expert
-    mk_matrix dw[2];       // DW: gradients; rows and columns as (hidden, inter) of the tile
-    CUtensorMap dw_map[2]; // and their maps, unless they are stored by element
+    mk_matrix dw[2];        // DW: gradients; rows and columns as (hidden, inter) of the tile
+    CUtensorMap out_map[2]; // of these, unless they are stored by element; of out for DOWN, DX
     uint32_t dw_dtype, accumulate;
 };
 
@@ -88,6 +88,7 @@ template <int OP, int ACT = -1, int WEIGHTS = HOP_ROWS> struct hop_gemm {
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
     static constexpr bool alternating = WEIGHTS == HOP_ALTERNATING;
     static constexpr bool draws = OP != HOP_DW;
+    static constexpr bool sends = OP == HOP_DOWN || OP == HOP_DX || OP == HOP_DW; // what it computes leaves by TMA
     static constexpr int a_mn = OP == HOP_DW;
     static constexpr int b_mn = OP == HOP_DW || (OP == HOP_DACT || OP == HOP_DX) == (WEIGHTS == HOP_ROWS);
     // a thread's, of loads and of products: 64512 in all at most. DW issues a step's copies back to back.
@@ -298,13 +299,14 @@ template <int MN> __host__ __device__ constexpr uint32_t k_bytes(void)
     return MN ? 2048 : 32;
 }
 
-/* One stage: four products of 16 k each. */
-template <typename G> __device__ inline void multiply_stage(float *acc, uint32_t a, uint32_t b, bool first)
+/* Of a stage's four products of 16 k each, those from FROM to TO. */
+template <typename G, int FROM, int TO> __device__ inline void multiply_some(float *acc, uint32_t a, uint32_t b, bool first)
 {
 #pragma unroll
-    for (int k = 0; k < TILE_K / 16; k++)
+    for (int k = FROM; k < TO; k++)
         wgmma_256<G::a_mn, G::b_mn>(acc, operand(a + k * k_bytes<G::a_mn>() / 16, 1024),
                                     operand(b + k * k_bytes<G::b_mn>() / 16, 1024), !first || k);
+    wgmma_commit();
 }
 
 /* Hands a stage back to both producers, since each fills half of both blocks' B. Every warp speaks for itself: one alone
@@ -317,27 +319,38 @@ __device__ inline void release(const hop_smem &s, int stage)
         mbar_arrive_cluster(in_block(s.empty(stage), lane));
 }
 
-/* The products of one tile, one stage's in flight while the next is waited for. Between them come slices of the tile before,
- * spread over the steps, the second group's half a turn later: one group's slice then meets the other's products. */
+/* When the first slice of the tile before is due. Where it leaves in two, at once, the second half way, and a group's a step after
+ * the other's. */
+template <typename G> __device__ inline int first_due(int n_slice, int n_step, int group)
+{
+    return G::sends && n_slice == 2 ? n_step - 2 * (1 + group) : group * (n_step / 2);
+}
+
+/* The products of one tile. The stage before is handed back as soon as the first product of this one is under way; DACT, whose
+ * slices are long, is faster with all four. Between the steps come slices of the tile before, spread over them, the second group's
+ * half a turn later: one group's slice then meets the other's products. */
 template <typename G>
-__device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &a, const hop_smem &s, int group, int n_step,
+__device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &args, const hop_smem &s, int group, int n_step,
                                 hop_drain &d)
 {
-    int last = 0, n_slice = d.left, due = G::op == HOP_DW ? n_step / 2 : group * (n_step / 2);
+    constexpr int early = G::op == HOP_DACT ? 4 : 1;
+    int last = 0, n_slice = d.left, due = first_due<G>(n_slice, n_step, group);
     uint32_t a_0 = stage_start<G::a_mn>(s.a(0) + group * 8192), b_0 = stage_start<G::b_mn>(s.b(0));
 
     for (int i = 0; i < n_step; i++) {
+        uint32_t a = a_0 + ring.stage * (STAGE_BYTES / 16), b = b_0 + ring.stage * (STAGE_BYTES / 16);
         mbar_wait(s.full(ring.stage), ring.phase);
         wgmma_fence();
-        multiply_stage<G>(acc, a_0 + ring.stage * (STAGE_BYTES / 16), b_0 + ring.stage * (STAGE_BYTES / 16), i == 0);
-        wgmma_commit();
+        multiply_some<G, 0, early>(acc, a, b, i == 0);
         wgmma_wait<1>();
         if (i)
             release(s, last);
+        if (early < 4)
+            multiply_some<G, early, 4>(acc, a, b, i == 0);
         last = ring.stage;
         ring.next();
         for (due += n_slice; due >= n_step && d.left > 0; due -= n_step)
-            drain_slice<G>(d, a, s);
+            drain_slice<G>(d, args, s);
     }
     wgmma_wait<0>();
     release(s, last);
@@ -381,11 +394,11 @@ template <typename G> __device__ inline void consume(const hop_args &a, const ho
         leave_tile<G>(acc, a, s, t, group, d);
     }
     drain_rest<G>(d, a, s);
-    if (G::op == HOP_DW)
+    if (G::sends)
         tma_store_wait();
 }
 
-#define HOP_KERNEL hopper_gemm_v15
+#define HOP_KERNEL hopper_gemm_v16
 
 template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 {
@@ -400,7 +413,7 @@ template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 
 template <typename G>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
-    hopper_gemm_v15(const __grid_constant__ hop_args a)
+    hopper_gemm_v16(const __grid_constant__ hop_args a)
 {
     extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
     hop_smem s = carve(raw);

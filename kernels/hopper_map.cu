@@ -44,12 +44,12 @@ int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_con
     return encode(out, m->base, 3, size, stride_bytes, n_box);
 }
 
-int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row)
+int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row, int n_box)
 {
     const cuuint64_t size[3] = { (cuuint64_t)n_column, (cuuint64_t)n_half, (cuuint64_t)n_row };
     const cuuint64_t stride_bytes[2] = { (cuuint64_t)n_column * 2, (cuuint64_t)n_column * n_half * 2 };
 
-    return encode(out, (void *)base, 3, size, stride_bytes, 64);
+    return encode(out, (void *)base, 3, size, stride_bytes, n_box);
 }
 
 int hop_map_k_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row)
