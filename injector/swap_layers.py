@@ -293,12 +293,17 @@ def unit_of(moe, compiled, fsdp):
     return whole_block(moe) or (list_unit(moe) if moe.members else stacked_unit(moe))
 
 
+# Classes that declare nothing and are made one way, by package and name: are weights transposed, and the activation.
+MADE_ONE_WAY = {("liger_kernel", "LigerExperts"): (False, (SWIGLU, 0.0, 0.0))}
+
+
 def stacked_unit(moe):
     experts = moe.base
     if routing_source(moe)[0] != "index":
         raise Refused("its forward does not take the chosen experts of each token")
     check_wrappers(moe.outer, experts)
-    weights = Stacked(experts)
+    transposed, made = MADE_ONE_WAY.get((type(experts).__module__.split(".")[0], type(experts).__name__), (None, None))
+    weights = Stacked(experts, transposed)
     apply_gate, function = getattr(experts, "_apply_gate", None), getattr(experts, "act_fn", None)
     if not weights.gated:
         t = torch.linspace(-5, 5, 64)
@@ -309,11 +314,13 @@ def stacked_unit(moe):
         kind = gate_activation(experts, apply_gate, weights.concatenated)
     elif not weights.concatenated:
         kind = CLAMPED_GLU, float(experts.alpha), float(experts.limit)
+    elif made is not None:
+        kind = made
     elif function is not None:
         kind = plain_activation(function), 0.0, 0.0
     else:
         raise Refused("it does not say what its activation is")
-    dense = not hasattr(experts, "is_transposed")
+    dense = made is None and not hasattr(experts, "is_transposed")
     adapters = None if dense or moe.outer is experts else adapters_of(moe.outer, experts)
     if adapters:
         return LoraUnit(moe, moe.outer, Adapted(experts, adapters), kind)

@@ -43,6 +43,7 @@ def options(description):
     add("--experts", help="experts implementation: eager, grouped_mm, batched_mm, .. (default: transformers' own)")
     add("--lora", nargs="?", const="all", choices=["attention", "experts", "all"], help="train LoRA adapters only")
     add("--rank", type=int, default=16, help="LoRA rank")
+    add("--liger", action="store_true", help="norms, rotary embedding and a loss without whole logits, by the package liger-kernel")
     add("--checkpointing", choices=["none", "reentrant", "non-reentrant"], default="none")
     add("--tokens", type=int, help="tokens in a sequence (default: 4096 on a GPU, 64 on a CPU)")
     add("--batch", type=int, default=1, help="sequences in a micro-batch")
@@ -93,6 +94,8 @@ def make_model(args):
     import torch
     from transformers import AutoModelForCausalLM
     config = make_config(args)
+    if args.liger:
+        use_liger(config.model_type)
     with torch.device(args.device):
         model = AutoModelForCausalLM.from_config(config, dtype=args.dtype)
     if args.experts and hasattr(model, "set_experts_implementation"):
@@ -102,6 +105,17 @@ def make_model(args):
     if args.lora:
         model = add_lora(model, config.model_type, args)
     return model.train()
+
+
+def use_liger(kind):
+    """All of Liger's kernels for a kind of model but its experts, which --experts says."""
+    try:
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as known
+    except ImportError as error:
+        raise SystemExit("--liger needs the package liger-kernel (%s); pip install liger-kernel" % error)
+    if kind not in known:
+        raise SystemExit("this liger-kernel knows no '%s'; leave out --liger" % kind)
+    known[kind](swiglu=False)
 
 
 def enable_checkpointing(model, args):

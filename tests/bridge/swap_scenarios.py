@@ -457,6 +457,56 @@ def by_hand(rule):
     assert not sites(job.model)
 
 
+def liger_class():
+    """What stands in liger_kernel.transformers.swiglu for transformers' experts once its patch is applied: the same parameters, nothing
+    declared, a forward of its own. That needs a GPU, so this one loops."""
+    class LigerExperts(torch.nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.num_experts, self.hidden_dim, self.intermediate_dim = config.num_experts, config.hidden_size, config.moe_intermediate_size
+            self.gate_up_proj = torch.nn.Parameter(torch.empty(self.num_experts, 2 * self.intermediate_dim, self.hidden_dim))
+            self.down_proj = torch.nn.Parameter(torch.empty(self.num_experts, self.hidden_dim, self.intermediate_dim))
+
+        def forward(self, hidden_states, top_k_index, top_k_weights):
+            x, out = hidden_states.view(-1, self.hidden_dim), torch.zeros_like(hidden_states.view(-1, self.hidden_dim))
+            for e in range(self.num_experts):
+                rows, slot = torch.where(top_k_index == e)
+                gate, up = torch.nn.functional.linear(x[rows], self.gate_up_proj[e]).chunk(2, -1)
+                y = torch.nn.functional.linear(torch.nn.functional.silu(gate) * up, self.down_proj[e])
+                out = out.index_add(0, rows, y * top_k_weights[rows, slot, None])
+            return out.view(hidden_states.shape)
+    LigerExperts.__module__ = "liger_kernel.transformers.swiglu"
+    return LigerExperts
+
+
+def liger(how):
+    """Liger's experts, put there for the class before the model is made, or for each instance after it."""
+    from transformers.models.qwen3_moe import modeling_qwen3_moe as modeling
+    kind = liger_class()
+
+    def made():
+        model = models.make("qwen3_moe")
+        for module in model.modules():
+            if isinstance(module, kind):
+                with torch.no_grad():
+                    [torch.nn.init.normal_(p, std=0.02) for p in module.parameters()]
+            elif how == "instance" and type(module).__name__ == "Qwen3MoeExperts":
+                module.__dict__["forward"] = kind.forward.__get__(module)
+        return model
+    if how == "class":
+        modeling.Qwen3MoeExperts = kind
+    reference = Job(made()).steps(12)
+    job = Job(made())
+    client = attached(job)
+    rows = on(client, job)
+    assert all(m.value[2] <= 2 for m in rows if m.kind == wire.PARITY), rows
+    job.steps(12 - len(job.losses))
+    assert len(sites(job.model)) == 2 and close(job.losses, reference, 2e-4), (job.losses, reference)
+    off(client, job)
+    forward = next(m for m in job.model.modules() if hasattr(m, "gate_up_proj")).forward
+    assert not sites(job.model) and forward.__func__ is kind.forward
+
+
 def optimizer_state():
     """Not a bit of it changes where arms change and nothing is stepped."""
     job = Job(models.make("qwen3_moe"))

@@ -28,7 +28,7 @@ ANY = ["fp64", "many_times", "by_python", "optimizer_state", "accumulation", "wr
        "frozen all_but_the_head"]
 FIVE = (["routing_flips", "two_arms", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",
          "by_hand softmax", "by_hand softmax_renormalised", "by_hand softmax_of_the_chosen", "by_hand sigmoid_renormalised",
-         "by_hand exotic", "trl", "trl adapters", "fsdp2", "tensor_parallel", "sharded_otherwise flat", "sharded_otherwise orig",
+         "by_hand exotic", "liger class", "liger instance", "trl", "trl adapters", "fsdp2", "tensor_parallel", "sharded_otherwise flat", "sharded_otherwise orig",
          "sharded_otherwise tensor",
          "refused_weights bitsandbytes quantised by bitsandbytes", "refused_weights fp8 stored as float8_e4m3fn",
          "refused_weights mxfp4 quantised (mxfp4", "refused_weights zero3 sharded by DeepSpeed ZeRO-3",

@@ -1,8 +1,9 @@
 """Before/after on a GPU, by the tool as a user runs it. One table a part, `ok` or `FAIL` where there is a bar; exit code 1
 on a FAIL.
 
-B=build python3 tests/gpu/ab_check.py [speed] [extra] [equal] [loop] [--out DIR] [--layers N] [--vocab N]
+B=build python3 tests/gpu/ab_check.py [speed] [words] [extra] [equal] [loop] [--out DIR] [--layers N] [--vocab N]
     speed   grouped_mm against moeprof and eager, 4096 tokens; grouped_mm against moeprof, 16384 tokens
+    words   the same at 16384 tokens with all 151936 words and Liger's kernels for all but the experts: its loss keeps no logits
     extra   every other arm that people weigh: measured, or refused with a reason
     equal   20 A/A runs out of one process
     loop    8 wide experts, 32768 tokens: the job's own loop against moeprof
@@ -99,8 +100,16 @@ def speed(args):
             ratio = ours["mfu"] / eager["mfu"]
             fact("whole-step MFU, eager to moeprof (>= 8)", "%.2f" % ratio, ratio >= 8)
         fact("verdict on moeprof", result["speedup"]["verdict"], result["speedup"]["verdict"] == "faster")
-    result = measured(args, "speed_16384", "grouped_mm,moeprof",
-                      "--model qwen3-30b --layers %d --vocab %d --experts grouped_mm --tokens 4096 --batch 4" % (args.layers, args.vocab))
+    many_tokens(args, "speed_16384", "--vocab %d" % args.vocab)
+
+
+def words(args):
+    many_tokens(args, "words_16384", "--vocab 151936 --liger")
+
+
+def many_tokens(args, name, more):
+    result = measured(args, name, "grouped_mm,moeprof",
+                      "--model qwen3-30b --layers %d --experts grouped_mm --tokens 4096 --batch 4 %s" % (args.layers, more))
     if result:
         arms_table(result)
         common_bars(result)
@@ -163,7 +172,7 @@ def loop(args):
         fact("of grouped_mm against the loop", result["arms"][2]["speedup"]["verdict"])
 
 
-PARTS = {"speed": speed, "extra": extra, "equal": equal, "loop": loop}
+PARTS = {"speed": speed, "words": words, "extra": extra, "equal": equal, "loop": loop}
 
 
 def main():
