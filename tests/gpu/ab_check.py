@@ -1,9 +1,10 @@
 """Before/after on a GPU, by the tool as a user runs it. One table a part, `ok` or `FAIL` where there is a bar; exit code 1
 on a FAIL.
 
-B=build python3 tests/gpu/ab_check.py [speed] [words] [extra] [equal] [loop] [--out DIR] [--layers N] [--vocab N]
-    speed   grouped_mm against moeprof and eager, 4096 tokens; grouped_mm against moeprof, 16384 tokens
-    words   the same at 16384 tokens with all 151936 words and Liger's kernels for all but the experts: its loss keeps no logits
+B=build python3 tests/gpu/ab_check.py [few] [many] [words] [extra] [equal] [loop] [--out DIR] [--layers N] [--vocab N]
+    few     grouped_mm against moeprof and eager, 4096 tokens
+    many    grouped_mm against moeprof, 16384 tokens
+    words   the same with all 151936 words and Liger's kernels for all but the experts: its loss keeps no logits
     extra   every other arm that people weigh: measured, or refused with a reason
     equal   20 A/A runs out of one process
     loop    8 wide experts, 32768 tokens: the job's own loop against moeprof
@@ -89,7 +90,7 @@ def common_bars(result):
     fact("A/A floor, smallest difference seen", "%s %%, %s %%" % (shown(floor and 100 * floor), shown(seen and 100 * seen)))
 
 
-def speed(args):
+def few(args):
     result = measured(args, "speed_4096", "grouped_mm,moeprof,eager",
                       "--model qwen3-30b --layers %d --vocab %d --experts grouped_mm --tokens 4096" % (args.layers, args.vocab), steps=4)
     if result:
@@ -100,6 +101,9 @@ def speed(args):
             ratio = ours["mfu"] / eager["mfu"]
             fact("whole-step MFU, eager to moeprof (>= 8)", "%.2f" % ratio, ratio >= 8)
         fact("verdict on moeprof", result["speedup"]["verdict"], result["speedup"]["verdict"] == "faster")
+
+
+def many(args):
     many_tokens(args, "speed_16384", "--vocab %d" % args.vocab)
 
 
@@ -172,7 +176,7 @@ def loop(args):
         fact("of grouped_mm against the loop", result["arms"][2]["speedup"]["verdict"])
 
 
-PARTS = {"speed": speed, "words": words, "extra": extra, "equal": equal, "loop": loop}
+PARTS = {"few": few, "many": many, "words": words, "extra": extra, "equal": equal, "loop": loop}
 
 
 def main():
