@@ -50,7 +50,7 @@ enum hop_weights { HOP_ROWS, HOP_COLUMNS, HOP_ALTERNATING };
 #define K_BLOCK         4 /* steps whose token numbers DW has at hand */
 #define K_TOKEN_BYTES   (K_BLOCK * TILE_K * 4)
 #define N_THREAD        384
-#define N_DRAWN         (2 * N_STAGE) /* places for drawn tiles: the other block is as far ahead as stages go, a step a tile at worst */
+#define N_DRAWN         (2 * N_STAGE) /* places for drawn tiles: a block is ahead of the other by N_STAGE steps, each a tile, at most */
 
 struct hop_args {
     CUtensorMap a, b[4];        // b: gate, up, or one alone; the packed adapters beside them
@@ -87,14 +87,13 @@ template <int OP, int ACT = -1, int WEIGHTS = HOP_ROWS> struct hop_gemm {
     static constexpr int op = OP, act = ACT;
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
     static constexpr bool alternating = WEIGHTS == HOP_ALTERNATING;
-    static constexpr bool draws = OP != HOP_DW;
     static constexpr bool sends = OP == HOP_DOWN || OP == HOP_DX || OP == HOP_DW; // what it computes leaves by TMA
     static constexpr int a_mn = OP == HOP_DW;
     static constexpr int b_mn = OP == HOP_DW || (OP == HOP_DACT || OP == HOP_DX) == (WEIGHTS == HOP_ROWS);
     // a thread's, of loads and of products: 64512 in all at most. DW issues a step's copies back to back.
     static constexpr int n_load_register = OP == HOP_DW ? 72 : 56, n_register = OP == HOP_DW ? 216 : 224;
     static constexpr int smem_bytes = N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + // barriers, info
-                                      (OP == HOP_DW ? K_TOKEN_BYTES + 4 * (N_OFFSET + 1) : draws ? N_DRAWN * 24 : 0);
+                                      (OP == HOP_DW ? K_TOKEN_BYTES + 4 * (N_OFFSET + 1) : N_DRAWN * 24);
 };
 
 /* Shared memory of a block. info: 32 bytes a stage, written with a tile's first stage. DW: token, of some steps;
@@ -402,7 +401,7 @@ template <typename G> __device__ inline void consume(const hop_args &a, const ho
 
 template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 {
-    for (int i = 0; G::draws && i < N_DRAWN; i++)
+    for (int i = 0; G::op != HOP_DW && i < N_DRAWN; i++)
         mbar_init(s.drawn_bar(i), 1);
     for (int i = 0; i < N_STAGE; i++) {
         mbar_init(s.full(i), G::gather ? N_LOAD_THREAD + 1 : 1); // gathering threads and the TMA's

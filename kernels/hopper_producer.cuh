@@ -25,9 +25,9 @@ __device__ inline bool is_turn(int step)
     return threadIdx.x == step % (N_LOAD_THREAD / 32) * 32;
 }
 
-/* The tile after the current one. A pair's first is told by its place in the grid. The rest go round; or, where tiles cost unlike
- * (an expert's last rows less), are drawn, so that no pair is left with the dear ones: the first block's first thread draws as a
- * tile begins and tells both blocks two steps later, for what it drew takes as long as a load. */
+/* The tile after the current one. A pair's first is told by its place in the grid; the rest are drawn, since tiles cost unlike (an
+ * expert's last rows less) and no pair should be left with the dear ones. The first block's first thread draws as a tile begins and
+ * tells both blocks two steps later, for what it drew takes as long as a load. Who has a tile changes nothing in it. */
 template <typename G> struct hop_next {
     int i, n_tile, group_m;
     int n_drawn, drawn; // so far; by this thread
@@ -49,8 +49,6 @@ template <typename G> struct hop_next {
 
     __device__ int next_place(const hop_smem &s)
     {
-        if (!G::draws)
-            return i + gridDim.x / 2;
         mbar_wait(s.drawn_bar(n_drawn), n_drawn / N_DRAWN & 1);
         return gridDim.x / 2 + lds_int(s.drawn(n_drawn++));
     }
@@ -59,9 +57,8 @@ template <typename G> struct hop_next {
     {
         int last = look_step(n_step);
 
-        if (G::draws)
-            draw(a, s, step, last);
-        if (step == (G::draws ? min(4, last) : 0))
+        draw(a, s, step, last);
+        if (step == min(4, last))
             seen = peek_tile(a, i = next_place(s), n_tile, group_m);
         if (step != last)
             return false;

@@ -163,11 +163,11 @@ static inline float emu_normcdff(float v)
 {
     return .5f * erfcf(v * -0.70710678f);
 }
-#define normcdff                  emu_normcdff
-#define cudaFuncSetAttribute(...) 0
+#define normcdff                             emu_normcdff
+#define cudaFuncSetAttribute(...)            0
 #define cudaMemsetAsync(to, byte, n, stream) (memset(to, byte, n), cudaSuccess)
-#define cudaGetLastError()        cudaSuccess
-#define cudaGetDevice(device)     (*(device) = 0)
+#define cudaGetLastError()                   cudaSuccess
+#define cudaGetDevice(device)                (*(device) = 0)
 
 /* The driver's encoder of tensor maps, as hopper_ptx.cuh reads them. */
 CUresult emu_encode(CUtensorMap *out, CUtensorMapDataType type, cuuint32_t n, void *base,
