@@ -1,4 +1,5 @@
 """The samples run on a CPU, agree with each other, and their truths with themselves."""
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -44,3 +45,9 @@ def test_same_seed_same_losses(tmp_path):
         run("train_plain.py", "--steps", 3, "--deterministic", "--print-losses", tmp_path / name)
         return json.loads((tmp_path / name).read_text())["losses"]
     assert losses("a") == losses("b")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("liger_kernel") is not None, reason="liger-kernel is here")
+def test_a_missing_package_is_named():
+    done = subprocess.run([sys.executable, SAMPLES / "train_plain.py", "--device", "cpu", "--liger"], capture_output=True, text=True)
+    assert done.returncode == 1 and "pip install liger-kernel" in done.stderr and "Traceback" not in done.stderr

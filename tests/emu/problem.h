@@ -24,6 +24,7 @@ struct shape {
     bool trained, accumulate, one_expert;
     float limit;     /* of the clamped activation; 0: 7 */
     float tolerance; /* relative RMS error; 0: 1e-2 */
+    bool apart;      /* by steps, each called for itself */
 };
 
 /* What is computed, outputs and gradients, once for each implementation: NaNs, or numbers by lot to add to. */
