@@ -58,15 +58,16 @@ __device__ inline void add_alternating_bias(float *acc, const hop_args &a, int e
 
 template <typename G> __device__ inline void add_biases(float *acc, const hop_args &a, const hop_tile &t, int lane)
 {
-    if (G::alternating && G::op == HOP_UP)
-        return add_alternating_bias(acc, a, t.expert, t.n, lane);
+    if constexpr (G::alternating && G::op == HOP_UP)
+        add_alternating_bias(acc, a, t.expert, t.n, lane);
+    else
 #pragma unroll
-    for (int p = 0; p < 4; p++) {
-        if (G::op == HOP_UP)
-            add_bias(acc + 32 * p, p < 2 ? a.bias[0] : a.bias[1], t.expert, t.n + p % 2 * 64, a.inter, lane);
-        if (G::op == HOP_DOWN)
-            add_bias(acc + 32 * p, a.bias[0], t.expert, t.n + p * 64, a.hidden, lane);
-    }
+        for (int p = 0; p < 4; p++) {
+            if (G::op == HOP_UP)
+                add_bias(acc + 32 * p, p < 2 ? a.bias[0] : a.bias[1], t.expert, t.n + p % 2 * 64, a.inter, lane);
+            if (G::op == HOP_DOWN)
+                add_bias(acc + 32 * p, a.bias[0], t.expert, t.n + p * 64, a.hidden, lane);
+        }
 }
 
 /* Half of a warp's tile: 16 x 64 twice, bf16, as the accumulators lie. */
