@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 
 extern "C" {
 #include "kernels/ref_moe.h"
@@ -26,42 +27,36 @@ static std::vector<array *> arrays(results &r)
              &r.dgate_a, &r.dup_a, &r.dup_b,  &r.ddown_a,  &r.ddown_b };
 }
 
-/* What a step has written, as if it had not. */
-static void poison(void *at, size_t n_bytes)
-{
-    std::vector<uint8_t> nan(n_bytes, 0xff);
-    dev_put(at, nan.data(), n_bytes);
-}
+/* A step, and what it writes. */
+struct turn {
+    uint32_t step;
+    void *written;
+    size_t n_bytes;
+};
 
-/* Step by step. The products come twice, the first time for nothing: the second must not rely on what the first left. */
-static void forward_apart(mk_forward &f, const struct mk_plan &plan)
+/* Step by step, what it writes being NaN before. */
+static void by_steps(const std::vector<turn> &turns, uint32_t *steps, const std::function<int()> &call)
 {
-    const mk_problem &p = *f.problem;
-    static const uint32_t steps[] = { MK_STEP_ROUTE, MK_STEP_UP, MK_STEP_UP, MK_STEP_DOWN, MK_STEP_DOWN, MK_STEP_COMBINE };
-
-    for (uint32_t step : steps) {
-        if (step == MK_STEP_UP)
-            poison((char *)f.workspace + plan.forward.act, (size_t)plan.n_row * p.inter * 2);
-        if (step == MK_STEP_DOWN)
-            poison((char *)f.workspace + plan.forward.expert_out, (size_t)plan.n_row * p.hidden * 2);
-        f.steps = step;
-        case_check(dev_forward(&f, &plan), "a step forward");
+    for (const turn &t : turns) {
+        std::vector<uint8_t> nan(t.n_bytes, 0xff);
+        dev_put(t.written, nan.data(), t.n_bytes);
+        *steps = t.step;
+        case_check(call(), "a step");
     }
 }
 
-static void backward_apart(mk_backward &b, const struct mk_plan &plan)
+/* The products come twice, the first time for nothing: the second must not rely on what the first left. */
+static void call_by_steps(mk_forward &f, mk_backward &b, const struct mk_plan &plan)
 {
-    const mk_problem &p = *b.problem;
-    static const uint32_t steps[] = { MK_STEP_DACT, MK_STEP_DACT, MK_STEP_DX, MK_STEP_DX, MK_STEP_DSCORE, MK_STEP_DW_DOWN, MK_STEP_DW_UP };
+    size_t row_bytes = (size_t)plan.n_row * 2, inter = f.problem->inter, hidden = f.problem->hidden;
+    turn up = { MK_STEP_UP, (char *)f.workspace + plan.forward.act, row_bytes * inter };
+    turn down = { MK_STEP_DOWN, (char *)f.workspace + plan.forward.expert_out, row_bytes * hidden };
+    turn dact = { MK_STEP_DACT, (char *)b.workspace + plan.backward.dpre, row_bytes * inter * 2 };
+    turn dx = { MK_STEP_DX, (char *)b.workspace + plan.backward.dx_row, row_bytes * hidden };
 
-    for (uint32_t step : steps) {
-        if (step == MK_STEP_DACT)
-            poison((char *)b.workspace + plan.backward.dpre, (size_t)plan.n_row * p.inter * 4);
-        if (step == MK_STEP_DX)
-            poison((char *)b.workspace + plan.backward.dx_row, (size_t)plan.n_row * p.hidden * 2);
-        b.steps = step;
-        case_check(dev_backward(&b, &plan), "a step backward");
-    }
+    by_steps({ { MK_STEP_ROUTE }, up, up, down, down, { MK_STEP_COMBINE } }, &f.steps, [&] { return dev_forward(&f, &plan); });
+    by_steps({ dact, dact, dx, dx, { MK_STEP_DSCORE }, { MK_STEP_DW_DOWN }, { MK_STEP_DW_UP } }, &b.steps,
+             [&] { return dev_backward(&b, &plan); });
 }
 
 /* Forward and backward by the reference, or by the kernels. */
@@ -85,8 +80,7 @@ static void compute(results &r, inputs &in, bool device)
     b.saved = saved.p, b.workspace = work_b.p, b.workspace_bytes = work_bytes, b.dx_row = dx_row;
     b.dlora = s.lora == NONE ? NULL : &low;
     if (device && s.apart) {
-        forward_apart(f, plan);
-        backward_apart(b, plan);
+        call_by_steps(f, b, plan);
     } else {
         case_check(device ? dev_forward(&f, &plan) : mk_ref_forward(&f), "forward");
         case_check(device ? dev_backward(&b, &plan) : mk_ref_backward(&b), "backward");
