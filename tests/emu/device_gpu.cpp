@@ -22,7 +22,8 @@ void dev_free(void *p)
 
 void dev_put(void *to, const void *from, size_t n)
 {
-    cudaMemcpy(to, from, n, cudaMemcpyHostToDevice);
+    if (n)
+        cudaMemcpy(to, from, n, cudaMemcpyHostToDevice);
 }
 
 /* Also the place where a launch that failed comes to light. */
