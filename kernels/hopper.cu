@@ -30,6 +30,14 @@ static mk_matrix both_of(mk_matrix gate)
     return gate;
 }
 
+/* Do up's rows follow gate's, so that they are one matrix of twice the rows already? */
+static bool follow(const mk_matrix *gate, const mk_matrix *up, int n_row, uint32_t dtype)
+{
+    return gate->stride_row == up->stride_row && gate->stride_col == up->stride_col && gate->stride_expert == up->stride_expert &&
+           !gate->expert_offset && !up->expert_offset &&
+           (char *)up->base == (char *)gate->base + n_row * gate->stride_row * (int64_t)mk_dtype_bytes(dtype);
+}
+
 /* How a matrix lies that fits. */
 static hop_weights lies(const mk_matrix *m)
 {
@@ -166,7 +174,7 @@ static int map_gate_and_up(hop_args *a, const mk_problem *p, bool k_rows)
     return rc ? rc : map_weight(a, 1, &p->up, p->inter, p->hidden, k_rows);
 }
 
-/* Gradients of pre-activations that alternate are one matrix of 2I columns. */
+/* Gradients of pre-activations, and what belongs to them, as one matrix of 2I columns. */
 static void merge_halves(hop_args *a)
 {
     a->inter *= 2;
@@ -189,19 +197,32 @@ static int set_low_rows(hop_args *a, const void *rows, int low, int64_t n_row)
     return hop_map_rows(&a->low_a, rows, low, 1, n_row, 64);
 }
 
-/* Of the two counts of tiles drawn that a call has, the one for this product; both zeroed where an earlier step has not. */
-static int set_next_tile(hop_args *a, void *counts, int which, bool zeroed, mk_stream stream)
+static bool is_called(uint32_t steps, uint32_t step)
+{
+    return !steps || steps & step;
+}
+
+/* Of a call's n counts of tiles drawn, the one for this product; all zeroed where an earlier step has not. */
+static int set_count(hop_args *a, void *counts, int n, int which, bool zeroed, mk_stream stream)
 {
     a->next_tile = (int32_t *)counts + which;
-    if (zeroed || cudaMemsetAsync(counts, 0, 2 * sizeof *a->next_tile, stream) == cudaSuccess)
+    if (zeroed || cudaMemsetAsync(counts, 0, n * sizeof *a->next_tile, stream) == cudaSuccess)
         return MK_OK;
     cudaGetLastError(); // leave no error behind for the application to find
     return MK_ECUDA;
 }
 
-static bool is_called(uint32_t steps, uint32_t step)
+static int set_forward_count(hop_args *a, const mk_forward *f, const struct mk_plan *plan, int which, mk_stream stream)
 {
-    return !steps || steps & step;
+    void *counts = (char *)f->workspace + plan->forward.next_tile;
+    return set_count(a, counts, MK_FORWARD_COUNT, which, is_called(f->steps, MK_STEP_ROUTE), stream);
+}
+
+/* The first, DACT, zeroes them where there are tokens. */
+static int set_backward_count(hop_args *a, const mk_backward *b, const struct mk_plan *plan, int which, mk_stream stream)
+{
+    bool zeroed = which && plan->n_row && is_called(b->steps, MK_STEP_DACT);
+    return set_count(a, mk_work(b, plan->backward.next_tile), MK_BACKWARD_COUNT, which, zeroed, stream);
 }
 
 /* ---- forward ---- */
@@ -237,7 +258,7 @@ static int run_up(const mk_forward *f, const struct mk_plan *plan, const mk_save
 
     if ((rc = map_gate_and_up(&a, p, false)) || (rc = up_adapter(&a, f, plan, at)))
         return rc;
-    if ((rc = set_next_tile(&a, (char *)f->workspace + plan->forward.next_tile, 0, is_called(f->steps, MK_STEP_ROUTE), stream)))
+    if ((rc = set_forward_count(&a, f, plan, 0, stream)))
         return rc;
     a.gather = (const bf16 *)p->x;
     a.gather_stride_bytes = (uint32_t)(p->x_stride * 2);
@@ -261,7 +282,7 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
         return rc;
     if ((rc = down_adapter(&a, f, plan, at)))
         return rc;
-    if ((rc = set_next_tile(&a, (char *)f->workspace + plan->forward.next_tile, 1, is_called(f->steps, MK_STEP_ROUTE), stream)))
+    if ((rc = set_forward_count(&a, f, plan, 1, stream)))
         return rc;
     a.bias[0] = p->down_bias;
     return hop_launch_down(&a, lies(&p->down), plan->max_tile, stream);
@@ -298,7 +319,7 @@ static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream 
     a.scaled_act = (bf16 *)mk_work(b, plan->backward.scaled_act);
     a.dscore_part = (float *)mk_work(b, plan->backward.dscore_part);
     a.n_dscore_part = plan->n_dscore_part;
-    if ((rc = set_next_tile(&a, mk_work(b, plan->backward.next_tile), 0, false, stream)))
+    if ((rc = set_backward_count(&a, b, plan, 0, stream)))
         return rc;
     return hop_launch_dact(&a, weights, plan->max_tile, stream);
 }
@@ -318,7 +339,7 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
         return rc;
     if ((rc = back_adapter(&a, b, plan, plan->low_up, p->hidden, plan->backward.lora.up_a, plan->backward.dlow_up)))
         return rc;
-    if ((rc = set_next_tile(&a, mk_work(b, plan->backward.next_tile), 1, is_called(b->steps, MK_STEP_DACT), stream)))
+    if ((rc = set_backward_count(&a, b, plan, 1, stream)))
         return rc;
     return hop_launch_dx(&a, gate_and_up_lie(p), plan->max_tile, stream);
 }
@@ -346,8 +367,8 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
     int rc;
 
     a.n_half = up ? 2 : 1;
-    if (by_turns)
-        merge_halves(&a);
+    if (by_turns || (up && follow(&b->dgate, &b->dup, p->inter, b->dweight_dtype)))
+        merge_halves(&a); // halves that end within a tile each would waste the rest of it
     rc = hop_map_k_rows(&a.b[0], rows, a.inter, a.n_half, plan->n_row); // no tokens: nothing is loaded
     if (rc)
         return rc;
@@ -358,7 +379,7 @@ static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_
     a.dw[1] = up ? mk_flipped(b->dup) : b->ddown;
     a.dw_dtype = b->dweight_dtype;
     a.accumulate = b->accumulate;
-    if ((rc = out_maps(&a)))
+    if ((rc = out_maps(&a)) || (rc = set_backward_count(&a, b, plan, 2 + up, stream)))
         return rc;
     return hop_launch_dw(&a, stream);
 }

@@ -43,13 +43,14 @@ enum hop_weights { HOP_ROWS, HOP_COLUMNS, HOP_ALTERNATING };
 #define STAGE_BYTES     (A_BYTES + B_BYTES)
 #define N_STAGE         4
 #define OUT_BYTES       (HOP_M * TILE_N) /* half of a finished tile, bf16 */
-#define N_OFFSET        440              /* experts whose first rows DW keeps in shared memory */
+#define N_OFFSET        392              /* experts whose first rows DW keeps in shared memory */
 #define N_CONSUMER_WARP 8
 #define WARP_OUT_BYTES  (OUT_BYTES / N_CONSUMER_WARP)
 #define N_LOAD_THREAD   128
 #define K_BLOCK         4 /* steps whose token numbers DW has at hand */
 #define K_TOKEN_BYTES   (K_BLOCK * TILE_K * 4)
 #define N_THREAD        384
+#define ROW_GROUP       9             /* row tiles of an expert whose columns are all taken before the next are begun */
 #define N_DRAWN         (2 * N_STAGE) /* places for drawn tiles: a block is ahead of the other by N_STAGE steps, each a tile, at most */
 
 struct hop_args {
@@ -59,7 +60,7 @@ struct hop_args {
     int64_t b_stride[4];        // elements from expert to expert
     int32_t low;                // K of the adapter, which follows the weight's; 0: none
     mk_route_ptr route;
-    int32_t *next_tile; // not DW: how many tiles were drawn of those behind each pair's first
+    int32_t *next_tile; // how many tiles were drawn of those behind each pair's first (DW: first two)
     const bf16 *gather; // (T, H): x or dout
     uint32_t gather_stride_bytes;
     int32_t n_expert, hidden, inter, n_half, n_n_tile, n_m_pair; // n_m_pair: DW only, pairs of HOP_M
@@ -90,16 +91,18 @@ template <int OP, int ACT = -1, int WEIGHTS = HOP_ROWS> struct hop_gemm {
     static constexpr bool sends = OP == HOP_DOWN || OP == HOP_DX || OP == HOP_DW; // what it computes leaves by TMA
     static constexpr int a_mn = OP == HOP_DW;
     static constexpr int b_mn = OP == HOP_DW || (OP == HOP_DACT || OP == HOP_DX) == (WEIGHTS == HOP_ROWS);
-    // a thread's, of loads and of products: 64512 in all at most. DW issues a step's copies back to back.
-    static constexpr int n_load_register = OP == HOP_DW ? 72 : 56, n_register = OP == HOP_DW ? 216 : 224;
-    static constexpr int smem_bytes = N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + // barriers, info
-                                      (OP == HOP_DW ? K_TOKEN_BYTES + 4 * (N_OFFSET + 1) : N_DRAWN * 24);
+    // a thread's, of loads and of products: 64512 in all at most. With 72 a step's copies are issued back to back; DACT, whose
+    // slices need theirs, does nearly so with 56
+    static constexpr bool many_load = OP == HOP_DW || OP == HOP_UP;
+    static constexpr int n_load_register = many_load ? 72 : 56, n_register = many_load ? 216 : 224;
+    static constexpr int smem_bytes = N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + N_DRAWN * 24 + // barriers, info, drawn
+                                      (OP == HOP_DW ? K_TOKEN_BYTES + 4 * (N_OFFSET + 1) : HOP_M * 4);
 };
 
-/* Shared memory of a block. info: 32 bytes a stage, written with a tile's first stage. DW: token, of some steps;
- * offset, first rows of experts. Others: what was drawn, 16 bytes and a barrier each. */
+/* Shared memory of a block. info: 32 bytes a stage, written with a tile's first stage; draws: 16 bytes and a barrier each.
+ * token: of a tile's rows, or (DW) of some steps. DW: offset, first rows of experts. */
 struct hop_smem {
-    uint32_t stage, out, barrier, info, token, offset;
+    uint32_t stage, out, barrier, info, draws, token, offset;
     int rank; // of this block in its pair
 
     __device__ uint32_t a(int s) const
@@ -120,11 +123,11 @@ struct hop_smem {
     }
     __device__ uint32_t drawn(int i) const
     {
-        return token + 16 * (i % N_DRAWN);
+        return draws + 16 * (i % N_DRAWN);
     }
     __device__ uint32_t drawn_bar(int i) const
     {
-        return token + 16 * N_DRAWN + 8 * (i % N_DRAWN);
+        return draws + 16 * N_DRAWN + 8 * (i % N_DRAWN);
     }
 };
 
@@ -136,7 +139,8 @@ __device__ inline hop_smem carve(void *raw)
     s.out = s.stage + N_STAGE * STAGE_BYTES;
     s.barrier = s.out + OUT_BYTES;
     s.info = s.barrier + 128;
-    s.token = s.info + 128;
+    s.draws = s.info + 128;
+    s.token = s.draws + N_DRAWN * 24;
     s.offset = s.token + K_TOKEN_BYTES;
     s.rank = cluster_rank();
     return s;
@@ -149,6 +153,12 @@ struct hop_tile {
     int n_step;             // K steps; 0: there is no such tile
 };
 
+/* The same in all lanes, and known to be: what follows from it stays in uniform registers, where wgmma wants its operands. */
+__device__ inline int uniform(int v)
+{
+    return __shfl_sync(~0u, v, 0);
+}
+
 /* DW: first row of expert e. */
 __device__ inline int first_row(const hop_args &a, const hop_smem &s, int e)
 {
@@ -160,23 +170,29 @@ __device__ inline int steps(int k)
     return (k + TILE_K - 1) / TILE_K;
 }
 
-/* Pair tiles of rows whose columns are all taken before the next rows are begun. Where experts have rows enough, with their
- * columns they fill the clusters once, so that what they share is read from memory in one go (dact 1.80 ms against 1.93, up
- * 2.65 against 2.72); where each has few, weights are what is read, and 8 are faster (T = 4096: up 0.53 against 0.60). */
-__device__ inline int group_m(const hop_args &a, int n_tile)
+/* What memory says of tile i: an entry of the tile list, one of the expert's. A place that depends on the thread, by a zero,
+ * keeps it out of uniform registers, where the load would be waited for at once. */
+__device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile)
 {
-    return n_tile < 4 * a.n_expert * a.n_n_tile ? 8 : max(8, (int)gridDim.x / 2 / a.n_n_tile);
+    return i < n_tile ? ((const int4 *)a.route.tile)[i / a.n_n_tile + threadIdx.x / N_LOAD_THREAD] : make_int4(0, 0, 0, 0);
 }
 
-/* What memory says of tile i, an entry of the tile list. A place that depends on the thread, by a zero, keeps it out of
- * uniform registers, where the load would be waited for at once. */
-__device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile, int group_tile)
+/* A row tile of an expert and a column tile. */
+struct row_column {
+    int row, column;
+};
+
+/* Tile i of an expert's with n_row_tile rows of tiles: ROW_GROUP of them at most, in shares as equal as can be, with all their
+ * columns before the next are begun. No group spans two experts: it would read the weights of both. 66 pairs that take as many
+ * rows as columns read least from memory at once; more rows read weights fewer times, but what is in use outgrows L2 (Mixtral,
+ * T = 32768: up 1.04 with 17, 1.01 with 11 and 4). */
+__device__ inline row_column order(const hop_args &a, int i, int n_row_tile)
 {
-    if (i >= n_tile)
-        return make_int4(0, 0, 0, 0);
-    int group = i / (group_tile * a.n_n_tile), m_in_group = min(group_tile, n_tile / a.n_n_tile - group * group_tile);
-    return ((const int4 *)
-                a.route.tile)[group * group_tile + i % (group_tile * a.n_n_tile) % m_in_group + threadIdx.x / N_LOAD_THREAD];
+    int n_group = (n_row_tile + ROW_GROUP - 1) / ROW_GROUP, share = (n_row_tile + n_group - 1) / n_group;
+    int first = i / (share * a.n_n_tile) * share, n_row = min(share, n_row_tile - first);
+
+    i -= first * a.n_n_tile;
+    return { first + i % n_row, i / n_row };
 }
 
 /* K steps of the weights; the adapter's follow. */
@@ -186,34 +202,32 @@ template <typename G> __device__ inline int weight_steps(const hop_args &a)
 }
 
 template <typename G>
-__device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, int group_tile, const hop_smem &s, int4 seen)
+__device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen)
 {
     hop_tile t = {};
 
     if (i >= n_tile)
         return t;
-    int per_group = group_tile * a.n_n_tile, m_in_group = min(group_tile, n_tile / a.n_n_tile - i / per_group * group_tile);
-    int n_row = min(MK_TILE_M, seen.z - seen.y), share = n_row > HOP_M ? HOP_M : HOP_M / 2;
+    int first = seen.y - seen.w * MK_TILE_M, n_row_tile = (seen.z - first + MK_TILE_M - 1) / MK_TILE_M;
+    row_column at = order(a, i - (i / a.n_n_tile - seen.w) * a.n_n_tile, n_row_tile);
+    int row = first + at.row * MK_TILE_M, n_row = min(MK_TILE_M, seen.z - row);
+    if (G::gather) { // by whole warps: what the copies do not need stays out of their registers
+        seen.x = uniform(seen.x);
+        n_row = uniform(n_row);
+        at.column = uniform(at.column);
+    }
+    int share = n_row > HOP_M ? HOP_M : HOP_M / 2;
     t.expert = seen.x;
-    t.row = seen.y + s.rank * share;
-    t.n_row = min(share, max(0, n_row - s.rank * share));                    // 0: this block only loads its half of B
-    t.n = i % per_group / m_in_group * (G::op == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
+    t.row = row + s.rank * share;
+    t.n_row = min(share, max(0, n_row - s.rank * share));      // 0: this block only loads its half of B
+    t.n = at.column * (G::op == HOP_UP ? TILE_N / 2 : TILE_N); // UP: half the rows of B are gate's, half up's
     t.n_step = weight_steps<G>(a) + steps(a.low);
     return t;
 }
 
-/* DW: where among all tiles; m runs fastest. Moving on by a fixed number of tiles takes no division. */
+/* DW: where among all tiles; m runs fastest. */
 struct dw_place {
     int m, n, expert;
-
-    __device__ void move(const hop_args &a, const dw_place &by)
-    {
-        m += by.m;
-        n += by.n + (m >= a.n_m_pair);
-        m -= m >= a.n_m_pair ? a.n_m_pair : 0;
-        expert += by.expert + (n >= a.n_n_tile);
-        n -= n >= a.n_n_tile ? a.n_n_tile : 0;
-    }
 };
 
 __device__ inline dw_place dw_place_of(const hop_args &a, int i)
@@ -244,6 +258,14 @@ template <typename G> __device__ inline int tile_rows(const hop_args &a, const h
     return G::op == HOP_DW ? a.hidden - t.m : t.n_row;
 }
 
+/* Has this tile 128 columns or fewer? Then only the first half of B is loaded and multiplied. UP's halves are gate's and up's;
+ * DACT waits for its slices, and is slower with twice the code (1.01, where no tile is narrow). */
+template <typename G> __device__ inline bool is_narrow(const hop_args &a, const hop_tile &t)
+{
+    int n_column = G::op == HOP_DW ? a.inter : a.hidden;
+    return G::op != HOP_UP && G::op != HOP_DACT && n_column - t.n <= TILE_N / 2;
+}
+
 /* Position in the ring of stages; producer and consumers walk it alike. */
 struct hop_ring {
     int stage = 0;
@@ -270,12 +292,6 @@ __device__ inline void put_tile(const hop_smem &s, int stage, const hop_tile &t)
     st_async_16(to + 16, make_uint4(t.n, t.half, t.m, 0), s.full(stage));
 }
 
-/* The same in all lanes, and known to be: what follows from it stays in uniform registers, where wgmma wants its operands. */
-__device__ inline int uniform(int v)
-{
-    return __shfl_sync(~0u, v, 0);
-}
-
 __device__ inline hop_tile get_tile(const hop_smem &s, int stage)
 {
     uint4 v = lds_16(s.info + INFO_BYTES * stage), w = lds_16(s.info + INFO_BYTES * stage + 16);
@@ -298,13 +314,18 @@ template <int MN> __host__ __device__ constexpr uint32_t k_bytes(void)
     return MN ? 2048 : 32;
 }
 
-/* Of a stage's four products of 16 k each, those from FROM to TO. */
-template <typename G, int FROM, int TO> __device__ inline void multiply_some(float *acc, uint32_t a, uint32_t b, bool first)
+/* Of a stage's four products of 16 k each, those from FROM to TO, of N columns. */
+template <typename G, int N, int FROM, int TO>
+__device__ inline void multiply_some(float *acc, uint32_t a, uint32_t b, bool first)
 {
 #pragma unroll
-    for (int k = FROM; k < TO; k++)
-        wgmma_256<G::a_mn, G::b_mn>(acc, operand(a + k * k_bytes<G::a_mn>() / 16, 1024),
-                                    operand(b + k * k_bytes<G::b_mn>() / 16, 1024), !first || k);
+    for (int k = FROM; k < TO; k++) {
+        uint64_t a_k = operand(a + k * k_bytes<G::a_mn>() / 16, 1024), b_k = operand(b + k * k_bytes<G::b_mn>() / 16, 1024);
+        if constexpr (N == TILE_N)
+            wgmma_256<G::a_mn, G::b_mn>(acc, a_k, b_k, !first || k);
+        else
+            wgmma_128<G::a_mn, G::b_mn>(acc, a_k, b_k, !first || k);
+    }
     wgmma_commit();
 }
 
@@ -325,10 +346,10 @@ template <typename G> __device__ inline int first_due(int n_slice, int n_step, i
     return G::sends && n_slice == 2 ? n_step - 2 * (1 + group) : group * (n_step / 2);
 }
 
-/* The products of one tile. The stage before is handed back as soon as the first product of this one is under way; DACT, whose
- * slices are long, is faster with all four. Between the steps come slices of the tile before, spread over them, the second group's
- * half a turn later: one group's slice then meets the other's products. */
-template <typename G>
+/* The products of N columns of one tile. The stage before is handed back as soon as the first product of this one is under way;
+ * DACT, whose slices are long, is faster with all four. Between the steps come slices of the tile before, spread over them, the
+ * second group's half a turn later: one group's slice then meets the other's products. */
+template <typename G, int N>
 __device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &args, const hop_smem &s, int group, int n_step,
                                 hop_drain &d)
 {
@@ -340,12 +361,12 @@ __device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &args
         uint32_t a = a_0 + ring.stage * (STAGE_BYTES / 16), b = b_0 + ring.stage * (STAGE_BYTES / 16);
         mbar_wait(s.full(ring.stage), ring.phase);
         wgmma_fence();
-        multiply_some<G, 0, early>(acc, a, b, i == 0);
+        multiply_some<G, N, 0, early>(acc, a, b, i == 0);
         wgmma_wait<1>();
         if (i)
             release(s, last);
         if (early < 4)
-            multiply_some<G, early, 4>(acc, a, b, i == 0);
+            multiply_some<G, N, early, 4>(acc, a, b, i == 0);
         last = ring.stage;
         ring.next();
         for (due += n_slice; due >= n_step && d.left > 0; due -= n_step)
@@ -372,12 +393,25 @@ template <typename G> __device__ inline void drain_rest(hop_drain &d, const hop_
         drain_slice<G>(d, a, s);
 }
 
+/* A tile of N columns, until it waits for its slices. Nothing is shared with another N: ptxas would see an accumulator written
+ * within the other's products, and put these in order (C7515). */
+template <typename G, int N>
+__device__ inline void make_tile(float *acc, hop_ring &ring, const hop_args &a, const hop_smem &s, const hop_tile &t, int group,
+                                 hop_drain &d)
+{
+    multiply<G, N>(acc, ring, a, s, group, t.n_step, d);
+    drain_rest<G>(d, a, s);
+    for (int i = N / 2; i < TILE_N / 2; i++)
+        acc[i] = 0.f;
+    leave_tile<G>(acc, a, s, t, group, d);
+}
+
 template <typename G> __device__ inline void consume(const hop_args &a, const hop_smem &s)
 {
     hop_ring ring;
     hop_drain d = {};
     int group = uniform(threadIdx.x / 128 - 1);
-    float acc[128];
+    float acc[TILE_N / 2];
 
     for (;;) {
         mbar_wait(s.full(ring.stage), ring.phase);
@@ -388,20 +422,21 @@ template <typename G> __device__ inline void consume(const hop_args &a, const ho
             skip(ring, s, t.n_step);
             continue;
         }
-        multiply<G>(acc, ring, a, s, group, t.n_step, d);
-        drain_rest<G>(d, a, s);
-        leave_tile<G>(acc, a, s, t, group, d);
+        if (is_narrow<G>(a, t))
+            make_tile<G, TILE_N / 2>(acc, ring, a, s, t, group, d);
+        else
+            make_tile<G, TILE_N>(acc, ring, a, s, t, group, d);
     }
     drain_rest<G>(d, a, s);
     if (G::sends)
         tma_store_wait();
 }
 
-#define HOP_KERNEL hopper_gemm_v16
+#define HOP_KERNEL hopper_gemm_v17
 
 template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 {
-    for (int i = 0; G::op != HOP_DW && i < N_DRAWN; i++)
+    for (int i = 0; i < N_DRAWN; i++)
         mbar_init(s.drawn_bar(i), 1);
     for (int i = 0; i < N_STAGE; i++) {
         mbar_init(s.full(i), G::gather ? N_LOAD_THREAD + 1 : 1); // gathering threads and the TMA's
@@ -412,7 +447,7 @@ template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 
 template <typename G>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
-    hopper_gemm_v16(const __grid_constant__ hop_args a)
+    hopper_gemm_v17(const __grid_constant__ hop_args a)
 {
     extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
     hop_smem s = carve(raw);

@@ -25,44 +25,54 @@ __device__ inline bool is_turn(int step)
     return threadIdx.x == step % (N_LOAD_THREAD / 32) * 32;
 }
 
-/* The tile after the current one. A pair's first is told by its place in the grid; the rest are drawn, since tiles cost unlike (an
- * expert's last rows less) and no pair should be left with the dear ones. The first block's first thread draws as a tile begins and
- * tells both blocks two steps later, for what it drew takes as long as a load. Who has a tile changes nothing in it. */
-template <typename G> struct hop_next {
-    int i, n_tile, group_m;
-    int n_drawn, drawn; // so far; by this thread
-    int4 seen;
-    hop_tile tile;
+/* Whose tile is which. A pair's first is told by its place in the grid; the rest are drawn, since tiles cost unlike (an expert's
+ * last rows less) and no pair should be left with the dear ones; nor run ahead of the others, who then find in L2 no longer what
+ * both read. The first block's first thread draws as a tile begins and tells both blocks two steps later, for what it drew takes
+ * as long as a load. Who has a tile changes nothing in it. */
+struct hop_draw {
+    int n, mine; // taken so far; drawn by this thread
 
-    __device__ void draw(const hop_args &a, const hop_smem &s, int step, int last)
+    /* n_round: rounds of tiles before those that are drawn. What DW draws comes as a place, so that one thread divides for all. */
+    template <typename G> __device__ void draw(const hop_args &a, const hop_smem &s, int step, int last, int n_round)
     {
         if (threadIdx.x)
             return;
         if (step == 0)
-            mbar_expect(s.drawn_bar(n_drawn), 16);
+            mbar_expect(s.drawn_bar(n), 16);
         if (step == 0 && s.rank == 0)
-            drawn = atomicAdd(a.next_tile, 1);
-        if (step == min(2, last) && s.rank == 0)
+            mine = atomicAdd(a.next_tile, 1);
+        if (step == min(2, last) && s.rank == 0) {
+            int i = mine + n_round * ((int)gridDim.x / 2);
+            dw_place p = G::op == HOP_DW ? dw_place_of(a, i) : dw_place{};
             for (int rank = 0; rank < 2; rank++)
-                st_async_16(in_block(s.drawn(n_drawn), rank), make_uint4(drawn, 0, 0, 0), in_block(s.drawn_bar(n_drawn), rank));
+                st_async_16(in_block(s.drawn(n), rank), make_uint4(i, p.m, p.n, p.expert), in_block(s.drawn_bar(n), rank));
+        }
     }
 
-    __device__ int next_place(const hop_smem &s)
+    __device__ uint4 take(const hop_smem &s)
     {
-        mbar_wait(s.drawn_bar(n_drawn), n_drawn / N_DRAWN & 1);
-        return gridDim.x / 2 + lds_int(s.drawn(n_drawn++));
+        mbar_wait(s.drawn_bar(n), n / N_DRAWN & 1);
+        return lds_16(s.drawn(n++));
     }
+};
+
+/* The tile after the current one. */
+template <typename G> struct hop_next {
+    int i, n_tile;
+    hop_draw draws;
+    int4 seen;
+    hop_tile tile;
 
     __device__ bool look(const hop_args &a, const hop_smem &s, int step, int n_step)
     {
         int last = look_step(n_step);
 
-        draw(a, s, step, last);
+        draws.draw<G>(a, s, step, last, 1);
         if (step == min(4, last))
-            seen = peek_tile(a, i = next_place(s), n_tile, group_m);
+            seen = peek_tile(a, i = draws.take(s).x, n_tile);
         if (step != last)
             return false;
-        tile = find_tile<G>(a, i, n_tile, group_m, s, seen);
+        tile = find_tile<G>(a, i, n_tile, s, seen);
         return true;
     }
 };
@@ -72,11 +82,10 @@ template <typename G> __device__ inline hop_next<G> first_tile(const hop_args &a
     hop_next<G> n;
 
     n.i = blockIdx.x / 2;
-    n.n_drawn = n.drawn = 0;
+    n.draws = {};
     n.n_tile = *a.route.n_tile * a.n_n_tile;
-    n.group_m = group_m(a, n.n_tile);
-    n.seen = peek_tile(a, n.i, n.n_tile, n.group_m);
-    n.tile = find_tile<G>(a, n.i, n.n_tile, n.group_m, s, n.seen);
+    n.seen = peek_tile(a, n.i, n.n_tile);
+    n.tile = find_tile<G>(a, n.i, n.n_tile, s, n.seen);
     return n;
 }
 
@@ -109,10 +118,13 @@ template <typename G> __device__ inline int first_b(const hop_tile &t, int rank)
 
 /* This block's half of B, to both blocks: columns k of the rows that y says, in map which. */
 template <typename G>
-__device__ inline void load_b(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int y, int rank)
+__device__ inline void load_b(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int y, int rank,
+                              bool narrow)
 {
     int n = first_b<G>(t, rank);
 
+    if (narrow && rank)
+        return;
     to += rank * (B_BYTES / 2);
     if (!G::b_mn) {
         tma_load_pair(to, map, k, y, n, bar);
@@ -137,6 +149,11 @@ __device__ inline int a_bytes(const hop_tile &t)
     return t.n_row > 64 ? A_BYTES : t.n_row > 0 ? A_BYTES / 2 : 0;
 }
 
+__device__ inline int b_bytes(bool narrow)
+{
+    return narrow ? B_BYTES / 2 : B_BYTES;
+}
+
 /* By one thread: tells the consumers of a new tile, arms the stage's barrier, loads what TMA loads. */
 template <typename G>
 __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage,
@@ -144,13 +161,15 @@ __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop
 {
     uint32_t bar = s.full(stage);
     int second = G::op == HOP_DX && step >= steps(a.inter), k = (step - (second ? steps(a.inter) : 0)) * TILE_K;
+    bool narrow = is_narrow<G>(a, t);
 
-    mbar_expect(bar, B_BYTES + (G::gather ? 0 : a_bytes(t)) + (step ? 0 : INFO_BYTES));
+    mbar_expect(bar, b_bytes(narrow) + (G::gather ? 0 : a_bytes(t)) + (step ? 0 : INFO_BYTES));
     if (step == 0)
         put_tile(s, stage, t);
     if (!G::gather)
         load_a(&a.a, t, s.a(stage), bar, k, second);
-    load_b<G>(&a.b[G::op == HOP_UP && !G::alternating ? s.rank : second], t, s.b(stage), bar, k, second ? c.y[1] : c.y[0], s.rank);
+    load_b<G>(&a.b[G::op == HOP_UP && !G::alternating ? s.rank : second], t, s.b(stage), bar, k, second ? c.y[1] : c.y[0], s.rank,
+              narrow);
 }
 
 /* The same for step of an adapter's, whose rows are dense. */
@@ -159,10 +178,11 @@ __device__ inline void issue_low(const hop_args &a, const hop_tile &t, const hop
                                  int step)
 {
     uint32_t bar = s.full(stage);
+    bool narrow = is_narrow<G>(a, t);
 
-    mbar_expect(bar, B_BYTES + a_bytes(t));
+    mbar_expect(bar, b_bytes(narrow) + a_bytes(t));
     load_a(&a.low_a, t, s.a(stage), bar, step * TILE_K, 0);
-    load_b<G>(&a.b[G::op == HOP_UP ? 2 + s.rank : 2], t, s.b(stage), bar, step * TILE_K, c.low, s.rank);
+    load_b<G>(&a.b[G::op == HOP_UP ? 2 + s.rank : 2], t, s.b(stage), bar, step * TILE_K, c.low, s.rank, narrow);
 }
 
 /* The steps of an adapter, which follow the weight's: a loop of their own, so that the weight's do not pay for them. */
@@ -220,33 +240,35 @@ __device__ inline const void *at_token(const hop_args &a, const bf16 *base, int 
 
 #define ROW_PER_THREAD (HOP_M * 8 / N_LOAD_THREAD)
 
-/* M gather: thread i copies piece i%8 (16 bytes) of rows i/8, i/8 + 16, ... of the tile. */
-struct row_tokens {
-    int of[ROW_PER_THREAD];
-};
-
-__device__ inline row_tokens find_tokens(const hop_args &a, const hop_tile &t)
+/* M gather: thread i copies piece i%8 (16 bytes) of rows i/8, i/8 + 16, ... of the tile. A warp's 32 tokens, one of each lane,
+ * wait in shared memory: eight registers less, which the addresses need. */
+__device__ inline int find_token(const hop_args &a, const hop_tile &t)
 {
-    row_tokens r;
+    int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 4 + lane / 8 + N_LOAD_THREAD / 8 * (lane % 8);
 
-#pragma unroll
-    for (int i = 0; i < ROW_PER_THREAD; i++) { // past the end: any row of the expert, never stored
-        int row = min((int)threadIdx.x / 8 + N_LOAD_THREAD / 8 * i, t.n_row - 1);
-        r.of[i] = a.route.row_token[t.n_row > 0 ? t.row + row : 0];
-    }
-    return r;
+    // past the end: any row of the expert, never stored
+    return a.route.row_token[t.n_row > 0 ? t.row + min(row, t.n_row - 1) : 0];
+}
+
+__device__ inline void put_token(int token, const hop_smem &s)
+{
+    __syncwarp(); // all have read what was there
+    sts_int(s.token + threadIdx.x * 4, token);
+    __syncwarp();
 }
 
 /* All addresses before the first copy: an address built in another's registers waits until that copy has read them. */
-__device__ inline void gather_rows(const row_tokens &r, const hop_args &a, const hop_tile &t, uint32_t to, int step)
+__device__ inline void gather_rows(const hop_args &a, const hop_smem &s, const hop_tile &t, uint32_t to, int step)
 {
     int row = threadIdx.x / 8, piece = threadIdx.x % 8, column = step * TILE_K + piece * 8;
     uint32_t at = to + row * 128 + ((piece ^ (row & 7)) << 4), bytes = column < a.hidden ? 16 : 0;
+    uint4 low = lds_16(s.token + row * 32), high = lds_16(s.token + row * 32 + 16);
+    const uint32_t token[ROW_PER_THREAD] = { low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w };
     const void *from[ROW_PER_THREAD];
 
 #pragma unroll
     for (int i = 0; i < ROW_PER_THREAD; i++)
-        from[i] = at_token(a, a.gather + column, r.of[i]);
+        from[i] = at_token(a, a.gather + column, token[i]);
 #pragma unroll
     for (int i = 0; i < ROW_PER_THREAD; i++) // halves of 64 rows that do not exist are not read
         cp_async_16(at + i * (N_LOAD_THREAD / 8 * 128), from[i], t.n_row > i / (ROW_PER_THREAD / 2) * 64 ? bytes : 0);
@@ -256,21 +278,21 @@ template <typename G> __device__ inline void produce_rows(const hop_args &a, con
 {
     hop_ring ring;
     hop_next<G> next = first_tile<G>(a, s);
-    row_tokens now, ahead = find_tokens(a, next.tile);
+    int ahead = find_token(a, next.tile);
 
     while (next.tile.n_step) {
         hop_tile t = next.tile;
         hop_coordinate c = find_coordinates<G>(a, t, s.rank);
         int n_step = weight_steps<G>(a);
-        now = ahead;
+        put_token(ahead, s);
         for (int step = 0; step < n_step; step++, ring.next()) {
             mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
             if (threadIdx.x == 0)
                 issue_tma<G>(a, t, c, s, ring.stage, step);
-            gather_rows(now, a, t, s.a(ring.stage), step);
+            gather_rows(a, s, t, s.a(ring.stage), step);
             mbar_arrive_cp_async(s.full(ring.stage));
             if (next.look(a, s, step, n_step))
-                ahead = find_tokens(a, next.tile);
+                ahead = find_token(a, next.tile);
         }
         produce_low<G>(a, t, c, s, ring);
     }
@@ -347,8 +369,11 @@ __device__ inline void issue_k(const hop_args &a, const hop_tile &t, const hop_s
 {
     int row = t.row + step * TILE_K, w = min(row, t.row + t.n_row - TILE_K), n = t.n + s.rank * (TILE_N / 2);
     uint32_t bar = s.full(stage), to = s.b(stage) + s.rank * (B_BYTES / 2);
+    bool narrow = is_narrow<hop_gemm<HOP_DW>>(a, t);
 
-    mbar_expect(bar, B_BYTES + (step ? 0 : INFO_BYTES));
+    mbar_expect(bar, b_bytes(narrow) + (step ? 0 : INFO_BYTES));
+    if (narrow && s.rank)
+        return;
 #pragma unroll
     for (int i = 0; i < 2; i++)
         tma_load_pair_4d(to + i * 8192, &a.b[0], n + i * 64, t.half, row - w, w, bar);
@@ -379,25 +404,28 @@ __device__ inline void fill_k_stage(const hop_args &a, const hop_tile &t, const 
 __device__ inline void produce_k(const hop_args &a, const hop_smem &s)
 {
     hop_ring ring;
-    dw_place place = dw_place_of(a, blockIdx.x / 2), by = dw_place_of(a, gridDim.x / 2);
-    hop_tile next = find_dw_tile(a, place, s);
+    hop_tile next = find_dw_tile(a, dw_place_of(a, blockIdx.x / 2), s);
+    dw_place after = dw_place_of(a, (blockIdx.x + gridDim.x) / 2); // the tile after it; those that follow are drawn
+    hop_draw draws = {};
     k_tokens soon, first = find_k_tokens(a, next, 0); // of the next four steps; of the next tile's first
 
     while (next.n_step) {
         hop_tile t = next;
         int last = (t.n_step - 1) / K_BLOCK;
-        place.move(a, by);
-        next = find_dw_tile(a, place, s);
+        next = find_dw_tile(a, after, s);
         for (int step = 0; step < t.n_step; step++, ring.next()) {
             if (step % K_BLOCK == 0)
                 put_k_tokens(step ? soon.of[0] : first.of[0], step ? soon.of[1] : first.of[1], s);
             mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
             fill_k_stage(a, t, s, ring.stage, step);
+            draws.draw<hop_gemm<HOP_DW>>(a, s, step, t.n_step - 1, 2);
             if (step == 0)
                 first = find_k_tokens(a, next, 0);
             if (step % K_BLOCK == 0 && step / K_BLOCK < last)
                 soon = find_k_tokens(a, t, step / K_BLOCK + 1);
         }
+        uint4 drawn = draws.take(s);
+        after = { (int)drawn.y, (int)drawn.z, (int)drawn.w };
     }
     announce_end(s, ring, true);
 }

@@ -45,6 +45,11 @@ $(B)/%.o: %.cu
 $(B)/moe_bench: $(B)/kernels/lab/moe_bench.o $(kernels_obj)
 	$(call say,LINK,$@)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -lm -ldl
 
+# Which bytes come from memory in which order of tiles, modelled: needs no GPU, and no nvcc.
+$(B)/l2_model: kernels/lab/l2_model.c kernels/lab/shapes.h
+	@mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) -std=c11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -I. -o $@ $< -lm
+
 # Every call of CUDA that the library makes, timed: --wrap puts host_time.cu between.
 host_wraps := cudaGetDevice cudaDeviceGetAttribute cudaFuncSetAttribute cudaGetLastError __cudaPushCallConfiguration __cudaPopCallConfiguration \
 	__cudaGetKernel __cudaLaunchKernel cudaLaunchKernelExC cudaGetDriverEntryPointByVersion

@@ -96,7 +96,7 @@ static void plan_workspace(struct mk_plan *plan, const struct mk_problem *p)
     size_t h = (size_t)p->hidden, i = (size_t)p->inter;
 
     plan->forward.count = put(&at, (size_t)plan->n_chunk * (size_t)p->n_expert, 4);
-    plan->forward.next_tile = put(&at, 2, 4);
+    plan->forward.next_tile = put(&at, MK_FORWARD_COUNT, 4);
     plan->forward.act = put(&at, n_row * i, elt);
     plan->forward.expert_out = put(&at, n_row * h, elt);
     plan_lora(&plan->forward.lora, &at, plan, p);
@@ -105,7 +105,7 @@ static void plan_workspace(struct mk_plan *plan, const struct mk_problem *p)
     plan->backward.scaled_act = put(&at, n_row * i, elt);
     plan->backward.dpre = put(&at, n_row * i * (size_t)plan->n_half, elt);
     plan->backward.dscore_part = put(&at, n_row * (size_t)plan->n_dscore_part, 4);
-    plan->backward.next_tile = put(&at, 2, 4);
+    plan->backward.next_tile = put(&at, MK_BACKWARD_COUNT, 4);
     plan_lora(&plan->backward.lora, &at, plan, p);
     plan->backward.dlow_up = put(&at, n_row * (size_t)plan->low_up, elt);
     plan->backward.dlow_down = put(&at, n_row * (size_t)plan->low_down, elt);

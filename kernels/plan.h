@@ -11,16 +11,19 @@
 extern "C" {
 #endif
 
-#define MK_ROUTE_CHUNK 256 /* a routing block's choices are a multiple of it */
-#define MK_ROUTE_BLOCK 128 /* routing blocks at most: each reads what all have counted, and they may wait for each other */
-#define MK_TILE_M      256 /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
-#define MK_DSCORE_TILE 128 /* columns of I that share one partial sum of dscore */
-#define MK_MAX_EXPERT  1024
-#define MK_MAX_RANK    128
+#define MK_ROUTE_CHUNK    256 /* a routing block's choices are a multiple of it */
+#define MK_ROUTE_BLOCK    128 /* routing blocks at most: each reads what all have counted, and they may wait for each other */
+#define MK_TILE_M         256 /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
+#define MK_FORWARD_COUNT  2
+#define MK_BACKWARD_COUNT 4
+#define MK_DSCORE_TILE    128 /* columns of I that share one partial sum of dscore */
+#define MK_MAX_EXPERT     1024
+#define MK_MAX_RANK       128
 
 /* A tile of rows of one expert, as the GEMM kernels read it. */
 struct mk_tile {
-    int32_t expert, row_begin, row_end, first_of_expert;
+    int32_t expert, row_begin, row_end; /* row_end: of the expert */
+    int32_t n_before;                   /* tiles of the expert before this one */
 };
 
 /* Byte offsets of the parts of the saved buffer. R = T*K rows at most, sorted by expert, stable in (t, k). */
@@ -49,7 +52,7 @@ struct mk_lora_layout {
 
 struct mk_forward_layout {
     size_t count;      /* (n_chunk, E) int32: choices of each chunk for each expert */
-    size_t next_tile;  /* (2) int32: tiles that blocks of UP and of DOWN have drawn; zeroed by routing */
+    size_t next_tile;  /* (MK_FORWARD_COUNT) int32: tiles that blocks of UP and of DOWN have drawn; zeroed by routing */
     size_t act;        /* (R, I) dtype */
     size_t expert_out; /* (R, H) dtype */
     struct mk_lora_layout lora;
@@ -60,7 +63,7 @@ struct mk_backward_layout {
     size_t scaled_act;  /* (R, I) dtype: score * act, the operand of the down gradient */
     size_t dpre;        /* (R, 2, I) dtype */
     size_t dscore_part; /* (R, n_dscore_part) float */
-    size_t next_tile;   /* (2) int32: tiles that blocks of DACT and of DX have drawn */
+    size_t next_tile;   /* (MK_BACKWARD_COUNT) int32: tiles drawn for DACT, DX, the gradients of down, of gate and up */
     struct mk_lora_layout lora;
     size_t dlow_up;    /* (R, low_up) dtype: scale * B^T times the gradient of gate and up */
     size_t dlow_down;  /* (R, low_down) dtype: scale * B^T dout */

@@ -34,7 +34,7 @@ static void list_tiles(struct mk_ref_route *r, const struct mk_problem *p)
 
     for (int32_t e = 0; e < p->n_expert; e++)
         for (int32_t row = r->offset[e]; row < r->offset[e + 1]; row += MK_TILE_M)
-            r->tile[n++] = (struct mk_tile){ e, row, r->offset[e + 1], row == r->offset[e] };
+            r->tile[n++] = (struct mk_tile){ e, row, r->offset[e + 1], (row - r->offset[e]) / MK_TILE_M };
     *r->n_tile = n;
 }
 

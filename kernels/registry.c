@@ -5,7 +5,7 @@
 #include "kernels/cuda_paths.h"
 
 const struct mk_impl mk_registry[] = {
-    { .row = { .op = "forward and backward", .name = "hopper", .version = 13, .sm_min = 90, .sm_max = 90 },
+    { .row = { .op = "forward and backward", .name = "hopper", .version = 17, .sm_min = 90, .sm_max = 90 },
       .lora = true,
       .fits_forward = mk_hopper_fits_forward,
       .forward = mk_hopper_forward,

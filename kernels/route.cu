@@ -20,7 +20,7 @@ struct route_args {
     uint32_t index_dtype, score_dtype;
     int32_t n_choice, top_k, n_expert, n_chunk, chunk;
     int32_t *count; // (n_chunk, E)
-    int32_t *next_tile; // (2)
+    int32_t *next_tile; // (MK_FORWARD_COUNT)
     bool counts, places; // what this launch does
     mk_route_ptr to;
 };
@@ -149,7 +149,7 @@ __device__ static void write_tiles(const route_args &a, const route_sums *s, int
 {
     for (int i = blockIdx.x * N_THREAD + threadIdx.x; i < n_tile; i += gridDim.x * N_THREAD) {
         int e = tile_expert(s->first_tile, a.n_expert, i), nth = i - s->first_tile[e];
-        a.to.tile[i] = { e, s->first[e] + nth * MK_TILE_M, s->first[e + 1], nth == 0 };
+        a.to.tile[i] = { e, s->first[e] + nth * MK_TILE_M, s->first[e + 1], nth };
     }
     if (blockIdx.x)
         return;
@@ -157,7 +157,7 @@ __device__ static void write_tiles(const route_args &a, const route_sums *s, int
         a.to.offset[e] = s->first[e];
     a.to.offset[a.n_expert] = s->first[MK_MAX_EXPERT]; // by all threads alike
     *a.to.n_tile = n_tile;
-    if (threadIdx.x < 2)
+    if (threadIdx.x < MK_FORWARD_COUNT)
         a.next_tile[threadIdx.x] = 0;
 }
 

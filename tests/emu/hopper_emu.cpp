@@ -273,7 +273,7 @@ static void multiply(const emu_product &p)
 
     for (int i = 0; i < 2; i++)
         operand_row(a[i], smem, p.a, p.a_mn, first + 8 * i);
-    for (int j = 0; j < 128; j += 4)
+    for (int j = 0; j < p.n_column / 2; j += 4)
         for (int c = 0; c < 2; c++) {
             operand_row(b, smem, p.b, p.b_mn, 2 * j + 2 * (t % 4) + c);
             for (int i = 0; i < 2; i++) {

@@ -9,13 +9,19 @@ struct emu_product {
     float *d;
     uint64_t a, b;
     bool keep, a_mn, b_mn;
+    int n_column;
 };
 
 void emu_wgmma(const emu_product &p);
 
 template <int A_MN, int B_MN> inline void wgmma_256(float *d, uint64_t a, uint64_t b, int keep)
 {
-    emu_wgmma({ d, a, b, keep != 0, A_MN != 0, B_MN != 0 });
+    emu_wgmma({ d, a, b, keep != 0, A_MN != 0, B_MN != 0, 256 });
+}
+
+template <int A_MN, int B_MN> inline void wgmma_128(float *d, uint64_t a, uint64_t b, int keep)
+{
+    emu_wgmma({ d, a, b, keep != 0, A_MN != 0, B_MN != 0, 128 });
 }
 
 #endif
