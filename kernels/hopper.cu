@@ -15,12 +15,17 @@ static int fits_matrix(const mk_matrix *m)
     return m->span / 8 < INT32_MAX ? MK_OK : MK_ELAYOUT;
 }
 
+/* Do both lie alike, up so many bytes after gate? */
+static bool begins_after(const mk_matrix *gate, const mk_matrix *up, int64_t n_byte)
+{
+    return gate->stride_row == up->stride_row && gate->stride_col == up->stride_col && gate->stride_expert == up->stride_expert &&
+           !gate->expert_offset && !up->expert_offset && (char *)up->base == (char *)gate->base + n_byte;
+}
+
 /* Do the rows of two matrices, transposed in memory, alternate? */
 static bool alternate(const mk_matrix *gate, const mk_matrix *up, uint32_t dtype)
 {
-    return gate->stride_row == 2 && up->stride_row == 2 && gate->stride_col == up->stride_col &&
-           gate->stride_expert == up->stride_expert && !gate->expert_offset && !up->expert_offset &&
-           (char *)up->base == (char *)gate->base + mk_dtype_bytes(dtype);
+    return gate->stride_row == 2 && begins_after(gate, up, mk_dtype_bytes(dtype));
 }
 
 /* Both as one matrix of twice the rows. */
@@ -33,9 +38,7 @@ static mk_matrix both_of(mk_matrix gate)
 /* Do up's rows follow gate's, so that they are one matrix of twice the rows already? */
 static bool follow(const mk_matrix *gate, const mk_matrix *up, int n_row, uint32_t dtype)
 {
-    return gate->stride_row == up->stride_row && gate->stride_col == up->stride_col && gate->stride_expert == up->stride_expert &&
-           !gate->expert_offset && !up->expert_offset &&
-           (char *)up->base == (char *)gate->base + n_row * gate->stride_row * (int64_t)mk_dtype_bytes(dtype);
+    return begins_after(gate, up, n_row * gate->stride_row * (int64_t)mk_dtype_bytes(dtype));
 }
 
 /* How a matrix lies that fits. */
