@@ -57,7 +57,7 @@ $(B)/host_time: $(B)/kernels/lab/host_time.o $(kernels_obj)
 	$(call say,LINK,$@)$(NVCC) -cudart static -o $@ $(addprefix -Xlinker --wrap=,$(host_wraps)) $(filter %.o,$^) -lm -ldl
 
 .PHONY: kernels
-ALL_EXTRA += $(KERNELS_SO)
+ALL_EXTRA += $(KERNELS_SO) $(B)/l2_model
 ifneq ($(NVCC),)
 ALL_EXTRA += $(B)/moe_bench
 kernels: $(KERNELS_SO) $(B)/moe_bench

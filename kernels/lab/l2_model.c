@@ -7,7 +7,9 @@
  * 66 pairs of blocks take pair tiles of 256 x 256, 64 k a step. A step asks for 32 KB of rows and 32 KB of columns, by name;
  * what L2 (least recently used goes first) does not hold comes from memory. What is written passes through L2 too. Not in it:
  * two halves of L2 that both hold what both sides read, and gathered rows that two experts share.
- * Beside what a profiler counted (H200, five shapes) it came within a third, mostly closer: LADDER.md, v17. */
+ * Of what a profiler counted (H200, one call, v17 but for groups of up to 17) it gives 0.84 to 1.02 at qwen3-30b and dots1, 32768
+ * tokens; 0.57 to 0.88 at gptoss20b, whose tiles at once are more than L2 keeps (of the weight gradients 1.02 and 0.77 with
+ * -d 0.01); 1.00 to 1.35 at qwen3-30b and qwen3-235b, 4096 tokens, where L2 still has some of it from the step before. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +17,7 @@
 
 #include "kernels/lab/shapes.h"
 
-enum { N_PAIR = 66, TILE = 256, STEP = 64, UNIT = TILE * STEP * 2, N_BUCKET = 1 << 20 };
+enum { MAX_TOKEN = 1 << 17, N_PAIR = 66, TILE = 256, STEP = 64, UNIT = TILE * STEP * 2, N_BUCKET = 1 << 20 };
 
 enum product { UP, DOWN, DACT, DX, DW_DOWN, DW_UP, N_PRODUCT };
 static const char *const product_name[] = { "up", "down", "dact", "dx", "dw_down", "dw_up" };
@@ -108,11 +110,12 @@ struct tile {
     int rows, columns; /* names, of all experts */
     int n_step;
     double part; /* of TILE rows that exist */
+    double last; /* of the last step's k that exist */
 };
 
 struct work {
     struct tile *tile;
-    int n_tile, written; /* units a whole tile writes, or reads once */
+    int n_tile, written;              /* units a whole tile writes, or reads once */
     double once_bytes, operand_bytes; /* read once beside the operands; of these, each element once */
 };
 
@@ -142,14 +145,14 @@ static int *draw_rows(const struct shape *s, int n_token)
     return n_row;
 }
 
-static void add(struct work *w, int rows, int columns, int n_step, double part)
+static void add(struct work *w, int rows, int columns, int n_step, double part, double last)
 {
     if (!(w->n_tile & (w->n_tile - 1))) { /* a power of two: full */
         w->tile = realloc(w->tile, (size_t)(w->n_tile ? 2 * w->n_tile : 1) * sizeof *w->tile);
         if (!w->tile)
             printf("l2_model: no memory\n"), exit(1);
     }
-    w->tile[w->n_tile++] = (struct tile){ rows, columns, n_step, part };
+    w->tile[w->n_tile++] = (struct tile){ rows, columns, n_step, part, last };
 }
 
 /* As order() of hopper_gemm.cuh: groups of an expert's row tiles, in shares as equal as can be. */
@@ -160,7 +163,7 @@ static void list_products(struct work *w, const int *n_row, int n_expert, int n_
         for (int first = 0; first < n; first += share)
             for (int c = 0; c < n_column; c++)
                 for (int r = first; r < n && r < first + share; r++)
-                    add(w, row + r, e * n_column + c, n_step, fmin(1, (n_row[e] - r * TILE) / (double)TILE));
+                    add(w, row + r, e * n_column + c, n_step, fmin(1, (n_row[e] - r * TILE) / (double)TILE), 1);
         row += n;
         w->operand_bytes += (double)UNIT * n_step * (n_row[e] / (double)TILE + (n ? n_column : 0));
     }
@@ -172,7 +175,7 @@ static void list_gradients(struct work *w, const int *n_row, int n_expert, int n
         int n_step = ceil_div(n_row[e] + !n_row[e], STEP);
         for (int c = 0; c < n_column; c++)
             for (int m = 0; m < n_m; m++)
-                add(w, e * n_m + m, e * n_column + c, n_step, 1);
+                add(w, e * n_m + m, e * n_column + c, n_step, 1, n_row[e] / (double)STEP - (n_step - 1));
         w->operand_bytes += 2. * TILE * n_row[e] * (n_m + n_column);
     }
 }
@@ -187,8 +190,15 @@ static struct work list(enum product p, const struct shape *s, const int *n_row,
     if (p == DW_DOWN || p == DW_UP)
         list_gradients(&w, n_row, s->n_expert, h, p == DW_UP ? ceil_div(2 * s->inter, TILE) : i);
     else
-        list_products(&w, n_row, s->n_expert, p == UP ? ceil_div(s->inter, TILE / 2) : p == DACT ? i : h,
-                      ceil_div(p == DOWN ? s->inter : p == DX ? 2 * s->inter : s->hidden, STEP), row_group);
+        list_products(&w, n_row, s->n_expert,
+                      p == UP     ? ceil_div(s->inter, TILE / 2)
+                      : p == DACT ? i
+                                  : h,
+                      ceil_div(p == DOWN ? s->inter
+                               : p == DX ? 2 * s->inter
+                                         : s->hidden,
+                               STEP),
+                      row_group);
     return w;
 }
 
@@ -214,11 +224,12 @@ static double step_bytes(const struct tile *t, int step, int written)
 {
     static long long fresh = 1LL << 50;
     long long rows = ((long long)t->rows << 16 | step) * 2, columns = ((long long)t->columns << 16 | step) * 2 + 1;
-    double bytes = (touch(rows) ? 0 : UNIT * t->part) + (touch(columns) ? 0 : UNIT), each = written * t->part / t->n_step;
+    double unit = UNIT * (step == t->n_step - 1 ? t->last : 1), each = written * t->part / t->n_step;
 
     for (int n = (int)(each * (step + 1)) - (int)(each * step); n > 0; n--)
         touch(fresh++);
-    return bytes;
+    double bytes = touch(rows) ? 0 : unit * t->part;
+    return bytes + (touch(columns) ? 0 : unit);
 }
 
 static double run(const struct work *w, const struct options *o)
@@ -250,7 +261,7 @@ static double run(const struct work *w, const struct options *o)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: l2_model SHAPE TOKENS [-c MB] [-d DRIFT] [-g ROWS] [-s]; shapes:");
+    fprintf(stderr, "usage: l2_model SHAPE TOKENS [-c MB] [-d DRIFT] [-g ROWS] [-s]; 1 to %d tokens; shapes:", MAX_TOKEN);
     for (int i = 0; i < N_SHAPE; i++)
         fprintf(stderr, " %s", shapes[i].name);
     fprintf(stderr, "\n");
@@ -293,11 +304,12 @@ int main(int argc, char **argv)
     const struct shape *s = argc > 2 ? find_shape(argv[1]) : NULL;
     int n_token = argc > 2 ? atoi(argv[2]) : 0;
 
-    if (!s || n_token < 1 || parse(&o, argc - 3, argv + 3))
+    if (!s || n_token < 1 || n_token > MAX_TOKEN || parse(&o, argc - 3, argv + 3))
         return usage();
     srand(1);
     int *n_row = draw_rows(s, n_token);
-    printf("%s, %d tokens, L2 %.0f MB, drift %g, groups of %d: read from memory, modelled\n", s->name, n_token, o.cache_mb, o.drift, o.row_group);
+    printf("%s, %d tokens, L2 %.0f MB, drift %g, groups of %d: read from memory, modelled\n", s->name, n_token, o.cache_mb,
+           o.drift, o.row_group);
     for (int p = 0; p < N_PRODUCT; p++) {
         struct work w = list(p, s, n_row, o.row_group);
         printf("%-8s %7.0f MB, each expert's rows and weights once: %7.0f\n", product_name[p], run(&w, &o) / 1e6,
