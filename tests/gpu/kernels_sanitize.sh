@@ -1,5 +1,6 @@
 #!/bin/bash
 # compute-sanitizer over small cases of every kind, on both paths. Needs a GPU, compute-sanitizer and $B/kernels_small.
+# initcheck (2025.3.1) does not see what TMA stores: the cases write NaN to such rows first, so that it is silent and a lost store is not.
 #     bash tests/gpu/kernels_sanitize.sh [TOOL ...]     memcheck racecheck synccheck initcheck
 # SANITIZER: the program, where it is not in the path. PATHS: "hopper portable". WORD: cases whose name has it, "rank 4".
 # LIMIT_S: seconds for one tool on one path.
