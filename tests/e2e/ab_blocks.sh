@@ -51,6 +51,13 @@ python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/report.schema.json
 python3 -c 'import json; json.dump(json.load(open("run.out"))["ab"], open("inner.json", "w"))'
 python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/ab.schema.json" inner.json
 
+# One whose tables cannot be written, and one that is damaged behind it: a sentence for each.
+python3 -c 'import shutil, sqlite3; shutil.copy("b.moeprof", "hurt.moeprof"); d = sqlite3.connect("hurt.moeprof"); d.execute("UPDATE route SET n_expert = -5"); d.commit()'
+: >no-folder
+expect 1 moeprof report b.moeprof hurt.moeprof --csv no-folder
+said "no-folder"
+said "-5 experts"
+
 # Equal arms; three arms, one of them not there, and what to do about it.
 expect 0 moeprof ab --arms original,original --blocks 10 --end-job -o aa.moeprof -- "$job"
 holds aa.moeprof 'r["speedup"]["verdict"] == "no difference" and r["speedup"]["floor"] < 0.01'
