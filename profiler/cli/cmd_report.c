@@ -201,6 +201,8 @@ static int profile_read(const struct args *a, struct job *job, const char *file,
         rc = csv_write(a, file, p, *r, err);
     if (rc == MP_OK && a->trace)
         rc = rp_render_trace(trace->f, a->format, p, *r, (unsigned)job->n, err);
+    if (rc && a->trace && ferror(trace->f))
+        rc = mp_fail(err, MP_EIO, "cannot write '%s': %s", a->trace, strerror(errno));
     rp_profile_close(p, NULL);
     if (rc == MP_OK)
         job->file[job->n++] = file;

@@ -78,6 +78,33 @@ said "has schema 9, this moeprof reads schema 1 to 4"
 # One bad file among good ones: the good ones are reported, the code tells.
 expect 1 moeprof report x.moeprof empty.moeprof
 grep -q '^MFU' run.out || fail "the good file has no report"
+# A profile is never written over by its report; pipes are written to, links are followed.
+cp x.moeprof y.moeprof
+expect 1 moeprof report --html x.moeprof y.moeprof
+said "'x.moeprof' is a profile"
+expect 1 moeprof report --json=x.moeprof x.moeprof
+expect 1 moeprof report --trace x.moeprof x.moeprof
+expect 1 moeprof compare --html x.moeprof y.moeprof x.moeprof
+cmp x.moeprof y.moeprof || fail "a profile was written over"
+mkfifo pipe
+cat pipe >from-pipe &
+expect 0 moeprof report --html pipe x.moeprof
+wait $!
+grep -q '</html>' from-pipe && [ -p pipe ] || fail "a pipe was replaced"
+echo old >kept.html && ln -s kept.html link.html
+expect 0 moeprof report --html link.html x.moeprof
+[ -L link.html ] && grep -q '</html>' kept.html || fail "a link was replaced"
+expect 0 moeprof report --html /dev/stderr x.moeprof
+grep -q '</html>' run.err || fail "nothing in /dev/stderr"
+if [ -c /dev/full ]; then
+    for to in --html --json --md --trace; do
+        expect 1 moeprof report $to=/dev/full x.moeprof
+        said "cannot write '/dev/full': No space left"
+        [ -c /dev/full ] || fail "a device was replaced"
+    done
+fi
+rm y.moeprof pipe link.html kept.html
+
 # From a read-only place.
 mkdir ro && cp x.moeprof ro/ && chmod 500 ro
 expect 0 moeprof report ro/x.moeprof
