@@ -206,15 +206,18 @@ int rp_db_next(struct rp_profile *p, sqlite3_stmt *stmt, struct mp_err *err)
 static int handle_new(struct rp_profile **out, const char *path, int flags, struct mp_err *err)
 {
     struct rp_profile *p = calloc(1, sizeof *p);
+    char plain[4200];
     int rc;
 
     *out = NULL;
+    /* not ":memory:", not "file:a?mode=memory": those are files to everybody but SQLite */
+    snprintf(plain, sizeof plain, "%s%s", *path == '/' ? "" : "./", path);
     if (!p || !(p->path = strdup(path))) {
         free(p);
         return mp_fail(err, MP_ENOMEM, "no memory to open '%.100s'", path);
     }
     p->is_writer = flags & SQLITE_OPEN_CREATE;
-    if (sqlite3_open_v2(path, &p->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
+    if (sqlite3_open_v2(plain, &p->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
         rc = rp_db_fail(p, err);
         sqlite3_close(p->db);
         free(p->path);
@@ -401,6 +404,8 @@ int rp_profile_may_create(const char *path, struct mp_err *err)
     const char *slash = strrchr(path, '/');
     struct stat st;
 
+    if (!*path) /* SQLite would take it for a database of its own that nobody finds again */
+        return mp_fail(err, MP_EINVAL, "the name of the profile is empty: name a file with -o");
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
     if (stat(path, &st) == 0 && (!S_ISREG(st.st_mode) || !is_profile(path)))
         return mp_fail(err, MP_EINVAL,

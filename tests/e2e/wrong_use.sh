@@ -35,7 +35,14 @@ echo notes >notes.txt
 expect 1 moeprof run -o notes.txt -- touch started
 said "exists and is not a profile"
 [ "$(cat notes.txt)" = notes ] || fail "somebody's file was overwritten"
+expect 1 moeprof run -o "" -- touch started
+said "the name of the profile is empty"
 [ ! -e started ] || fail "the job was started"
+for odd in :memory: 'file:odd.moeprof?mode=memory'; do
+    expect 0 moeprof run -o "$odd" -- "$guest" steps=3
+    expect 0 moeprof report "$odd"
+    rm "./$odd"
+done
 expect 1 moeprof run -- no-such-command
 said "'no-such-command'"
 
