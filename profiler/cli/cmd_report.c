@@ -162,16 +162,32 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+/* Runs of the same name in other folders: their place in the command line tells them apart. 0: no twin. */
+static int twin(const struct args *a, const char *file)
+{
+    int place = 0, n = 0;
+
+    for (int i = 0; i < a->n_file; i++) {
+        n += strcmp(base_name(a->file[i]), base_name(file)) == 0;
+        if (a->file[i] == file)
+            place = i + 1;
+    }
+    return n > 1 ? place : 0;
+}
+
 /* Of several profiles each has a folder of its own in DIR. */
 static int csv_write(const struct args *a, const char *file, struct rp_profile *p,
                      const struct rp_report *r, struct mp_err *err)
 {
     const char *dir = a->csv;
-    char own[4096];
-    int rc;
+    char own[4096], mark[16] = "";
+    int rc, place = twin(a, file);
 
+    if (place)
+        snprintf(mark, sizeof mark, "%d-", place);
     if (a->n_file > 1) {
-        if ((size_t)snprintf(own, sizeof own, "%s/%s", a->csv, base_name(file)) >= sizeof own)
+        if ((size_t)snprintf(own, sizeof own, "%s/%s%s", a->csv, mark, base_name(file)) >=
+            sizeof own)
             return mp_fail(err, MP_EINVAL, "the name of the folder is too long");
         if (mkdir(a->csv, 0777) && errno != EEXIST)
             return mp_fail(err, MP_EIO, "cannot make '%s': %s", a->csv, strerror(errno));

@@ -37,6 +37,11 @@ said "wrote both_csv/b.moeprof"
 grep -q 'before: eager' ab.html && grep -q 'after: grouped_mm' ab.html || fail "no before and after"
 [ -s both_csv/a.moeprof/steps.csv ] && [ -s both_csv/b.moeprof/steps.csv ] || fail "no folder a profile"
 
+# Runs of the same name in two folders.
+mkdir one two && cp a.moeprof one/r.moeprof && cp b.moeprof two/r.moeprof
+expect 0 moeprof report --csv same one/r.moeprof two/r.moeprof
+[ "$(ls same)" = "$(printf '1-r.moeprof\n2-r.moeprof')" ] || fail "runs of the same name share a folder: $(ls same)"
+
 # One of two cannot be read: the other is reported, the exit code tells.
 expect 1 moeprof report --html one.html a.moeprof nowhere.moeprof
 grep -q 'before:' one.html && fail "a pair of one"
