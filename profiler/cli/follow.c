@@ -24,6 +24,7 @@ struct guest {
     struct mp_reader reader; /* while WATCHED */
     struct rp_recorder *rec; /* while RECORDED */
     bool failure_said, is_replaced;
+    int named_rank; /* of which FILE.rankN is; 0: none */
 };
 
 struct cli_follow {
@@ -71,8 +72,18 @@ static void marked_name(char *out, size_t n, const char *file, const char *mark)
     snprintf(out, n, "%.*s.%s%s", (int)(has ? len - tail : len), file, mark, has ? RP_SUFFIX : "");
 }
 
-static void file_name(struct cli_follow *f, char *out, size_t n, const struct mp_shm *shm)
+/* A rank that was started again, or that of a second launcher, gets a file of its own. */
+static bool rank_is_named(const struct cli_follow *f, int rank)
 {
+    for (size_t i = 0; i < f->n; i++)
+        if (f->guest[i].named_rank == rank)
+            return true;
+    return false;
+}
+
+static void file_name(struct cli_follow *f, char *out, size_t n, struct guest *g)
+{
+    const struct mp_shm *shm = g->reader.shm;
     bool ranked = shm->world > 1 && shm->rank >= 0;
     char comm[sizeof shm->comm], name[48], date[32], mark[32];
     time_t now = time(NULL);
@@ -82,8 +93,12 @@ static void file_name(struct cli_follow *f, char *out, size_t n, const struct mp
         snprintf(out, n, "%s", f->out);
         return;
     }
-    snprintf(mark, sizeof mark, ranked && shm->rank ? "rank%d" : "pid%d",
-             ranked && shm->rank ? shm->rank : shm->pid);
+    if (!ranked || shm->rank == 0)
+        snprintf(mark, sizeof mark, "pid%d", shm->pid);
+    else if (rank_is_named(f, shm->rank))
+        snprintf(mark, sizeof mark, "rank%d.pid%d", shm->rank, shm->pid);
+    else
+        snprintf(mark, sizeof mark, "rank%d", g->named_rank = shm->rank);
     if (f->out) {
         marked_name(out, n, f->out, mark);
         return;
@@ -126,7 +141,7 @@ static void record_begin(struct cli_follow *f, struct guest *g)
     struct rp_gpu_facts gpu;
     struct mp_err err;
 
-    file_name(f, path, sizeof path, g->reader.shm);
+    file_name(f, path, sizeof path, g);
     g->stage = RECORDED;
     if (rp_recorder_new(&g->rec, &g->reader, path, &err) == MP_OK) {
         cli_say("recording process %d into '%s'", g->pid, path);

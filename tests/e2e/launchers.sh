@@ -6,6 +6,10 @@ json r.moeprof 'r["run"]["rank"] == 0 and r["run"]["world_size"] == 2'
 json r.rank1.moeprof 'r["run"]["rank"] == 1'
 moeprof report --json r.moeprof r.rank1.moeprof | python3 -c 'import json, sys; sys.exit(len(json.load(sys.stdin)) != 2)'
 [ "$(moeprof report r.moeprof r.rank1.moeprof | grep -c '^MFU')" = 2 ] || fail "two files, two reports"
+# A rank that is started again does not cost what it recorded before.
+expect 0 moeprof run -o again.moeprof -- bash -c "'$guest' steps=8 rank=1 world=2; '$guest' steps=5 rank=1 world=2"
+json again.rank1.moeprof 'r["step"]["recorded"] == 8'
+json "$(ls again.rank1.pid*.moeprof)" 'r["step"]["recorded"] == 5'
 
 expect 0 moeprof run -o e.moeprof -- bash -c "exec '$guest' steps=5"
 json e.moeprof 'r["step"]["recorded"] == 5'
