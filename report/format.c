@@ -61,6 +61,7 @@ const char *rp_fmt_count(char out[RP_FIG], struct mp_val v)
         return out;
     if (!(fabs(v.v) < 1e15))
         return rp_fmt_si(out, v);
+    at = strlen(strcpy(out, mark(v)));
     n = (size_t)snprintf(plain, sizeof plain, "%.0f", v.v);
     for (size_t i = 0; i < n; i++) {
         if (i && (n - i) % 3 == 0 && plain[i - 1] != '-')

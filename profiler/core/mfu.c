@@ -292,7 +292,8 @@ void mp_mfu_converted(char *out, size_t bytes, const struct mp_mfu_sum *sum)
     for (size_t i = 0; i < countof(item) && used < bytes; i++) {
         if (item[i].v.basis == MP_UNKNOWN)
             continue;
-        used += (size_t)snprintf(out + used, bytes - used, "%s%s %.1f %%", used ? " | " : "",
-                                 item[i].name, item[i].v.v * 100);
+        used += (size_t)snprintf(out + used, bytes - used, "%s%s %s%.1f %%", used ? " | " : "",
+                                 item[i].name, item[i].v.basis > MP_MEASURED ? "~" : "",
+                                 item[i].v.v * 100);
     }
 }
