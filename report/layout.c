@@ -4,18 +4,29 @@
 #include <string.h>
 
 #include "report/format.h"
+#include "report/utf8.h"
+
+/* Names and sentences come out of a file that somebody sent: nothing in them may steer a terminal. */
+static const char *plain(char out[256], const char *text)
+{
+    snprintf(out, 256, "%s", text);
+    return rp_utf8_clean(out);
+}
 
 void rp_right(FILE *f, int width, const char *text)
 {
+    char clean[256];
+
+    text = plain(clean, text);
     fprintf(f, "%*s%s", width - (int)rp_columns(text) > 0 ? width - (int)rp_columns(text) : 0, "",
             text);
 }
 
 void rp_left(FILE *f, int width, const char *text)
 {
-    char cut[256];
+    char cut[256], clean[256];
 
-    rp_cut(cut, sizeof cut, text, (size_t)width);
+    rp_cut(cut, sizeof cut, plain(clean, text), (size_t)width);
     fprintf(f, "%s%*s", cut, width - (int)rp_columns(cut), "");
 }
 
@@ -26,6 +37,7 @@ void rp_wrap(FILE *f, const char *text, int indent, int column)
         char word[256];
 
         snprintf(word, sizeof word, "%.*s", (int)n, text);
+        rp_utf8_clean(word);
         if (column > indent && column + 1 + (int)rp_columns(word) > RP_WIDTH) {
             fprintf(f, "\n%*s", indent, "");
             column = indent;

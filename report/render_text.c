@@ -9,6 +9,7 @@
 #include "report/demangle.h"
 #include "report/format.h"
 #include "report/layout.h"
+#include "report/utf8.h"
 
 #define LAYER_ROWS  16
 #define EXPERT_ROWS 8
@@ -382,9 +383,9 @@ static void kernels(FILE *f, const struct rp_report *r)
         rp_right(f, 10, rp_fmt_seconds(fig, (struct mp_val){k->mean_s, MP_MEASURED}));
         fputs("  ", f);
         rp_left(f, 15, mp_phase_name(k->phase));
-        fprintf(
-            f, "%s\n",
-            rp_cut(name, sizeof name, rp_kernel_name(full, sizeof full, k->name), RP_WIDTH - 53));
+        rp_kernel_name(full, sizeof full, k->name);
+        rp_utf8_clean(full);
+        fprintf(f, "%s\n", rp_cut(name, sizeof name, full, RP_WIDTH - 53));
     }
 }
 

@@ -85,6 +85,14 @@ said "has schema 9, this moeprof reads schema 1 to 4"
 # One bad file among good ones: the good ones are reported, the code tells.
 expect 1 moeprof report x.moeprof empty.moeprof
 grep -q '^MFU' run.out || fail "the good file has no report"
+# What a profile says does not steer the terminal.
+cp x.moeprof esc.moeprof
+python3 -c 'import sqlite3; d = sqlite3.connect("esc.moeprof"); d.execute("UPDATE name SET name = char(27) || name || char(7)"); d.execute("UPDATE meta SET value = char(27) || value WHERE typeof(value) = \"text\""); d.execute("INSERT INTO log VALUES(999, 1, 2, 1, char(27))"); d.commit()'
+for c in "report esc.moeprof" "compare esc.moeprof x.moeprof"; do
+    expect 0 moeprof $c
+    ! grep -q "$(printf '[\033\007]')" run.out || fail "control characters came through in $c"
+done
+
 # A profile is never written over by its report; pipes are written to, links are followed.
 cp x.moeprof y.moeprof
 expect 1 moeprof report --html x.moeprof y.moeprof
