@@ -292,7 +292,8 @@ static int fill_phases(struct rp_report *r, const struct rp_acc *a)
 static void fill_coverage(struct rp_report *r, const struct rp_acc *a, struct rp_profile *p)
 {
     int64_t agent = rp_get_meta_int(p, "agent_cpu_ns", 0);
-    int64_t life = rp_get_meta_int(p, "updated_ns", 0) - rp_get_meta_int(p, "created_ns", 0);
+    int64_t from = rp_get_meta_int(p, "created_ns", 0), to = rp_get_meta_int(p, "updated_ns", 0);
+    int64_t life = from >= 0 && to > from ? to - from : 0; /* a file may claim anything */
     static const char *const lost[] = {"n_dropped", "n_lost", "n_lapped"};
 
     r->coverage.own_s = (double)a->own_ns * 1e-9;

@@ -9,7 +9,7 @@
 
 struct cli_out {
     FILE *f;
-    const char *path; /* borrowed */
+    const char *path;                /* borrowed */
     char beside[4096], target[4096]; /* empty where nothing is renamed */
 };
 

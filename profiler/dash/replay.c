@@ -72,7 +72,9 @@ static int take_log(void *arg, const struct rp_log *log)
 static void take_counters(struct dash_replay *r)
 {
     struct dash_counters *c = &r->job->counters;
-    int64_t life = rp_get_meta_int(r->p, "updated_ns", 0) - rp_get_meta_int(r->p, "created_ns", 0);
+    int64_t from = rp_get_meta_int(r->p, "created_ns", 0),
+            to = rp_get_meta_int(r->p, "updated_ns", 0);
+    int64_t life = from >= 0 && to > from ? to - from : 0; /* a file may claim anything */
 
     c->n_launch = (uint64_t)rp_get_meta_int(r->p, "n_launch", 0);
     c->n_record = (uint64_t)rp_get_meta_int(r->p, "n_record", 0);
