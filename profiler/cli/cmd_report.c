@@ -226,8 +226,8 @@ static int profile_read(const struct args *a, struct job *job, const char *file,
         rp_ab_free(job->ab[job->n]);
         rp_html_data_free(job->data[job->n]);
         rp_report_free(*r);
-        job->ab[job->n] =
-            NULL; /* the next profile takes this place, and may fail before it fills it */
+        /* The next profile takes this place, and may fail before it fills it. */
+        job->ab[job->n] = NULL;
         job->data[job->n] = NULL;
         *r = NULL;
     }
