@@ -68,7 +68,11 @@ const char *rp_change_text(char out[RP_FIG], struct mp_val change)
 
     if (change.basis == MP_UNKNOWN || !isfinite(change.v))
         return strcpy(out, RP_DASH);
-    snprintf(out, RP_FIG, "%s%.1f %%", shown > 0 ? "+" : shown < 0 ? "−" : "", fabs(shown));
+    snprintf(out, RP_FIG, "%s%s%.1f %%", change.basis > MP_MEASURED ? "~" : "",
+             shown > 0   ? "+"
+             : shown < 0 ? "−"
+                         : "",
+             fabs(shown));
     return out;
 }
 
