@@ -14,8 +14,8 @@ int rp_render_text(FILE *out, const struct rp_report *r, struct mp_err *err);
 
 struct rp_ab;
 
-/* One object for one report, an array for several. ab: the before/after of each or NULL; NULL: of none. */
+/* An array of n reports, or the first alone. ab: the before/after of each or NULL; NULL: of none. */
 int rp_render_json(FILE *out, struct rp_report *const *r, struct rp_ab *const *ab, size_t n,
-                   struct mp_err *err);
+                   bool is_array, struct mp_err *err);
 
 #endif

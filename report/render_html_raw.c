@@ -34,7 +34,7 @@ static int put_report(struct rp_html *h, size_t i, struct mp_err *err)
     if (!f)
         return mp_fail(err, MP_ENOMEM, "no memory for the data");
     r.n_expert = 0;
-    rc = rp_render_json(f, &one, NULL, 1, err);
+    rc = rp_render_json(f, &one, NULL, 1, false, err);
     fclose(f);
     if (rc == MP_OK) {
         fputs(i ? ",\n" : "", h->f);

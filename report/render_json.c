@@ -239,11 +239,11 @@ static json_t *report_object(const struct rp_report *r, const struct rp_ab *ab)
 }
 
 int rp_render_json(FILE *out, struct rp_report *const *r, struct rp_ab *const *ab, size_t n,
-                   struct mp_err *err)
+                   bool is_array, struct mp_err *err)
 {
-    json_t *all = n == 1 ? report_object(r[0], ab ? ab[0] : NULL) : json_array();
+    json_t *all = is_array ? json_array() : report_object(r[0], ab ? ab[0] : NULL);
 
-    for (size_t i = 0; n != 1 && i < n; i++)
+    for (size_t i = 0; is_array && i < n; i++)
         json_array_append_new(all, report_object(r[i], ab ? ab[i] : NULL));
     return rp_json_write(out, all, "the report", err);
 }
@@ -251,9 +251,9 @@ int rp_render_json(FILE *out, struct rp_report *const *r, struct rp_ab *const *a
 #else
 
 int rp_render_json(FILE *out, struct rp_report *const *r, struct rp_ab *const *ab, size_t n,
-                   struct mp_err *err)
+                   bool is_array, struct mp_err *err)
 {
-    (void)out, (void)r, (void)ab, (void)n;
+    (void)out, (void)r, (void)ab, (void)n, (void)is_array;
     return rp_json_missing(err);
 }
 

@@ -33,6 +33,7 @@ struct job {
     struct rp_ab **ab; /* NULL where the profile holds no before/after */
     const char **file;
     size_t n;
+    bool is_list; /* several were given, whether or not they could be read */
 };
 
 static int help(void)
@@ -47,7 +48,8 @@ static int help(void)
          "  --html FILE     one page to send around: pictures and tables, no network, no scripts "
          "needed;\n"
          "                  two files are shown as before and after\n"
-         "  --md[=FILE]     Markdown for a pull request, at most 60 lines\n"
+         "  --md[=FILE]     Markdown for a pull request, at most 60 lines; of a profile of\n"
+         "                  'ab' its before and after\n"
          "  --json[=FILE]   for programs: report/schema/report.schema.json, base units, null is "
          "unknown\n"
          "  --csv DIR       steps, phases, layers, experts, kernels as tables\n"
@@ -199,55 +201,92 @@ static int csv_write(const struct args *a, const char *file, struct rp_profile *
     return rc;
 }
 
+/* The trace of all profiles. A full disk is told once, when it is closed. */
+struct trace {
+    struct cli_out out; /* f NULL: none, not asked for or not to be opened */
+    size_t n;           /* profiles in it */
+};
+
+/* What is written while a profile is open; a failure costs the other outputs nothing. The exit code. */
+static int tables_write(const struct args *a, const struct job *job, const char *file,
+                        struct rp_profile *p, struct trace *trace)
+{
+    const struct rp_report *r = job->report[job->n];
+    struct mp_err err = {0};
+    int code = CLI_OK;
+
+    if (a->csv && csv_write(a, file, p, r, &err))
+        code = cli_fail(&err);
+    if (!trace->out.f)
+        return code;
+    if (rp_render_trace(trace->out.f, a->format, p, r, (unsigned)job->n, &err) == MP_OK)
+        trace->n++;
+    else if (!ferror(trace->out.f))
+        code = cli_fail(&err);
+    return code;
+}
+
+/* The next profile takes this place, and may fail before it fills it. */
+static void place_clear(struct job *job)
+{
+    rp_ab_free(job->ab[job->n]);
+    rp_html_data_free(job->data[job->n]);
+    rp_report_free(job->report[job->n]);
+    job->ab[job->n] = NULL;
+    job->data[job->n] = NULL;
+    job->report[job->n] = NULL;
+}
+
+/* The exit code. */
 static int profile_read(const struct args *a, struct job *job, const char *file,
-                        struct cli_out *trace, struct mp_err *err)
+                        struct trace *trace)
 {
     struct rp_report **r = &job->report[job->n];
+    struct mp_err err = {0};
     struct rp_profile *p;
-    int rc = rp_profile_open(&p, file, err);
+    int code, rc = rp_profile_open(&p, file, &err);
 
     if (rc)
-        return rc;
-    rc = rp_analyze(r, p, file, &a->options, err);
+        return cli_fail(&err);
+    rc = rp_analyze(r, p, file, &a->options, &err);
     if (rc == MP_OK)
-        rc = rp_ab_analyze(&job->ab[job->n], *r, p, err);
+        rc = rp_ab_analyze(&job->ab[job->n], *r, p, &err);
     if (rc == MP_OK && a->html)
-        rc = rp_html_data_new(&job->data[job->n], p, *r, err);
-    if (rc == MP_OK && a->csv)
-        rc = csv_write(a, file, p, *r, err);
-    if (rc == MP_OK && a->trace)
-        rc = rp_render_trace(trace->f, a->format, p, *r, (unsigned)job->n, err);
-    if (rc && a->trace && ferror(trace->f))
-        rc = mp_fail(err, MP_EIO, "cannot write '%s': %s", a->trace, strerror(errno));
+        rc = rp_html_data_new(&job->data[job->n], p, *r, &err);
+    code = rc ? cli_fail(&err) : tables_write(a, job, file, p, trace);
     rp_profile_close(p, NULL);
-    if (rc == MP_OK)
+    if (rc)
+        place_clear(job);
+    else
         job->file[job->n++] = file;
-    else {
-        rp_ab_free(job->ab[job->n]);
-        rp_html_data_free(job->data[job->n]);
-        rp_report_free(*r);
-        /* The next profile takes this place, and may fail before it fills it. */
-        job->ab[job->n] = NULL;
-        job->data[job->n] = NULL;
-        *r = NULL;
-    }
-    return rc;
+    return code;
+}
+
+static int trace_close(struct trace *trace)
+{
+    struct mp_err err = {0};
+    bool is_lost = ferror(trace->out.f) != 0; /* else what failed has been told */
+    int rc = cli_out_close(&trace->out, trace->n ? MP_OK : MP_EFORMAT, &err);
+
+    return rc && (trace->n || is_lost) ? cli_fail(&err) : CLI_OK;
 }
 
 /* The exit code; what could be read is in the job all the same. */
 static int profiles_read(const struct args *a, struct job *job)
 {
-    struct cli_out trace = {.f = NULL};
+    struct trace trace = {.n = 0};
     struct mp_err err = {0};
     int code = CLI_OK;
 
-    if (a->trace && cli_out_open(&trace, a->trace, &err))
-        return cli_fail(&err);
-    for (int i = 0; i < a->n_file; i++)
-        if (profile_read(a, job, a->file[i], &trace, &err))
-            code = cli_fail(&err);
-    if (a->trace && cli_out_close(&trace, job->n ? MP_OK : MP_EFORMAT, &err) && job->n)
+    if (a->trace && cli_out_open(&trace.out, a->trace, &err)) {
         code = cli_fail(&err);
+        trace.out.f = NULL;
+    }
+    for (int i = 0; i < a->n_file; i++)
+        code |= profile_read(a, job, a->file[i], &trace);
+    if (trace.out.f)
+        code |= trace_close(&trace);
+    job->is_list = a->n_file > 1;
     return code;
 }
 
@@ -290,21 +329,17 @@ static int html(FILE *f, const struct job *job, struct mp_err *err)
     return rc;
 }
 
+/* Of one profile with a before and after these alone: a comment has 60 lines. */
 static int md(FILE *f, const struct job *job, struct mp_err *err)
 {
-    int rc = MP_OK;
-
-    for (size_t i = 0; rc == MP_OK && i < job->n; i++)
-        if (job->ab[i]) {
-            rc = rp_render_ab_md(f, job->ab[i], err);
-            fputc('\n', f);
-        }
-    return rc ? rc : rp_render_md(f, job->report, job->n, err);
+    if (job->n == 1 && job->ab[0])
+        return rp_render_ab_md(f, job->ab[0], err);
+    return rp_render_md(f, job->report, job->n, err);
 }
 
 static int json(FILE *f, const struct job *job, struct mp_err *err)
 {
-    return rp_render_json(f, job->report, job->ab, job->n, err);
+    return rp_render_json(f, job->report, job->ab, job->n, job->is_list, err);
 }
 
 static int text(FILE *f, const struct job *job, struct mp_err *err)
@@ -312,7 +347,7 @@ static int text(FILE *f, const struct job *job, struct mp_err *err)
     int rc = MP_OK;
 
     for (size_t i = 0; rc == MP_OK && i < job->n; i++) {
-        if (job->n > 1)
+        if (job->is_list)
             fprintf(f, "%s==== %s\n\n", i ? "\n" : "", job->report[i]->run.file);
         if (job->ab[i]) {
             rc = rp_render_ab_text(f, job->ab[i], err);

@@ -46,6 +46,7 @@ expect 0 moeprof report b.moeprof
 head -1 run.out | grep -q '^moeprof is faster' && grep -q '^MFU ~' run.out || fail "the report does not begin with the before/after"
 expect 0 moeprof report b.moeprof --md
 head -1 run.out | grep -q '^\*\*moeprof ab:' || fail "no before/after in the Markdown report"
+[ "$(wc -l <run.out)" -le 60 ] || fail "more than 60 lines of Markdown: $(wc -l <run.out)"
 expect 0 moeprof report b.moeprof --json
 python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/report.schema.json" run.out
 python3 -c 'import json; json.dump(json.load(open("run.out"))["ab"], open("inner.json", "w"))'

@@ -48,6 +48,18 @@ grep -q 'before:' one.html && fail "a pair of one"
 expect 1 moeprof report --html none.html nowhere.moeprof
 [ ! -e none.html ] || fail "a page of nothing"
 
+# Several were given: an array, though one of them could not be read.
+expect 1 moeprof report --json=one.json a.moeprof nowhere.moeprof
+python3 -c 'import json; r = json.load(open("one.json")); assert isinstance(r, list) and len(r) == 1' || fail "no array"
+# What one output fails by costs the others nothing.
+echo kept >in-the-way
+expect 1 moeprof report --html all.html --md=all.md --trace all.pftrace --csv in-the-way a.moeprof
+said "in-the-way"
+grep -q '</html>' all.html && [ -s all.md ] && [ -s all.pftrace ] || fail "one output that fails takes others along"
+expect 1 moeprof report --trace /nonexistent/x.pftrace --csv csv-all-the-same a.moeprof
+said "/nonexistent/x.pftrace"
+[ -s csv-all-the-same/steps.csv ] || fail "no tables where the trace has no place"
+
 # Wrong use, and places that cannot be written.
 expect 2 moeprof report --trace x --trace-format vhs a.moeprof
 expect 2 moeprof report --trace x --trace-format chrome a.moeprof b.moeprof

@@ -80,7 +80,7 @@ static void job_check(const struct job *job)
     free(text);
 #if HAVE_JANSSON
     f = open_memstream(&text, &size);
-    assert_int_equal(rp_render_json(f, &r, NULL, 1, NULL), MP_OK);
+    assert_int_equal(rp_render_json(f, &r, NULL, 1, false, NULL), MP_OK);
     fclose(f);
     snprintf(file, sizeof file, "report_%s.json", job->name);
     golden_check(file, text);
