@@ -222,10 +222,8 @@ static int walk(struct rp_ab_record *r, struct rp_profile *p, enum rp_sql id,
     while (!rc && (rc = rp_db_next(p, s, err)) == 1) {
         rc = fn(r, s);
         if (rc)
-            mp_fail(err, rc,
-                    rc == MP_ENOMEM ? "no memory to read profile '%.100s'"
-                                    : "profile '%.100s' is damaged: its before/after",
-                    p->path);
+            rc == MP_ENOMEM ? mp_fail(err, rc, "no memory to read profile '%.100s'", p->path)
+                            : rp_db_damaged(p, "its before/after", err);
     }
     if (s)
         sqlite3_reset(s);

@@ -68,6 +68,9 @@ struct rp_profile {
 /* The error of the last SQLite call on p as a sentence and code. */
 int rp_db_fail(struct rp_profile *p, struct mp_err *err);
 
+/* MP_EFORMAT: which file is damaged, why, and what can be done about it. */
+int rp_db_damaged(const struct rp_profile *p, const char *why, struct mp_err *err);
+
 /* The statement, reset, with the first n parameters bound to v; NULL upon error (*err is filled). */
 sqlite3_stmt *rp_db_bind(struct rp_profile *p, enum rp_sql id, const int64_t *v, int n,
                          struct mp_err *err);

@@ -251,14 +251,21 @@ int rp_each_log(struct rp_profile *p, int (*fn)(void *, const struct rp_log *), 
     return walk(p, RP_GET_LOG, NULL, &w);
 }
 
+/* What is wrong with a blob knows nothing of the file that it stands in. */
+static int blob_fail(const struct rp_profile *p, int rc, const struct mp_err *why,
+                     struct mp_err *err)
+{
+    return rc == MP_EFORMAT ? rp_db_damaged(p, why->msg, err) : mp_fail(err, rc, "%s", why->msg);
+}
+
 static int chunk_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
 {
+    struct mp_err why;
     size_t n = 0;
     int rc = rp_chunk_unpack(w->room, RP_CHUNK_MAX, &n, sqlite3_column_blob(s, 2),
-                             (size_t)sqlite3_column_bytes(s, 2), w->err);
+                             (size_t)sqlite3_column_bytes(s, 2), &why);
 
-    (void)p;
-    return rc ? rc : w->fn.chunk(w->fn_arg, w->room, n, u64(s, 1));
+    return rc ? blob_fail(p, rc, &why, w->err) : w->fn.chunk(w->fn_arg, w->room, n, u64(s, 1));
 }
 
 int rp_each_chunk(struct rp_profile *p,
@@ -341,11 +348,13 @@ static int route_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     struct step_room *room = w->room;
     struct mp_route *r = route_new(room);
     int64_t n = sqlite3_column_int64(s, 1);
+    struct mp_err why;
     int rc;
 
-    (void)p;
-    if (n <= 0 || n > EXPERT_MAX)
-        return mp_fail(w->err, MP_EFORMAT, "profile claims a layer of %lld experts", (long long)n);
+    if (n <= 0 || n > EXPERT_MAX) {
+        rc = mp_fail(&why, MP_EFORMAT, "it claims a layer of %lld experts", (long long)n);
+        return blob_fail(p, rc, &why, w->err);
+    }
     if (sqlite3_column_bytes(s, 2) == 0) /* written without zstd */
         return MP_OK;
     if (!r || !(r->count = calloc((size_t)n, sizeof *r->count)))
@@ -355,8 +364,8 @@ static int route_row(struct rp_profile *p, sqlite3_stmt *s, struct walk *w)
     r->basis = below(s, 3, MP_BASIS_COUNT);
     room->step.n_route++;
     rc = rp_counts_unpack(r->count, (size_t)n, sqlite3_column_blob(s, 2),
-                          (size_t)sqlite3_column_bytes(s, 2), w->err);
-    return rc;
+                          (size_t)sqlite3_column_bytes(s, 2), &why);
+    return rc ? blob_fail(p, rc, &why, w->err) : MP_OK;
 }
 
 static void step_clear(struct step_room *room)

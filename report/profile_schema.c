@@ -140,6 +140,13 @@ static int code_of(int sqlite_code)
     }
 }
 
+int rp_db_damaged(const struct rp_profile *p, const char *why, struct mp_err *err)
+{
+    return mp_fail(err, MP_EFORMAT,
+                   "profile '%.80s' is damaged: %.60s; use another copy of it, or record it again",
+                   p->path, why);
+}
+
 int rp_db_fail(struct rp_profile *p, struct mp_err *err)
 {
     int code = code_of(sqlite3_errcode(p->db)), no = sqlite3_system_errno(p->db);
@@ -152,7 +159,7 @@ int rp_db_fail(struct rp_profile *p, struct mp_err *err)
     if (p->is_writer)
         return mp_fail(err, code, "cannot write profile '%.100s': %.80s", p->path, why);
     if (code == MP_EFORMAT)
-        return mp_fail(err, code, "profile '%.100s' is damaged: %.70s", p->path, why);
+        return rp_db_damaged(p, why, err);
     return mp_fail(err, code, "cannot read profile '%.100s': %.80s", p->path, why);
 }
 

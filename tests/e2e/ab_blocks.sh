@@ -57,7 +57,7 @@ python3 -c 'import shutil, sqlite3; shutil.copy("b.moeprof", "hurt.moeprof"); d 
 : >no-folder
 expect 1 moeprof report b.moeprof hurt.moeprof --csv no-folder
 said "no-folder"
-said "-5 experts"
+said "profile 'hurt.moeprof' is damaged: it claims a layer of -5 experts"
 
 # Equal arms; three arms, one of them not there, and what to do about it.
 expect 0 moeprof ab --arms original,original --blocks 10 --end-job -o aa.moeprof -- "$job"

@@ -46,3 +46,16 @@ json g.moeprof 'r["mfu"]["value"] is None and "--peak" in r["mfu"]["why_not"] an
 json g.moeprof 'any("whole step" in n for n in r["notes"])'
 expect 0 moeprof run -o one.moeprof -- "$guest" steps=1
 json one.moeprof 'r["step"]["recorded"] == 1 and any("no whole step" in n for n in r["notes"])'
+
+# What is damaged is named, of several files too, with what to do about it.
+damaged() { # WHY SQL
+    cp a.moeprof hurt.moeprof
+    python3 -c 'import sqlite3, sys; d = sqlite3.connect("hurt.moeprof"); d.execute(sys.argv[1]); d.commit()' "$2"
+    expect 1 moeprof report a.moeprof hurt.moeprof --trace trace.json
+    said "profile 'hurt.moeprof' is damaged: $1; use another copy of it, or record it again"
+}
+damaged "not a chunk of records" "UPDATE chunk SET records = x'00'"
+damaged "compressed records are damaged" "UPDATE chunk SET records = substr(records, 1, 40)"
+damaged "chunk claims 1 records, 3 events" "UPDATE chunk SET records = x'4d504331' || x'01000000' || x'03000000'"
+damaged "compressed records are damaged" "UPDATE route SET counts = x'00'"
+damaged "it claims a layer of -5 experts" "UPDATE route SET n_expert = -5"
