@@ -62,8 +62,13 @@ struct rp_profile {
     sqlite3 *db;
     sqlite3_stmt *stmt[RP_SQL_COUNT]; /* prepared upon first use */
     bool is_writer;
+    int lock; /* of a writer, else -1 */
     char *path;
 };
+
+/* MP_EBUSY: somebody writes the profile. *fd is -1 where files cannot be locked: that is no error. */
+int rp_lock_take(int *fd, const char *path, struct mp_err *err);
+void rp_lock_drop(int fd, const char *path);
 
 /* The error of the last SQLite call on p as a sentence and code. */
 int rp_db_fail(struct rp_profile *p, struct mp_err *err);

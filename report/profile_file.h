@@ -17,7 +17,8 @@
 
 struct rp_profile; /* opaque */
 
-/* A new, empty profile at path; an older *profile* there is replaced, any other file is refused. */
+/* A new, empty profile at path; an older *profile* there is replaced, any other file is refused, and
+ * so is one that somebody writes: MP_EBUSY. */
 int rp_profile_create(struct rp_profile **p, const char *path, struct mp_err *err);
 /* Whether create would work, changing nothing: asked before a job is started. */
 int rp_profile_may_create(const char *path, struct mp_err *err);

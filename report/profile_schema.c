@@ -224,6 +224,7 @@ static int handle_new(struct rp_profile **out, const char *path, int flags, stru
         return mp_fail(err, MP_ENOMEM, "no memory to open '%.100s'", path);
     }
     p->is_writer = flags & SQLITE_OPEN_CREATE;
+    p->lock = -1;
     if (sqlite3_open_v2(plain, &p->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
         rc = rp_db_fail(p, err);
         sqlite3_close(p->db);
@@ -241,6 +242,7 @@ static void handle_free(struct rp_profile *p)
     for (int i = 0; i < RP_SQL_COUNT; i++)
         sqlite3_finalize(p->stmt[i]);
     sqlite3_close(p->db);
+    rp_lock_drop(p->lock, p->path);
     free(p->path);
     free(p);
 }
@@ -332,12 +334,11 @@ int rp_profile_open(struct rp_profile **out, const char *path, struct mp_err *er
 }
 
 /* A profile of an older schema lacks tables: nothing may be added to it. */
-int rp_profile_append(struct rp_profile **out, const char *path, struct mp_err *err)
+static int old_open(struct rp_profile **out, const char *path, struct mp_err *err)
 {
     int64_t version = 0;
     int rc = check_length(path, err);
 
-    *out = NULL;
     if (rc || (rc = handle_new(out, path, SQLITE_OPEN_READWRITE, err)))
         return rc;
     (*out)->is_writer = true;
@@ -351,6 +352,27 @@ int rp_profile_append(struct rp_profile **out, const char *path, struct mp_err *
         *out = NULL;
     }
     return rc;
+}
+
+/* Opens a profile to write into it; no file of it is touched while another does. */
+static int locked(struct rp_profile **out, const char *path, struct mp_err *err,
+                  int (*fn)(struct rp_profile **, const char *, struct mp_err *))
+{
+    int lock, rc = rp_lock_take(&lock, path, err);
+
+    if (rc)
+        return rc;
+    if ((rc = fn(out, path, err)))
+        rp_lock_drop(lock, path);
+    else
+        (*out)->lock = lock;
+    return rc;
+}
+
+int rp_profile_append(struct rp_profile **out, const char *path, struct mp_err *err)
+{
+    *out = NULL;
+    return locked(out, path, err, old_open);
 }
 
 /* ---- creating ----------------------------------------------------------------------------------- */
@@ -393,6 +415,7 @@ static int schema_fill(struct rp_profile *p, struct mp_err *err)
     return exec(p, "COMMIT; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", err);
 }
 
+/* Also what is not there: a name that is free. */
 static bool is_profile(const char *path)
 {
     unsigned char h[72] = {0};
@@ -405,7 +428,13 @@ static bool is_profile(const char *path)
                         memcmp(h + 68, "MOEP", 4) == 0);
 }
 
-int rp_profile_may_create(const char *path, struct mp_err *err)
+static int not_profile(const char *path, struct mp_err *err)
+{
+    return mp_fail(err, MP_EINVAL,
+                   "'%.100s' exists and is not a profile: name another file with -o", path);
+}
+
+static int place_check(const char *path, struct mp_err *err)
 {
     char dir[4096];
     const char *slash = strrchr(path, '/');
@@ -414,12 +443,18 @@ int rp_profile_may_create(const char *path, struct mp_err *err)
     if (!*path) /* SQLite would take it for a database of its own that nobody finds again */
         return mp_fail(err, MP_EINVAL, "the name of the profile is empty: name a file with -o");
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
-    if (stat(path, &st) == 0 && (!S_ISREG(st.st_mode) || !is_profile(path)))
-        return mp_fail(err, MP_EINVAL,
-                       "'%.100s' exists and is not a profile: name another file with -o", path);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return not_profile(path, err);
     if (access(slash == path ? "/" : dir, W_OK | X_OK) != 0)
         return mp_fail(err, MP_EPERM, "cannot write profile '%.100s': %s", path, strerror(errno));
     return MP_OK;
+}
+
+int rp_profile_may_create(const char *path, struct mp_err *err)
+{
+    int rc = place_check(path, err);
+
+    return rc || is_profile(path) ? rc : not_profile(path, err);
 }
 
 static void remove_old(const char *path)
@@ -433,13 +468,12 @@ static void remove_old(const char *path)
     }
 }
 
-int rp_profile_create(struct rp_profile **out, const char *path, struct mp_err *err)
+static int new_open(struct rp_profile **out, const char *path, struct mp_err *err)
 {
-    int rc = rp_profile_may_create(path, err);
+    int rc;
 
-    *out = NULL;
-    if (rc)
-        return rc;
+    if (!is_profile(path))
+        return not_profile(path, err);
     remove_old(path);
     if ((rc = handle_new(out, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err)))
         return rc;
@@ -449,6 +483,14 @@ int rp_profile_create(struct rp_profile **out, const char *path, struct mp_err *
         remove_old(path); /* a file without tables helps nobody */
     }
     return rc;
+}
+
+int rp_profile_create(struct rp_profile **out, const char *path, struct mp_err *err)
+{
+    int rc = place_check(path, err); /* first: a lock is a file too */
+
+    *out = NULL;
+    return rc ? rc : locked(out, path, err, new_open);
 }
 
 int rp_profile_close(struct rp_profile *p, struct mp_err *err)

@@ -283,6 +283,8 @@ int rp_recorder_new(struct rp_recorder **out, struct mp_reader *reader, const ch
         rc = mp_fail(err, MP_ENOMEM, "no memory to record");
     if (rc == MP_OK)
         rc = rp_profile_create(&r->file, path, err);
+    if (rc == MP_EBUSY)
+        r->reader.shm = NULL; /* it stays with the caller */
     if (rc) {
         rp_recorder_free(r);
         return rc;

@@ -14,7 +14,8 @@
 
 struct rp_recorder; /* opaque */
 
-/* Takes over *reader (open, from the oldest record) also when it fails; creates the profile. */
+/* Creates the profile. Takes over *reader (open, from the oldest record) also when it fails, except with
+ * MP_EBUSY: another recorder writes the profile, and another name may be tried. */
 int rp_recorder_new(struct rp_recorder **r, struct mp_reader *reader, const char *path,
                     struct mp_err *err);
 

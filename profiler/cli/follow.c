@@ -135,6 +135,24 @@ static void record_end(struct cli_follow *f, struct guest *g, const char *end)
     g->stage = DONE;
 }
 
+/* A name that another run records into leaves that one alone: ours gets a mark more. */
+static int recorder_open(struct guest *g, char *path, size_t n, struct mp_err *err)
+{
+    char taken[4096], mark[32];
+    int rc = rp_recorder_new(&g->rec, &g->reader, path, err);
+
+    if (rc != MP_EBUSY)
+        return rc;
+    snprintf(taken, sizeof taken, "%s", path);
+    snprintf(mark, sizeof mark, "pid%d", g->pid);
+    marked_name(path, n, taken, mark);
+    cli_say("another run is being recorded into '%s': this one goes into '%s'", taken, path);
+    rc = rp_recorder_new(&g->rec, &g->reader, path, err);
+    if (rc == MP_EBUSY)
+        mp_reader_close(&g->reader);
+    return rc;
+}
+
 static void record_begin(struct cli_follow *f, struct guest *g)
 {
     char path[4096], why[sizeof((struct mp_feature_row *)0)->why];
@@ -143,7 +161,7 @@ static void record_begin(struct cli_follow *f, struct guest *g)
 
     file_name(f, path, sizeof path, g);
     g->stage = RECORDED;
-    if (rp_recorder_new(&g->rec, &g->reader, path, &err) == MP_OK) {
+    if (recorder_open(g, path, sizeof path, &err) == MP_OK) {
         cli_say("recording process %d into '%s'", g->pid, path);
         if (mp_reader_feature(&g->reader, MP_FEATURE_CUPTI, why, sizeof why) == MP_FEATURE_FAILED)
             cli_say("%s", why);

@@ -19,7 +19,7 @@ def profiles():
     """pid -> open profile."""
     found = {}
     for path in glob.glob(os.path.join(FOLDER, "*.moeprof*")):
-        if path.endswith(("-wal", "-shm")):
+        if path.endswith(("-wal", "-shm", "-lock")):
             continue
         db = sqlite3.connect(path)
         found[int(db.execute("select value from meta where key='pid'").fetchone()[0])] = (path, db)

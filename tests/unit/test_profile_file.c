@@ -344,6 +344,14 @@ static void create_refuses(void **state)
     assert_int_equal(read_all(&err), MP_OK);
 }
 
+static bool is_locked(void)
+{
+    char name[160];
+
+    snprintf(name, sizeof name, "%s-lock", path);
+    return access(name, F_OK) == 0;
+}
+
 /* Rows that were committed are there although the writer never closed: what a SIGKILL leaves. */
 static void survives_kill(void **state)
 {
@@ -366,6 +374,37 @@ static void survives_kill(void **state)
     assert_true(rp_get_meta(p, "k", text, sizeof text));
     assert_string_equal(text, "kept");
     rp_profile_close(p, NULL);
+    assert_true(is_locked()); /* left behind, and in nobody's way */
+    assert_int_equal(rp_profile_create(&p, path, &err), MP_OK);
+    rp_profile_close(p, NULL);
+    assert_false(is_locked());
+}
+
+/* Two writers of a name at a time: the second leaves the file of the first alone. */
+static void one_writer(void **state)
+{
+    struct rp_profile *p, *other;
+    struct mp_err err;
+    char text[16];
+
+    (void)state;
+    assert_int_equal(rp_profile_create(&p, path, &err), MP_OK);
+    assert_true(is_locked());
+    assert_int_equal(rp_profile_create(&other, path, &err), MP_EBUSY);
+    assert_null(other);
+    assert_non_null(strstr(err.msg, path));
+    assert_int_equal(rp_profile_append(&other, path, &err), MP_EBUSY);
+    assert_int_equal(rp_profile_may_create(path, &err), MP_OK); /* under another name */
+    assert_int_equal(rp_put_meta(p, "k", "kept", &err), MP_OK);
+    assert_int_equal(rp_profile_close(p, &err), MP_OK);
+    assert_false(is_locked());
+    assert_int_equal(rp_profile_append(&p, path, &err), MP_OK);
+    assert_true(rp_get_meta(p, "k", text, sizeof text));
+    assert_int_equal(rp_profile_create(&other, path, &err), MP_EBUSY);
+    assert_int_equal(rp_profile_close(p, &err), MP_OK);
+    assert_int_equal(rp_profile_create(&p, path, &err), MP_OK);
+    assert_int_equal(rp_profile_close(p, &err), MP_OK);
+    assert_false(is_locked());
 }
 
 static int setup(void **state)
@@ -380,7 +419,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    static const char *const tail[] = {"", "-wal", "-shm", "-journal"};
+    static const char *const tail[] = {"", "-wal", "-shm", "-journal", "-lock"};
     char name[160];
 
     (void)state;
@@ -401,6 +440,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(damage, setup, teardown),
         cmocka_unit_test_setup_teardown(create_refuses, setup, teardown),
         cmocka_unit_test_setup_teardown(survives_kill, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_writer, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -226,6 +226,27 @@ static void unwritable(void **state)
     assert_non_null(strstr(err.msg, "'/nowhere/a.moeprof'"));
 }
 
+/* The reader is still there for another name. */
+static void name_taken(void **state)
+{
+    struct rp_recorder *r = recorder_open(), *other;
+    struct mp_reader reader;
+    struct mp_err err;
+    char name[128];
+
+    (void)state;
+    assert_int_equal(mp_reader_open(&reader, dir, getpid(), true, NULL), MP_OK);
+    assert_int_equal(rp_recorder_new(&other, &reader, path, &err), MP_EBUSY);
+    assert_null(other);
+    snprintf(name, sizeof name, "%s.2", path);
+    assert_int_equal(rp_recorder_new(&other, &reader, name, &err), MP_OK);
+    rp_recorder_poll(other);
+    rp_recorder_end(other, "exit");
+    rp_recorder_free(other);
+    unlink(name);
+    rp_report_free(recorder_close(r));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +254,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lapped, setup, teardown),
         cmocka_unit_test_setup_teardown(rubbish, setup, teardown),
         cmocka_unit_test_setup_teardown(unwritable, setup, teardown),
+        cmocka_unit_test_setup_teardown(name_taken, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
