@@ -322,7 +322,7 @@ static enum scope choose(struct rp_report *r, const struct walk *w)
         rp_note(r, "no whole step was recorded: times are those of the part that was");
     else if (w->n_timed)
         rp_note(r, "the GPU was not watched: there are step times, but no times by phase");
-    else
+    else if (!r->run.is_empty)
         rp_note(r, "no step was recorded: the job ended, or the recording did, before the first "
                    "optimizer step");
     return PARTIAL;
@@ -339,7 +339,7 @@ static void notes_add(struct rp_report *r, const struct walk *w)
 {
     if (r->run.is_live)
         rp_note(r, "the run is still being recorded: these are the figures so far");
-    else if (!r->run.is_complete)
+    else if (!r->run.is_complete && !r->run.is_empty)
         rp_note(r, "the recorder was cut short: the last second or so is missing");
     if (strcmp(r->run.end, "killed") == 0)
         rp_note(r, "the training process was killed: its last step is recorded in part");

@@ -24,6 +24,7 @@ struct rp_run {
     int rank, world;             /* rank -1: not distributed */
     bool is_complete;            /* the recorder came to its end */
     bool is_live;                /* .. has not yet: it wrote a moment ago */
+    bool is_empty;               /* what was recorded is not in the file */
     char end[24];                /* "exit", "killed", "stopped", "" */
     struct rp_gpu_facts machine; /* when the recording began */
     uint64_t began_ns, ended_ns; /* CLOCK_REALTIME; 0 unknown */

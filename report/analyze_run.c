@@ -52,6 +52,35 @@ static void meta_read(struct rp_run *run, struct rp_profile *p)
     run->is_live = !run->is_complete && is_recent((uint64_t)rp_get_meta_int(p, "updated_ns", 0));
 }
 
+static int any_step(void *arg, const struct mp_step *step)
+{
+    (void)step;
+    *(bool *)arg = true;
+    return 1;
+}
+
+/* The first commit writes updated_ns: a file without it is one whose log did not come along. */
+static int empty_check(struct rp_report *r, struct rp_profile *p, struct mp_err *err)
+{
+    const char *slash = strrchr(r->run.file, '/');
+    bool has_step = false;
+    int rc;
+
+    if (r->run.is_complete || rp_get_meta_int(p, "updated_ns", 0))
+        return MP_OK;
+    if ((rc = rp_each_step(p, any_step, &has_step, err)) < 0)
+        return rc;
+    r->run.is_empty = !has_step;
+    if (has_step)
+        return MP_OK;
+    snprintf(r->mfu.why_not, sizeof r->mfu.why_not, "nothing of the run is in the file");
+    rp_note(r,
+            "what was recorded is still in the log '%.60s-wal', which is missing or empty: "
+            "copy it beside the file and report again",
+            slash ? slash + 1 : r->run.file);
+    return MP_OK;
+}
+
 static void features_note(struct rp_report *r, struct rp_profile *p)
 {
     char why[176];
@@ -71,6 +100,8 @@ static int spec_read(struct rp_report *r, struct rp_profile *p, struct mp_err *e
 
     if (rc)
         return rc;
+    if (!json && r->run.is_empty)
+        return MP_OK;
     if (!json) {
         rp_note(r, "no model was found in the job: no MFU, and time is booked by phase only where "
                    "kernels tell it");
@@ -90,6 +121,8 @@ int rp_analyze_run(struct rp_report *r, struct rp_profile *p, struct mp_err *err
     int rc;
 
     meta_read(&r->run, p);
+    if ((rc = empty_check(r, p, err)))
+        return rc;
     features_note(r, p);
     if ((rc = spec_read(r, p, err)))
         return rc;

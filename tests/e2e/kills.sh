@@ -15,9 +15,16 @@ pid=$(cat pid) # no child of ours, so that the shell does not tell its end
 under_way() { (json b.moeprof 'r["step"]["recorded"] >= 5 and any("still being recorded" in n for n in r["notes"])'); }
 wait_for 10 under_way
 kill -9 "$pid"
+mkdir alone
+cp b.moeprof alone
 sleep 5 # what was written a moment ago counts as live
 json b.moeprof '100 > r["step"]["recorded"] >= 5 and not r["run"]["is_complete"]'
 json b.moeprof 'any("cut short" in n for n in r["notes"])'
+# Its log did not come along: one sentence, and the way out of it works.
+json alone/b.moeprof 'len(r["notes"]) == 1 and "b.moeprof-wal" in r["notes"][0] and "copy it beside" in r["notes"][0]'
+json alone/b.moeprof '"nothing of the run" in r["mfu"]["why_not"]'
+cp b.moeprof-wal alone
+json alone/b.moeprof '100 > r["step"]["recorded"] >= 5 and r["mfu"]["value"] > 0.1'
 wait_for 30 test -s code
 [ "$(cat code)" = 0 ] || fail "the job ended with $(cat code)"
 
