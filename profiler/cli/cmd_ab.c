@@ -11,6 +11,7 @@
 
 #include "profiler/cli/ab_drive.h"
 #include "profiler/cli/job.h"
+#include "report/utf8.h"
 
 /* A guest arms its tracing up to two steps after it was asked, and the last traced step has no end. */
 #define N_TRACED 4
@@ -59,8 +60,8 @@ static int help(void)
          "  --wait               goes on recording until the job ends\n"
          "  --end-job            ends the job with SIGINT\n"
          "  --kill-after S       with --end-job: SIGKILL when it still runs S seconds later\n\n"
-         "Exit code: 0 measured, 3 the job ended before anything could be compared, 4 numbers "
-         "differ.\n\n"
+         "Exit code: 0 measured, 1 failed or no arm could be compared, 2 usage, 3 the job ended\n"
+         "before anything could be compared, 4 numbers differ or an arm was reverted.\n\n"
          "Example:  moeprof ab --arms original,moeprof --md --end-job -- python train.py > ab.md");
     return CLI_OK;
 }
@@ -305,9 +306,48 @@ static int code_of(const struct rp_ab *ab)
 {
     if (rp_ab_is_parity_failure(&ab->record))
         return CLI_PARITY;
-    if (ab->main_arm && ab->contrast[ab->main_arm].n_pair)
+    if (ab->record.arm[0].status != RP_ARM_MEASURED || !ab->main_arm)
+        return CLI_FAILED;
+    if (ab->contrast[ab->main_arm].n_pair)
         return CLI_OK;
-    return *ab->record.end && ab->main_arm ? CLI_GONE : CLI_FAILED;
+    return *ab->record.end ? CLI_GONE : CLI_FAILED;
+}
+
+/* The arm because of which the exit code is not 0, NULL: none of them is. */
+static const struct rp_arm *arm_at_fault(const struct rp_ab *ab, int code)
+{
+    const struct rp_ab_record *r = &ab->record;
+    bool parity = code == CLI_PARITY;
+    bool is_arm = parity || !ab->main_arm || r->arm[0].status != RP_ARM_MEASURED;
+
+    for (unsigned i = 0; is_arm && i < r->n_arm; i++)
+        if (parity ? r->arm[i].status > RP_ARM_REFUSED : r->arm[i].status == RP_ARM_REFUSED)
+            return &r->arm[i];
+    return NULL;
+}
+
+/* Standard output may be a file that nobody reads: why the exit code is not 0 is said beside it. */
+static int code_say(const struct rp_ab *ab, const char *path)
+{
+    int code = code_of(ab);
+    const struct rp_arm *arm = arm_at_fault(ab, code);
+    char text[RP_AB_NAME + 300];
+
+    if (code == CLI_OK)
+        return code;
+    if (arm)
+        snprintf(text, sizeof text, "'%s' %s: %s%s", arm->name, rp_arm_status_name(arm->status),
+                 arm->why, code == CLI_FAILED ? "; --arms chooses others" : "");
+    else if (*ab->record.end)
+        snprintf(text, sizeof text,
+                 "%s; run it again, shorter with --blocks, --steps-per-block, --warmup",
+                 ab->record.end);
+    else
+        snprintf(text, sizeof text,
+                 "no two whole blocks that belong together are left in '%.160s'; record it again",
+                 path);
+    cli_say("%s%s", code == CLI_PARITY ? "" : "nothing was compared: ", rp_utf8_clean(text));
+    return code;
 }
 
 static int result_show(const struct ab_run *r, const char *path)
@@ -327,7 +367,7 @@ static int result_show(const struct ab_run *r, const char *path)
                      "'%.120s' holds no before/after: record one with 'moeprof ab'", path);
     if (!rc)
         rc = render(r, ab, &err);
-    code = rc ? cli_fail(&err) : code_of(ab);
+    code = rc ? cli_fail(&err) : code_say(ab, path);
     rp_ab_free(ab);
     rp_report_free(report);
     rp_profile_close(p, NULL);

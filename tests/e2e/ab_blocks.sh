@@ -9,7 +9,7 @@ job="$B/fake_ab"
 
 # holds FILE EXPR: of the JSON `r` of the before/after in a profile.
 holds() {
-    moeprof ab --from "$1" --json >ab.json || [ $? -ne 1 ] || fail "no before/after in $1"
+    moeprof ab --from "$1" --json >ab.json 2>ab.err || [ $? -ne 1 ] || fail "no before/after in $1"
     python3 "$root/tests/e2e/json_schema.py" "$root/report/schema/ab.schema.json" ab.json
     python3 -c 'import json, sys; r = json.load(open("ab.json")); sys.exit(not eval(sys.argv[1]))' "$2" ||
         fail "does not hold for $1: $2"
@@ -67,6 +67,17 @@ holds many.moeprof '[a["status"] for a in r["arms"]] == ["measured", "refused", 
 holds many.moeprof '"no package scattermoe" in r["arms"][1]["why"] and "deep_gemm" in r["arms"][3]["why"]'
 expect 1 moeprof ab --arms original,grouped-mm --blocks 6 --end-job -o misspelt.moeprof -- "$job"
 grep -q "no arm of that name, but original, grouped_mm, moeprof" run.out || fail "the arms that there are are not told: $(head -2 run.out)"
+said "nothing was compared: 'grouped-mm' refused: there is no arm of that name, but original, grouped_mm, moeprof; --arms"
+expect 1 moeprof ab --from misspelt.moeprof --json
+said "nothing was compared: 'grouped-mm' refused"
+# The base is not there: the job did not end, and it is not said.
+expect 1 moeprof ab --arms scattermoe,moeprof --blocks 6 --end-job -o nobase.moeprof -- "$job"
+said "nothing was compared: 'scattermoe' refused: the job's Python has no package scattermoe"
+# A damaged profile in which no pair is left.
+cp b.moeprof nopair.moeprof
+python3 -c 'import sqlite3; d = sqlite3.connect("nopair.moeprof"); d.execute("UPDATE block_ab SET is_cut = 1"); d.commit()'
+expect 1 moeprof ab --from nopair.moeprof --md
+said "nothing was compared: no two whole blocks that belong together are left in 'nopair.moeprof'"
 
 # Losses side by side: equal ones agree, a shift is told; a model that returns none has none.
 holds a.moeprof 'r["parity"]["loss"]["status"] == "agrees" and r["parity"]["loss"]["pairs"] == 6 and abs(r["parity"]["loss"]["difference"]["value"]) < 1e-3'
@@ -90,6 +101,7 @@ holds late.moeprof 'r["speedup"]["verdict"] == "faster" and not any(b["is_cut"] 
 # Numbers that differ: nothing is swapped, and the exit code says so.
 expect 4 moeprof ab --end-job -o parity.moeprof -- "$job" parity-fail
 grep -q "'moeprof' parity failed: layer 1" run.out || fail "parity is not said: $(head -1 run.out)"
+said "'moeprof' parity failed: layer 1"
 holds parity.moeprof 'r["parity"]["status"] == "failed" and r["parity"]["worst_layer"] == 1 and r["blocks"] == [] and r["speedup"] is None'
 expect 4 moeprof ab --end-job -o reverted.moeprof -- "$job" revert=100
 holds reverted.moeprof 'r["parity"]["status"] == "reverted" and "NaN" in r["arms"][1]["why"] and "reverted at step" in r["method"]["ended_early"]'
@@ -117,7 +129,8 @@ expect 0 moeprof ab -o slow-exit.moeprof -- "$job" end=100 linger=300
 holds slow-exit.moeprof '"the job ended in block" in r["method"]["ended_early"]'
 expect 0 moeprof ab -o hung-up.moeprof -- "$job" end=100 linger=3000
 holds hung-up.moeprof '"the job closed the connection in block" in r["method"]["ended_early"]'
-expect 3 moeprof ab -o none.moeprof -- "$job" end=20
+expect 3 moeprof ab -o none.moeprof -- "$job" end=20 pace=20000
+said "nothing was compared: the job ended"
 expect 3 moeprof ab -o deaf.moeprof -- "$job" deaf end=60
 said "control socket"
 
