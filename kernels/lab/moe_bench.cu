@@ -274,6 +274,15 @@ static void list_names(void)
     printf("\n");
 }
 
+// The exit code, once all that was printed is out.
+static int printed(const struct bench *b)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    fprintf(stderr, "%s: cannot write to standard output\n", b->me);
+    return 1;
+}
+
 static void parse(struct bench *b, int argc, char **argv)
 {
     static const struct option longs[] = { { "shape", 1, NULL, 's' },   { "tokens", 1, NULL, 't' },
@@ -298,7 +307,7 @@ static void parse(struct bench *b, int argc, char **argv)
             o->n = atoi(optarg);
         else if (c == 'l') {
             list_names();
-            exit(0);
+            exit(printed(b));
         } else
             exit(2);
     }
@@ -346,5 +355,5 @@ int main(int argc, char **argv)
                     run_case(&b, &s, atoi(t), kind);
     if (b.o.json)
         printf("\n]}\n");
-    return 0;
+    return printed(&b);
 }

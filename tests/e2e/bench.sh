@@ -24,6 +24,10 @@ for words in "--shape zork" "--routing zork" "--tokens 0" "--tokens 4096,131073"
 done
 expect 0 moeprof bench --list
 [ "$(grep -c '^[a-z].* hidden ' run.out)" = 24 ] || fail "not 24 shapes: $(cat run.out)"
+if [ -c /dev/full ]; then
+    expect 1 bash -c '"$0" bench --list >/dev/full' "$B/moeprof"
+    said "cannot write to standard output"
+fi
 if ! ls /dev/nvidia[0-9]* >/dev/null 2>&1; then
     expect 1 moeprof bench
     said "moeprof bench: no GPU here that CUDA can use"
@@ -33,6 +37,10 @@ fi
 # With the runtime's stand-in.
 env -u MAKEFLAGS -u MAKELEVEL make -s -C "$root" B="$B" "$B/mock/moe_bench" >/dev/null
 cp "$B/mock/moe_bench" alone/
+if [ -c /dev/full ]; then
+    expect 1 env LD_LIBRARY_PATH="$B/mock" bash -c 'alone/moeprof bench --tokens 64 -n 1 >/dev/full'
+    said "cannot write to standard output"
+fi
 answer() { python3 -c 'import json, sys; r = json.load(open("run.out")); c = r["cases"]; sys.exit(not eval(sys.argv[1]))' "$1" || fail "does not hold: $1"; }
 bench() {
     expect 0 env LD_LIBRARY_PATH="$1" alone/moeprof bench "${@:2}" --json
