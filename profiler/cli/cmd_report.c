@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,9 @@
 #include "report/render_html.h"
 #include "report/render_md.h"
 #include "report/render_trace.h"
+
+#define PEAK_MIN 0.01 /* TFLOP/s: a share of less is a number of endless digits */
+#define PEAK_MAX 1e5
 
 struct args {
     const char *json, *md; /* where to, "-" for standard output; NULL: not wanted */
@@ -68,9 +70,11 @@ static int peak_parse(struct args *a, const char *text)
     char *end;
     double v = strtod(text, &end);
 
-    if (*end || !isfinite(v) || v <= 0 || v > 1e6)
-        return cli_usage("report", "'%s' is not a peak in TFLOP/s; an H100 has 989.4 in bfloat16",
-                         text) +
+    if (*end || !(v >= PEAK_MIN && v <= PEAK_MAX))
+        return cli_usage("report",
+                         "'%.40s' is not a peak in TFLOP/s (%g to %g); an H100 has 989.4 in "
+                         "bfloat16",
+                         text, PEAK_MIN, PEAK_MAX) +
                1;
     a->options.peak_flops = v * 1e12;
     return 0;
