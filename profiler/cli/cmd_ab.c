@@ -96,12 +96,15 @@ static int number_parse(uint32_t *out, const char *name, const char *text, uint3
     return 0;
 }
 
+/* JSON integers are signed. */
 static int seed_parse(uint64_t *out, const char *text)
 {
     char *end;
 
-    *out = strtoull(text, &end, 0) & INT64_MAX; /* JSON integers are signed */
-    return end == text || *end ? cli_usage("ab", "'%.40s' is no seed", text) + 1 : 0;
+    *out = strtoull(text, &end, 0);
+    if (*text < '0' || *text > '9' || *end || *out > INT64_MAX) /* too large for it: UINT64_MAX */
+        return cli_usage("ab", "'%.40s' is no seed (0 to %lld)", text, (long long)INT64_MAX) + 1;
+    return 0;
 }
 
 static int option(struct ab_run *r, int c)
