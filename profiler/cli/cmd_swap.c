@@ -25,7 +25,7 @@ enum { REQUEST_ID = 2, CANCEL_ID = 3 };
 struct swap {
     int pid, wait_s;
     const char *verb; /* on, off, status */
-    const char *arm;
+    const char *arm;  /* NULL: not named */
     uint32_t flags;
     bool json;
 };
@@ -81,6 +81,10 @@ static int positional(struct swap *s, int n, char **word)
     s->verb = word[1];
     if (strcmp(s->verb, "on") && strcmp(s->verb, "off") && strcmp(s->verb, "status"))
         return cli_usage("swap", "'%s' is none of on, off, status", s->verb) + 1;
+    if (strcmp(s->verb, "on") && (s->arm || s->flags))
+        return cli_usage("swap", "--arm, --partial and --fresh go with on, not with '%s'",
+                         s->verb) +
+               1;
     return 0;
 }
 
@@ -136,10 +140,11 @@ static int hello(struct mp_sock *sock)
 static int send_request(struct mp_sock *sock, const struct swap *s)
 {
     struct mp_msg m = {.kind = MP_WIRE_SWAP, .id = REQUEST_ID, .layer = -1, .flags = s->flags};
+    const char *arm = s->arm ? s->arm : "moeprof";
 
     if (strcmp(s->verb, "status") == 0)
         m.kind = MP_WIRE_STATUS;
-    snprintf(m.name, sizeof m.name, "%s", strcmp(s->verb, "off") == 0 ? "original" : s->arm);
+    snprintf(m.name, sizeof m.name, "%s", strcmp(s->verb, "off") == 0 ? "original" : arm);
     return mp_sock_send(sock, &m);
 }
 
@@ -230,7 +235,7 @@ static int talk(const struct swap *s, struct mp_sock *sock)
 
 int cmd_swap_main(int argc, char **argv)
 {
-    struct swap s = {.wait_s = WAIT_S, .arm = "moeprof"};
+    struct swap s = {.wait_s = WAIT_S};
     const struct sigaction stop = {.sa_handler = on_signal};
     struct mp_sock sock = {.fd = -1};
     char dir[2048];

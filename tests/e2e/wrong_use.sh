@@ -20,6 +20,8 @@ usage "'-3'" report --peak=-3 a.moeprof
 usage "'1e-300' is not a peak in TFLOP/s (0.01 to 100000)" report --peak 1e-300 a.moeprof
 for peak in 1e6 nan inf 1e999 ""; do usage "'$peak'" report --peak "$peak" a.moeprof; done
 for seed in -1 ' -1' +1 99999999999999999999 9223372036854775808 5x ""; do usage "'$seed' is no seed" ab --seed "$seed" -- true; done
+usage "--arm, --partial and --fresh go with on, not with 'off'" swap $$ off --arm eager
+usage "not with 'status'" swap $$ status --fresh
 usage "'extra'" doctor extra
 usage "two formats in one standard output" report --md --json a.moeprof
 usage "--trace-format needs --trace" report --trace-format chrome a.moeprof
