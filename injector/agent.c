@@ -131,6 +131,10 @@ static bool start(void)
     if (!shm)
         return false;
     listen_for_tools(); /* a swap needs no recording */
+    if (inj.opts.bad_steps[0])
+        inj_log(1,
+                "MOEPROF: steps='%s' is neither 'all' nor FIRST/ON/OFF such as 10/4/28: not used",
+                inj.opts.bad_steps);
     if (inj_thread_init() || inj_join_init()) {
         inj_feature_off(MP_FEATURE_CUPTI, "no memory for the guest's tables");
         return false;

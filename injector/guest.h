@@ -10,12 +10,13 @@
 
 /* From MOEPROF="key=value,..."; read once at start. */
 struct inj_opts {
-    char dir[200];    /* job directory; "" the default */
-    char session[40]; /* of the `moeprof run` that launched us */
-    char trace[200];  /* file that takes the raw event stream (tests), "" none */
-    char swap[64];    /* experts implementation to swap in as soon as there is a step, "" none */
-    bool leave;       /* leave CUPTI between bursts of traced steps; the default */
-    bool no_cuda;     /* never start CUPTI: CPU tensors only (tests) */
+    char dir[200];      /* job directory; "" the default */
+    char session[40];   /* of the `moeprof run` that launched us */
+    char trace[200];    /* file that takes the raw event stream (tests), "" none */
+    char swap[64];      /* experts implementation to swap in as soon as there is a step, "" none */
+    char bad_steps[48]; /* steps= that means nothing: said once the job trains; "" none */
+    bool leave;         /* leave CUPTI between bursts of traced steps; the default */
+    bool no_cuda;       /* never start CUPTI: CPU tensors only (tests) */
 };
 
 struct inj_guest {

@@ -33,6 +33,20 @@ static void trace_to(struct inj_opts *o, const char *value, size_t n)
     atomic_store(&inj_trace_wanted, o->trace[0] != '\0');
 }
 
+static void trace_steps(struct inj_opts *o, const char *value, size_t n)
+{
+    char text[sizeof o->bad_steps];
+    int first, on, off, used = 0;
+
+    copy_value(text, sizeof text, value, n);
+    if (strcmp(text, "all") == 0)
+        inj_sample_mode(INJ_SAMPLE_ALWAYS);
+    else if (sscanf(text, "%d/%d/%d%n", &first, &on, &off, &used) == 3 && !text[used] && first > 0)
+        inj_sample_init(first, on, off);
+    else
+        snprintf(o->bad_steps, sizeof o->bad_steps, "%s", text);
+}
+
 /* "key=value,key=value"; unknown keys are skipped: a newer tool may know more. */
 static void parse_options(struct inj_opts *o, const char *text)
 {
@@ -40,7 +54,6 @@ static void parse_options(struct inj_opts *o, const char *text)
         size_t n = strcspn(text, ","), key = strcspn(text, "=,");
         const char *value = text + (key < n ? key + 1 : n);
         size_t bytes = (size_t)(text + n - value);
-        int first, on, off;
 
         if (strncmp(text, "dir=", 4) == 0)
             copy_value(o->dir, sizeof o->dir, value, bytes);
@@ -54,10 +67,8 @@ static void parse_options(struct inj_opts *o, const char *text)
             o->no_cuda = true;
         else if (strncmp(text, "leave=", 6) == 0)
             o->leave = *value != '0';
-        else if (sscanf(text, "steps=%d/%d/%d", &first, &on, &off) == 3)
-            inj_sample_init(first, on, off);
-        else if (strncmp(text, "steps=all", 9) == 0)
-            inj_sample_mode(INJ_SAMPLE_ALWAYS);
+        else if (strncmp(text, "steps=", 6) == 0)
+            trace_steps(o, value, bytes);
         text += n + (text[n] == ',');
     }
 }

@@ -38,6 +38,19 @@ has 'dropped 0 lost 0 unmatched 0 .* names 7'
 [ "$(grep -c '^step .* flags 0 launches 205 records 205 ' cells.out)" -ge 5 ] || fail "five whole steps in bursts"
 ! grep -E '^step .* flags 4 ' cells.out || fail "a traced step that lacks records"
 
+# Steps that mean nothing: said once, and all else is as without them.
+for odd in abc 2/2 0/4/28 2/2/4x allx; do
+    rm -rf "$T"/job/*
+    MOEPROF="dir=$T/job,steps=$odd" "$job" steps=3 exit=3 >job.out 2>job.err &
+    P=$!
+    ended 3
+    has '^state 4 '
+    [ "$(grep -cF "MOEPROF: steps='$odd' is neither 'all' nor FIRST/ON/OFF" dump.out)" = 1 ] || fail "nothing said of steps=$odd: $(cat dump.out)"
+done
+start steps=3
+ended 0
+! grep -q 'MOEPROF: steps' dump.out || fail "steps=all is said to mean nothing"
+
 # CUPTI is another tool's: its name, and steps, tokens and routing are recorded all the same.
 start steps=6 held="Nsight Systems" pause=50
 ended 0
