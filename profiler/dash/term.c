@@ -2,6 +2,7 @@
 #include "profiler/dash/term.h"
 
 #include "profiler/dash/theme.h"
+#include "profiler/dash/utf8.h"
 
 #include <langinfo.h>
 #include <locale.h>
@@ -35,6 +36,7 @@ static struct {
     enum dash_theme theme; /* for which the pairs are set */
     bool paired;
     struct dash_cells last; /* what the screen shows */
+    struct dash_utf8_feed in;
 } term;
 
 /* For the handler of fatal signals: what is written must be ready before. */
@@ -226,10 +228,10 @@ void dash_term_show(const struct dash_cells *c, enum dash_theme theme, bool anew
 
 /* ---- in ------------------------------------------------------------------------------------- */
 
-static uint32_t special_key(wint_t key)
+static uint32_t special_key(int key)
 {
     static const struct {
-        wint_t curses;
+        int curses;
         uint32_t key;
     } row[] = {
         {KEY_UP, DASH_KEY_UP},
@@ -255,7 +257,7 @@ static uint32_t special_key(wint_t key)
     return DASH_KEY_NONE;
 }
 
-static uint32_t plain_key(wint_t key)
+static uint32_t plain_key(uint32_t key)
 {
     switch (key) {
     case 27:
@@ -269,7 +271,7 @@ static uint32_t plain_key(wint_t key)
     case 127:
         return DASH_KEY_BACKSPACE;
     default:
-        return (uint32_t)key;
+        return key;
     }
 }
 
@@ -282,17 +284,23 @@ static void check_hangup(void)
         asked_to_end = 1;
 }
 
+/* By bytes: get_wch() keeps what follows a byte that is no UTF-8 until many more have come. */
 uint32_t dash_term_key(int timeout_ms)
 {
-    wint_t key;
-    int kind;
+    uint32_t ch;
+    int key;
 
     timeout(timeout_ms);
-    kind = get_wch(&key);
-    if (kind == KEY_CODE_YES)
-        return special_key(key);
-    if (kind == OK)
-        return plain_key(key);
+    while ((key = getch()) != ERR) {
+        if (key > UINT8_MAX) {
+            term.in.n = 0;
+            return special_key(key);
+        }
+        ch = dash_utf8_feed(&term.in, (unsigned char)key);
+        if (ch)
+            return plain_key(ch);
+        timeout(0); /* the rest of a character is there, or comes with the next call */
+    }
     check_hangup();
     return DASH_KEY_NONE;
 }

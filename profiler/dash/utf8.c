@@ -85,6 +85,24 @@ uint32_t dash_utf8_next(const char **s)
     return ch;
 }
 
+uint32_t dash_utf8_feed(struct dash_utf8_feed *f, unsigned char byte)
+{
+    const char *s = f->byte;
+    uint32_t bits, ch;
+    int n_more;
+
+    if ((byte & 0xc0) != 0x80)
+        f->n = 0;
+    f->byte[f->n++] = (char)byte;
+    f->byte[f->n] = 0;
+    n_more = lead((unsigned char)f->byte[0], &bits);
+    if (f->n <= n_more)
+        return 0;
+    f->n = 0;
+    ch = dash_utf8_next(&s);
+    return ch == DASH_BAD_CHAR ? 0 : ch;
+}
+
 size_t dash_utf8_put(char out[4], uint32_t ch)
 {
     if (ch < 0x80) {

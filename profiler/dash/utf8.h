@@ -13,6 +13,16 @@
  * each. 0 at the end of the string, where *s stays. */
 uint32_t dash_utf8_next(const char **s);
 
+/* Bytes that come one by one, as keys do; all zero at first. */
+struct dash_utf8_feed {
+    char byte[5];
+    int n;
+};
+
+/* The character that this byte completes; 0: none yet, or the byte is dropped. What is malformed or cut
+ * takes nothing of what follows with it. */
+uint32_t dash_utf8_feed(struct dash_utf8_feed *f, unsigned char byte);
+
 /* Writes one character; returns its bytes, 1..4. */
 size_t dash_utf8_put(char out[4], uint32_t ch);
 

@@ -63,7 +63,15 @@ keys ]
 see "PID $JOB .*rank 1/2"
 keys c c m
 see 'by PaLM'
-keys q
+# A filter in UTF-8; a byte that is none takes no key with it.
+keys 3 / 'ü→x'
+see 'filter: .*ü→x_'
+keys Escape
+printf '\3774' | tm load-buffer -
+tm paste-buffer -t t
+see 'At the mark'
+printf '\303\342\202q' | tm load-buffer -
+tm paste-buffer -t t
 see '^ready> *$'
 gone 'Overview'
 keys 'stty -a | tr ";" "\n"' Enter

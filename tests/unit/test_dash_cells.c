@@ -49,6 +49,37 @@ static void decodes_only_what_is_well_formed(void **state)
     }
 }
 
+/* What is typed before a bad byte and after it all comes through. */
+static void bytes_that_come_one_by_one(void **state)
+{
+    static const struct {
+        const char *bytes, *taken;
+    } row[] = {
+        {"q", "q"},
+        {"a\xc2\xb5\xe2\x80\x93\xf0\x9f\x98\x80z", "a\xc2\xb5\xe2\x80\x93\xf0\x9f\x98\x80z"},
+        {"\xffq", "q"},
+        {"\xff\xfe\x80\xc0q", "q"},
+        {"\xe2\x80q", "q"},                     /* cut in the middle */
+        {"\xf0\x9f\xc2\xb5q", "\xc2\xb5q"},     /* by another character */
+        {"\xed\xa0\x80\xe0\x80\x80q", "q"},     /* surrogate, overlong */
+        {"\xf4\x90\x80\x80\x80\x80q\xc2", "q"}, /* beyond the last */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < countof(row); i++) {
+        struct dash_utf8_feed f = {.n = 0};
+        char taken[40] = "";
+        size_t n = 0;
+
+        for (const char *s = row[i].bytes; *s; s++) {
+            uint32_t ch = dash_utf8_feed(&f, (unsigned char)*s);
+
+            n += ch ? dash_utf8_put(taken + n, ch) : 0;
+        }
+        assert_string_equal(taken, row[i].taken);
+    }
+}
+
 static void encodes_what_it_decodes(void **state)
 {
     (void)state;
@@ -216,6 +247,7 @@ int main(void)
 {
     const struct CMUnitTest test[] = {
         cmocka_unit_test(decodes_only_what_is_well_formed),
+        cmocka_unit_test(bytes_that_come_one_by_one),
         cmocka_unit_test(encodes_what_it_decodes),
         cmocka_unit_test(hostile_bytes_stay_inside),
         cmocka_unit_test(escape_sequences_lose_their_teeth),
