@@ -11,8 +11,9 @@
 #include "profiler/cli/cmd.h"
 #include "profiler/cli/gpu_facts.h"
 
-#define LEAD 2  /* steps between asking for the first block and its begin */
-#define BUSY 64 /* steps in which a graph may be captured */
+#define LEAD   2  /* steps between asking for the first block and its begin */
+#define WAIT_S 10 /* a guest listens when it begins to record, ranks begin seconds apart */
+#define BUSY   64 /* steps in which a graph may be captured */
 
 /* What an answer is about. */
 enum purpose {
@@ -409,25 +410,67 @@ static void on_row(void *arg, unsigned rank, const struct mp_msg *msg)
 
 /* ---- waiting for the job ------------------------------------------------------------------------ */
 
+static int ranks_check(const struct cli_target *target, size_t n, struct mp_err *err)
+{
+    if (n > AB_RANKS)
+        return mp_fail(err, MP_EFULL, "%zu processes train: a before/after drives at most %d", n,
+                       AB_RANKS);
+    if ((int)n < target[0].world)
+        return mp_fail(err, MP_EBUSY,
+                       "%zu of %d ranks train here: a before/after drives all ranks, of one "
+                       "machine",
+                       n, target[0].world);
+    return MP_OK;
+}
+
+static int links_open(struct ab_drive *d, const struct cli_target *target, size_t n,
+                      struct mp_err *err)
+{
+    int rc = MP_OK;
+
+    for (size_t i = 0; !rc && i < n; i++) {
+        if (target[i].rank <= 0) {
+            snprintf(d->path, sizeof d->path, "%s", target[i].path);
+            d->pid = target[i].pid;
+        }
+        rc = ab_links_add(&d->links, d->dir, target[i].pid, err);
+    }
+    if (rc) {
+        ab_links_close(&d->links);
+        d->path[0] = 0;
+    }
+    return rc;
+}
+
+/* A job that trains and cannot be asked would go unmeasured to its end without a word. What was said
+ * stays the reason: ranks that end one by one are none. */
+static void wait_say(struct ab_drive *d, const struct mp_err *why)
+{
+    if (d->is_wait_said)
+        return;
+    d->wait = *why;
+    if (!d->trains_since)
+        d->trains_since = ab_now_s();
+    if (ab_now_s() - d->trains_since < WAIT_S)
+        return;
+    d->is_wait_said = true;
+    cli_say("the job trains and is not measured yet: %s; 'moeprof doctor' shows what failed in it, "
+            "Ctrl-C ends it",
+            why->msg);
+}
+
 /* All ranks, each listening: only then is anything asked. */
 static void job_look(struct ab_drive *d, const struct cli_follow *f)
 {
     struct cli_target target[AB_RANKS];
     size_t n = cli_follow_targets(f, target, AB_RANKS);
-    struct mp_err err;
+    struct mp_err err = {.msg = ""};
 
-    if (n == 0 || n > AB_RANKS || (int)n < target[0].world)
+    if (n == 0)
         return;
-    for (size_t i = 0; i < n; i++) {
-        if (target[i].rank <= 0) {
-            snprintf(d->path, sizeof d->path, "%s", target[i].path);
-            d->pid = target[i].pid;
-        }
-        if (ab_links_add(&d->links, d->dir, target[i].pid, &err)) {
-            ab_links_close(&d->links);
-            d->path[0] = 0;
-            return;
-        }
+    if (ranks_check(target, n, &err) || links_open(d, target, n, &err)) {
+        wait_say(d, &err);
+        return;
     }
     d->stage = AB_GREET;
     ask(d, MP_WIRE_HELLO, "moeprof ab " MP_VERSION, 0, MP_WIRE_LEASE, HELLO, 0);
@@ -450,6 +493,14 @@ bool ab_drive_tick(struct ab_drive *d, struct cli_follow *f)
     if (d->stage > AB_LOOK)
         progress_tell(d, f);
     return d->stage == AB_DONE;
+}
+
+time_t ab_now_s(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + 1;
 }
 
 /* ---- life --------------------------------------------------------------------------------------- */

@@ -8,6 +8,8 @@
 #ifndef CLI_AB_DRIVE_H
 #define CLI_AB_DRIVE_H
 
+#include <time.h>
+
 #include "profiler/cli/ab_link.h"
 #include "profiler/cli/follow.h"
 #include "report/ab.h"
@@ -37,9 +39,15 @@ struct ab_drive {
     uint32_t reset_at;          /* when the memory peaks began anew */
     bool is_listed[RP_AB_ARMS]; /* STATUS named it */
     bool is_told;               /* the profile holds the record as it is */
-    char path[512];             /* the profile of rank 0 */
+    struct mp_err wait;         /* why nothing could be asked until now; "" nothing trains */
+    time_t trains_since;        /* ab_now_s; 0: nothing trains */
+    bool is_wait_said;
+    char path[512]; /* the profile of rank 0 */
     int pid;
 };
+
+/* Monotonic seconds, never 0. */
+time_t ab_now_s(void);
 
 int ab_drive_init(struct ab_drive *d, const struct ab_options *o, const char *dir,
                   struct mp_err *err);

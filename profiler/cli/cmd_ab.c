@@ -24,7 +24,7 @@ struct ab_run {
     bool json, md;
     bool wait, end_job;
     int kill_after_s;    /* -1: never */
-    time_t asked_to_end; /* monotonic; 0: not */
+    time_t asked_to_end; /* ab_now_s; 0: not */
 };
 
 static int help(void)
@@ -203,14 +203,6 @@ static int options(struct ab_run *r, int argc, char **argv)
 
 /* ---- while the job runs ------------------------------------------------------------------------- */
 
-static time_t monotonic_s(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec + 1; /* never 0 */
-}
-
 /* The processes that train, and the command: a launcher that is killed would leave the others behind. */
 static void all_kill(const struct ab_run *r)
 {
@@ -227,10 +219,10 @@ static void all_kill(const struct ab_run *r)
 static void job_end(struct ab_run *r)
 {
     if (!r->asked_to_end) {
-        r->asked_to_end = monotonic_s();
+        r->asked_to_end = ab_now_s();
         if (!r->job.child_ended)
             kill(r->job.child, SIGINT);
-    } else if (r->kill_after_s >= 0 && monotonic_s() - r->asked_to_end >= r->kill_after_s) {
+    } else if (r->kill_after_s >= 0 && ab_now_s() - r->asked_to_end >= r->kill_after_s) {
         all_kill(r);
     }
 }
@@ -257,7 +249,7 @@ static int wake_fd(void *arg)
 /* "block 5 of 20 (moeprof)", "checking 'moeprof'". */
 static void stage_line(const struct ab_drive *d, char *out, size_t n)
 {
-    static const char *const word[] = {[AB_WAIT] = "waiting for the training",
+    static const char *const word[] = {[AB_WAIT] = "waiting for the job to listen",
                                        [AB_GREET] = "greeting",
                                        [AB_LOOK] = "looking at the arms",
                                        [AB_CHECK] = "checking",
@@ -379,10 +371,12 @@ static int result_show(const struct ab_run *r, const char *path)
 
 static int nothing_found(const struct ab_run *r)
 {
-    if (cli_job_code(&r->job) == CLI_OK)
-        cli_say(
-            "nothing was measured: the job ended before it listened on its control socket; it does "
-            "once a model trains in it");
+    const char *why = r->drive.wait.msg;
+
+    cli_job_code(&r->job); /* says how the job ended */
+    cli_say("nothing was measured: %s before all of it listened on its control sockets%s%s",
+            r->job.child_ended ? "the job ended" : "the job was left", *why ? ": " : "; ",
+            *why ? why : "it does once a model trains in it");
     return r->job.child_ended ? CLI_GONE : CLI_FAILED;
 }
 
@@ -391,12 +385,12 @@ static int result(struct ab_run *r)
     struct mp_err err;
 
     ab_drive_stop(&r->drive, r->job.child_ended ? "the job ended" : "stopped");
-    if (!*r->drive.path)
-        return nothing_found(r);
     if (!r->job.child_ended)
         cli_say("the job goes on with its own experts as process %d; its recording ended",
                 (int)r->job.child);
-    else if (!r->asked_to_end)
+    if (!*r->drive.path)
+        return nothing_found(r);
+    if (r->job.child_ended && !r->asked_to_end)
         cli_job_code(&r->job); /* says how the job ended; the exit code speaks of the measurement */
     if (record_write(r, &err))
         return cli_fail(&err);

@@ -132,7 +132,28 @@ holds hung-up.moeprof '"the job closed the connection in block" in r["method"]["
 expect 3 moeprof ab -o none.moeprof -- "$job" end=20 pace=20000
 said "nothing was compared: the job ended"
 expect 3 moeprof ab -o deaf.moeprof -- "$job" deaf end=60
-said "control socket"
+said "nothing was measured: the job ended before all of it listened on its control sockets: cannot reach the guest of process"
+# A job that trains on and cannot be asked: said once while it does, and at its end, whatever that is.
+expect 3 moeprof ab -o deaf.moeprof -- bash -c "timeout -s KILL 13 '$job' deaf; kill -9 \$\$"
+[ "$(grep -c 'the job trains and is not measured yet: cannot reach the guest of process' run.err)" = 1 ] || fail "not said once: $(cat run.err)"
+said "ended by signal 9"
+said "nothing was measured: the job ended"
+expect 3 moeprof ab -o half.moeprof -- "$job" rank=0 world=2 end=400
+said "nothing was measured: the job ended before all of it listened on its control sockets: 1 of 2 ranks train here"
+expect 3 moeprof ab -o none.moeprof -- bash -c 'kill -9 $$'
+said "nothing was measured: the job ended before all of it listened on its control sockets; it does once a model trains"
+# Left by SIGUSR1 before there was anything: the job goes on, and is not said to have ended.
+rm -f pid
+"$B/moeprof" ab -o left.moeprof -- bash -c "echo \$\$ >pid; exec '$job' deaf" >/dev/null 2>run.err &
+ab=$!
+wait_for 10 grep -q 'recording process' run.err
+kill -USR1 $ab
+code=0
+wait $ab || code=$?
+[ $code = 1 ] || fail "code $code, not 1: $(cat run.err)"
+said "the job goes on with its own experts as process $(cat pid)"
+said "nothing was measured: the job was left before all of it listened"
+kill -9 "$(cat pid)"
 
 # Left alone, the job goes on with its own arm after the blocks; with --wait it is recorded to its end.
 expect 0 moeprof ab --blocks 2 -o on.moeprof -- bash -c "echo \$\$ >pid; exec '$job' pace=4000"
