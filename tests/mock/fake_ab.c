@@ -8,6 +8,7 @@
  *                [foreign=STEP: another tool swaps there] [other-model=STEP: another model trains from there on]
  *                [loss-gap=D: the loss under moeprof is D higher] [no-loss] [busy=N: so often a graph is captured]
  */
+#include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <time.h>
@@ -75,7 +76,7 @@ static void tell(struct job *j, struct mp_msg msg)
     uint8_t frame[MP_WIRE_MAX];
     size_t n = mp_wire_pack(frame, &msg);
 
-    if (j->client >= 0 && write(j->client, frame, n) != (ssize_t)n)
+    if (j->client >= 0 && write(j->client, frame, n) != (ssize_t)n && errno != EPIPE)
         raise(SIGABRT);
 }
 
@@ -356,6 +357,7 @@ int main(int argc, char **argv)
     char wanted[2048], dir[2048], session[40];
     struct mp_err err;
 
+    signal(SIGPIPE, SIG_IGN); /* a tool hangs up when it likes */
     env_value(wanted, sizeof wanted, "dir=");
     env_value(session, sizeof session, "session=");
     if (mp_shm_dir(dir, sizeof dir, wanted, &err) || mp_shm_create(&j.shm, dir, &err))
