@@ -3,7 +3,7 @@
  * Its clock is its own: a step takes a millisecond or two of real time.
  *
  * Usage: fake_ab [steps=N] [ratio=R: moeprof's experts take 1/R of the time] [no-trace] [no-memory]
- *                [parity-fail] [revert=STEP] [late=N: answers N steps late] [noise=PERCENT]
+ *                [parity-fail] [revert=STEP: two steps after a switch, no earlier] [late=N: answers N steps late] [noise=PERCENT]
  *                [end=STEP: exits there] [linger=MS: between its sockets and it] [rank=R world=W] [deaf: no socket] [pace=US: real time a step]
  *                [foreign=STEP: another tool swaps there] [other-model=STEP: another model trains from there on]
  *                [loss-gap=D: the loss under moeprof is D higher] [no-loss] [busy=N: so often a graph is captured]
@@ -29,6 +29,7 @@ struct job {
     size_t n_in, n_queue;
     uint8_t in[4 * MP_WIRE_MAX];
     struct mp_msg queue[QUEUE];
+    uint32_t swapped_at; /* step */
     bool swapped, checked, leased, metered, foreign_said, is_other;
     int n_busy;
     enum tracing tracing;
@@ -183,8 +184,10 @@ static void swap(struct job *j, const struct mp_msg *ask)
         return;
     }
     j->checked |= on;
-    if (on != j->swapped)
+    if (on != j->swapped) {
         swapped_tell(j, on ? "moeprof" : "original");
+        j->swapped_at = j->fake.step;
+    }
     j->swapped = on;
     done(j, ask, 0, "");
 }
@@ -289,7 +292,9 @@ static void events(struct job *j)
         j->is_other = true;
         j->checked = false;
     }
-    if (j->swapped && option(j, "revert") && j->fake.step >= (uint32_t)number(j, "revert", 0)) {
+    /* Early in a block: later the next switch may be on its way, and then ab ends rather than go on. */
+    if (j->swapped && option(j, "revert") && step >= (uint32_t)number(j, "revert", 0) &&
+        step == j->swapped_at + 2) {
         j->swapped = false;
         tell(j, (struct mp_msg){.kind = MP_WIRE_REVERTED,
                                 .step = j->fake.step,
