@@ -25,6 +25,14 @@ ABSENT = object()
 NOWHERE = (-1, 0)
 
 
+def same_dice(device=None):
+    """What runs of the job's code in here (an expert with dropout) draws none of the job's random numbers."""
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() and torch.cuda.is_initialized() else "cpu")
+    gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    return torch.random.fork_rng(devices=gpus)
+
+
 class Refused(Exception):
     """Why a layer cannot be swapped, as a sentence for the user."""
 

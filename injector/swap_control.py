@@ -375,7 +375,8 @@ def check(unit, experts, capture):
     try:
         if capture.failed is not None:
             raise capture.failed
-        return unit.inside(lambda: compare(unit, experts, capture))
+        with same_dice(capture.x.device if capture.x is not None else None):
+            return unit.inside(lambda: compare(unit, experts, capture))
     except Exception as error:
         why = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)
         return Result(unit.layer, why=why[:300])

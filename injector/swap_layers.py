@@ -435,12 +435,13 @@ def survey(root):
     """A unit for each MoE layer of a model, in order."""
     structure, units = Structure(root), []
     compiled, fsdp = compiled_modules(root), gathered_by_fsdp(root)
-    for moe in structure.moes:
-        try:
-            units.append(unit_of(moe, compiled, fsdp))
-        except Exception as error:
-            why = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)
-            units.append(Unswappable(moe, why[:300]))
+    with same_dice():
+        for moe in structure.moes:
+            try:
+                units.append(unit_of(moe, compiled, fsdp))
+            except Exception as error:
+                why = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)
+                units.append(Unswappable(moe, why[:300]))
     return units
 
 
