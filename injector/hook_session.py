@@ -325,6 +325,8 @@ class Session:
             guest.step_end(True)  # it ended when its optimizer returned, not now
         self.updates = 0
         guest.set_ranges([])
+        if self.swapper is not None:
+            self.swapper.stop()  # it knows the weights of single experts
 
 
 class Watch:

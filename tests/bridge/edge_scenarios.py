@@ -2,15 +2,21 @@
 swap_scenarios.py.
 """
 import copy
+import gc
 import sys
+import weakref
 
 import torch
 from torch import nn
 
 import models
 import swap_client as wire
+from lora_scenarios import adapted, listed
+from mishap_scenarios import reverted
 from swap_client import ask
-from swap_scenarios import attached
+from swap_scenarios import Job, attached, grads, near, on, sites
+
+MATRICES = "gate_proj,up_proj,down_proj"
 
 
 class DroppingExpert(models.Expert):
@@ -56,6 +62,74 @@ def dice():
     ask(client, job.step, wire.CHECK, steps=2, name="moeprof")
     job.steps(9 - len(job.losses))
     assert job.losses == reference, (job.losses, reference)
+
+
+def like_own(model):
+    """A copy has the job's own method."""
+    near(grads(model)[1], grads(copy.deepcopy(model))[1], 1e-5)
+
+
+def freed():
+    """Nothing keeps a model's weights once the job lets go of them, whatever was asked before."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    ask(client, job.step, wire.STATUS, steps=1)
+    weights = [weakref.ref(p) for p in job.model.parameters()]
+    job.model = job.optimizer = None
+    gc.collect()
+    assert not [ref for ref in weights if ref() is not None]
+
+
+def unfrozen(kind):
+    """Weights under adapters that the job trains from some step on."""
+    model = adapted("qwen3_moe") if kind == "stacked" else listed("qwen3_moe", MATRICES)
+    job = Job(model)
+    client = attached(job)
+    on(client, job)
+    for name, p in model.named_parameters():
+        if "experts" in name and "lora" not in name:
+            p.requires_grad_(True)
+    like_own(model)
+    assert "other ones" in reverted(client, job)
+    if kind == "stacked":
+        on(client, job)  # through PEFT's own sum
+        assert len(sites(model)) == 2
+        like_own(model)
+
+
+def other_adapter():
+    """Within a step another adapter is the active one, as a reference policy's is."""
+    import peft
+    model = listed("qwen3_moe", MATRICES)
+    model.add_adapter("other", peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", *MATRICES.split(",")]))
+    for name, p in model.named_parameters():
+        if "other" in name and "lora_B" in name:
+            nn.init.normal_(p, std=0.3)
+    model.set_adapter("default")
+    job = Job(model)
+    on(attached(job), job)
+    own, ids = copy.deepcopy(model), torch.randint(3, 96, (2, 12))
+    model(input_ids=ids, labels=ids).loss.backward()
+    for name in ("other", "default"):
+        for one in (model, own):
+            one.set_adapter(name)
+        with torch.no_grad():
+            assert torch.allclose(model(input_ids=ids).logits, own(input_ids=ids).logits, atol=1e-5), name
+
+
+def adapters_later():
+    """Adapters put on the Linears of swapped experts are trained."""
+    import peft
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    peft.inject_adapter_in_model(peft.LoraConfig(r=4, target_modules=MATRICES.split(",")), job.model)
+    job.optimizer = torch.optim.AdamW([p for p in job.model.parameters() if p.requires_grad])
+    job.model.enable_input_require_grads()
+    assert "other ones" in reverted(client, job)
+    like_own(job.model)
+    on(client, job, steps=3)
+    like_own(job.model)
 
 
 if __name__ == "__main__":
