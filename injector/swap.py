@@ -319,6 +319,7 @@ class Listed:
         self.n = len(linears[0])
         self.linears = [weakref.ref(linear) for group in linears for linear in group]
         self.params = [plain_weight(linear) for group in linears for linear in group]
+        self.parents = []
         self.where = Whereabouts(self.n, 3)
         self.inter, self.hidden = self.params[0].shape
         if self.hidden % 8 or self.inter % 8:
@@ -339,9 +340,21 @@ class Listed:
     def lora(self, used):
         return None
 
+    def rests_on(self, *parents):
+        """(a module, the name of one of its children) for what a swap relies on being there."""
+        self.parents = [(weakref.ref(parent), name, weakref.ref(parent._modules[name])) for parent, name in parents]
+
+    def in_place(self):
+        """False when a module was wrapped (by adapters) or replaced since."""
+        for parent, name, child in self.parents:
+            parent, child = parent(), child()
+            if parent is None or child is None or parent._modules.get(name) is not child:
+                return False
+        return True
+
     def same_as_now(self):
         now = (ref() for ref in self.linears)
-        return all(linear is not None and linear.weight is p for linear, p in zip(now, self.params))
+        return self.in_place() and all(linear is not None and linear.weight is p for linear, p in zip(now, self.params))
 
     def expert(self, tensors, e):
         n = self.n

@@ -139,6 +139,8 @@ class Swapper:
             why = self.trouble()
             if why:
                 self.revert(*why)
+                if not all(unit.weights.same_as_now() for unit in self.able() if unit.site() is not None):
+                    self.units, self.passed = None, set()  # looked at anew for the next request
 
     def trouble(self):
         """(layer, sentence) when the running arm must not stay."""

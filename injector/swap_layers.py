@@ -344,6 +344,8 @@ def list_unit(moe):
     if any(unwrap(member) is not member for member in moe.members):
         raise Refused("its experts are wrapped one by one")
     weights = listed_weights([[member._modules[name] for member in moe.members] for name in names])
+    weights.rests_on(*[(moe.base, name) for name in moe.base._modules],
+                     *[(member, name) for member in moe.members for name in names])
     special = next((made for fits, made in LIST_BLOCKS if fits(block)), None)
     if special is not None:
         return special(moe, block, weights, kind)

@@ -85,7 +85,11 @@ class Adapted(Beside, Stacked):
         return "%s, an adapter on %s" % (Stacked.describe(self), " and ".join(self.names[a.position] for a in self.adapters))
 
     def ready(self):
-        return all([adapter.ready() for adapter in self.adapters])
+        return self.same_as_now() and all([adapter.ready() for adapter in self.adapters])
+
+    def same_as_now(self):
+        """Weights that the job trains by now want gradients too."""
+        return not any([p.requires_grad for p in self.base()])
 
     def base(self):
         return Stacked.tensors(self)

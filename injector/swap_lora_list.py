@@ -9,7 +9,7 @@ def adapter_of(linear):
     """(A, B, scale) of one Linear's adapter, or Refused."""
     if (type(linear).__module__ or "").split(".")[0] != "peft" or not hasattr(linear, "lora_A") or type(linear).__name__ != "Linear":
         raise Refused("an expert's matrix is a %s, not a Linear with a plain adapter" % type(linear).__name__)
-    active = [name for name in linear.active_adapters if name in linear.lora_A]
+    active = active_on(linear)
     if len(active) != 1:
         raise Refused("%d adapters are active on one Linear (%s); the kernels take one" % (len(active), ", ".join(active) or "none"))
     if linear.merged:
@@ -25,6 +25,10 @@ def adapter_of(linear):
     return linear.lora_A[name].weight, linear.lora_B[name].weight, float(linear.scaling[name])
 
 
+def active_on(linear):
+    return [name for name in linear.active_adapters if name in linear.lora_A]
+
+
 class AdaptedList(Beside, Listed):
     """Frozen Linears and their adapters: for gate, up and down (A of every expert, B of every expert) or nothing."""
 
@@ -34,6 +38,7 @@ class AdaptedList(Beside, Listed):
         if any(p.requires_grad for p in self.params):
             raise Refused("its weights are trained beside the adapters")
         self.kinds, self.low = [], []  # kinds: 0 gate, 1 up, 2 down
+        self.active = {}  # kind: the name of its adapter, as a list
         self.ranks, self.scales = [0, 0], [0.0, 0.0]  # of gate and up, of down
         for kind, group in enumerate(linears):
             self._add(kind, group)
@@ -56,6 +61,7 @@ class AdaptedList(Beside, Listed):
             raise Refused("its adapters' matrices differ in type, or are not contiguous")
         self.ranks[place], self.scales[place] = rank, scale
         self.kinds.append(kind)
+        self.active[kind] = active_on(group[0])
         self.low += [a for a, _, _ in found] + [b for _, b, _ in found]
 
     def describe(self):
@@ -70,12 +76,16 @@ class AdaptedList(Beside, Listed):
     def ready(self):
         for kind in self.kinds:
             first = self.wrappers[kind][0]()
-            if first is None or first.disable_adapters or first.merged or first.scaling[first.active_adapters[0]] != self.scales[kind // 2]:
+            if first is None or first.disable_adapters or first.merged or active_on(first) != self.active[kind]:
+                return False
+            if first.scaling[self.active[kind][0]] != self.scales[kind // 2] or self.params[kind * self.n].requires_grad:
                 return False
         return True
 
     def same_as_now(self):
-        if not self.ready():  # switched off or merged is no other model
+        if not self.in_place() or any([p.requires_grad for p in self.params]):
+            return False
+        if not self.ready():  # switched off, merged or another one for a while is no other model
             return True
         try:
             now = [adapter_of(ref()) for kind in self.kinds for ref in self.wrappers[kind]]
