@@ -90,15 +90,18 @@ class KernelCall:
     def __init__(self, unit):
         self.unit, self.weights = unit, unit.weights
         self.plans, self.last, self.kept = {}, None, None
-        self.failed = None
+        self.failed = None  # why the layer goes back at the next boundary
+        self.stopped = False  # until then forward runs the job's own code; not where backward failed: a replay must do
+        # what its forward did
 
     def __call__(self, x, index, score):
-        if self.failed is not None or x.dim() != 2 or in_transform():  # torch.func sees tensors without memory
+        if self.stopped or x.dim() != 2 or in_transform():  # torch.func sees tensors without memory
             return self.unit.own_experts(x, index, score)
         try:
             return self.run(x, index, score)
         except (KernelError, TypeError, AttributeError, KeyError, torch.cuda.OutOfMemoryError) as error:
             self.failed = "%s: %s" % (type(error).__name__, error) if not isinstance(error, KernelError) else str(error)
+            self.stopped = True
             return self.unit.own_experts(x, index, score)
 
     @staticmethod
@@ -255,8 +258,22 @@ class Experts(torch.autograd.Function):
 apply_experts = applied(Experts)
 
 
+@contextlib.contextmanager
+def unhooked(tensors):
+    """The job's hooks on its weights see each gradient that backward gives them, and nothing that is worked out in here."""
+    kept = [(t, t._backward_hooks) for t in tensors if t._backward_hooks]
+    try:
+        for t, _ in kept:
+            t._backward_hooks = None
+        yield
+    finally:
+        for t, hooks in kept:
+            t._backward_hooks = hooks
+
+
 def own_backward(unit, x, index, score, weights, needed, dout):
-    with torch.enable_grad():
+    cast = x.dtype if x.dtype is not unit.weights.dtype() else None  # backward itself runs outside of autocast
+    with torch.enable_grad(), autocast(x.device.type, cast), unhooked(weights):
         x, score = x.detach().requires_grad_(needed[0]), score.detach().requires_grad_(needed[1])
         out = unit.own_experts(x, index, score)
         wanted = [t for t, need in zip([x, score] + list(weights), needed) if need]

@@ -216,7 +216,7 @@ class LoraCall(KernelCall):
             except KernelError as error:
                 if not hasattr(self.weights, "merged"):
                     raise
-                self.sum = SumCall(self.unit)
+                self.sum = SumCall(self)
                 guest.log(0, "swap: layer %d: a sum of weight and adapter is made for each call: %s" % (self.unit.layer, error))
         return self.sum.run(x, index, score)
 
@@ -224,9 +224,9 @@ class LoraCall(KernelCall):
 class SumCall(KernelCall):
     """The same with weight + delta, made for a call."""
 
-    def __init__(self, unit):
-        KernelCall.__init__(self, unit)
-        self.weights, self.adapted = unit.weights.plain, unit.weights
+    def __init__(self, owner):
+        KernelCall.__init__(self, owner.unit)
+        self.weights, self.adapted, self.owner = self.unit.weights.plain, self.unit.weights, owner
 
     def run(self, x, index, score):
         dtype = self.compute_dtype(x, self.adapted.dtype())
@@ -265,7 +265,7 @@ class LoraExperts(torch.autograd.Function):
         try:
             found = lora_backward(call, x, index, score, saved, tensors, needed, dout)
         except (KernelError, torch.cuda.OutOfMemoryError) as error:
-            call.failed, found = "backward: %s" % error, None
+            call.owner.failed, found = "backward: %s" % error, None
         if found is None:  # by PEFT's code, once the error no longer keeps the buffers of the failed call
             found = own_backward(call.unit, x, index, score, call.adapted.tensors(), needed, dout)
         return (None, found[0], None, *found[1:])
@@ -278,7 +278,7 @@ def lora_backward(call, x, index, score, saved, tensors, needed, dout):
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed[2:])]
         weights = call.adapted.merged(leaves, x.dtype)
-    used, wanted = [w.detach() for w in weights], [w.requires_grad for w in weights]
+    used, wanted = tuple([w.detach() for w in weights]), [w.requires_grad for w in weights]
     dx, dscore, *dweights = call.backward(x, index, score, saved, used, used, tuple(needed[:2]) + tuple(wanted), dout)
     asked = [leaf for leaf in leaves if leaf.requires_grad]
     if not asked:

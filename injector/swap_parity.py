@@ -150,7 +150,8 @@ def grads_of(function, x, leaf, weights, capture):
     if capture.dout is None or not out.requires_grad:
         return out.detach(), None, None, [None] * len(weights)
     wanted = [t for t in [x, leaf] + weights if t.requires_grad]
-    found = iter(torch.autograd.grad(out, wanted, capture.dout.to(out.dtype), allow_unused=True, retain_graph=True))
+    with unhooked(weights):
+        found = iter(torch.autograd.grad(out, wanted, capture.dout.to(out.dtype), allow_unused=True, retain_graph=True))
     grads = [next(found) if t.requires_grad else None for t in [x, leaf] + weights]
     return out.detach(), grads[0], grads[1], grads[2:]
 
@@ -203,7 +204,8 @@ def own_skips(unit, capture, index):
     if not isinstance(unit, ListUnit) or not trained:
         return False
     out = unit.own_run(capture.x[:1], index[:1], capture.leaf[:1])
-    return any(grad is None for grad in torch.autograd.grad(out.sum(), trained, allow_unused=True))
+    with unhooked(trained):
+        return any(grad is None for grad in torch.autograd.grad(out.sum(), trained, allow_unused=True))
 
 
 @torch.no_grad()

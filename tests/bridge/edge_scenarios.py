@@ -12,7 +12,7 @@ from torch import nn
 import models
 import swap_client as wire
 from lora_scenarios import adapted, listed
-from mishap_scenarios import reverted
+from mishap_scenarios import failing_backward, no_memory, reverted
 from swap_client import ask
 from swap_scenarios import Job, attached, grads, near, on, sites
 
@@ -130,6 +130,69 @@ def adapters_later():
     like_own(job.model)
     on(client, job, steps=3)
     like_own(job.model)
+
+
+def fail_in_layer(model, layer):
+    call = sites(model)[layer].forward.experts
+    failing_backward(type(call).__init__.__globals__["guest"], call, no_memory)
+
+
+def backward_autocast():
+    """The job's own code that stands in for a failed backward computes under the forward's autocast."""
+    job = Job(models.make("qwen3_moe"), autocast=torch.bfloat16)
+    client = attached(job)
+    on(client, job)
+    fail_in_layer(job.model, 1)
+    assert "on purpose" in reverted(client, job)
+
+
+def halve(model):
+    calls = []
+    for name, p in model.named_parameters():
+        if "experts" in name and "down_proj" in name:
+            p.register_hook(lambda g: (calls.append(1), g * 0.5)[1])
+    return calls
+
+
+def backward_hooks():
+    """Hooks on experts' weights run once a backward: not in parity, not twice where a backward fails."""
+    job = Job(models.make("qwen3_moe"))
+    calls, n = halve(job.model), sum("down_proj" in name for name, _ in job.model.named_parameters())
+    client = attached(job)
+    on(client, job)
+    assert len(calls) <= n * len(job.losses)
+    own = copy.deepcopy(job.model)
+    for p in own.parameters():
+        p._backward_hooks = None
+    halve(own)
+    fail_in_layer(job.model, 1)
+    near(grads(job.model)[1], grads(own)[1], 1e-5)
+
+
+def backward_replays():
+    """Two checkpointed forwards before one backward that fails: the first one's replay does what its forward did."""
+    model = models.make("qwen3_moe")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    job = Job(model)
+    client = attached(job)
+    on(client, job)
+    fail_in_layer(model, 1)
+    sum(models.loss_of(model(input_ids=ids, labels=ids)) for ids in torch.randint(3, 96, (2, 2, 12))).backward()
+    assert "on purpose" in reverted(client, job)
+
+
+def backward_sum():
+    """A failed backward of a sum of weight and adapter is reverted as well."""
+    job = Job(adapted("qwen3_moe"))
+    client = attached(job)
+    for name, p in job.model.named_parameters():
+        if "lora_A" in name and "experts" in name:
+            p.data = p.data.t().contiguous().t()  # the kernels want it dense
+    on(client, job)
+    call = sites(job.model)[1].forward.experts.sum
+    assert call is not None
+    call.backward = no_memory
+    assert "on purpose" in reverted(client, job)
 
 
 if __name__ == "__main__":
