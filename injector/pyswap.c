@@ -76,6 +76,29 @@ static int run_forward(const struct held_plan *h, struct inj_call *c, PyObject *
     return rc;
 }
 
+/* The kernels' part of a saved buffer begins where its address is a multiple of 256. Autograd may give the bytes back
+ * elsewhere (the job's hooks on saved tensors), so how far that was from the beginning stands in the last byte, which is
+ * never the kernels'. torch's GPU memory begins at such an address. */
+static size_t shift_of(const void *saved)
+{
+    return (size_t)(-(uintptr_t)saved & 255u);
+}
+
+static bool on_host(const struct held_plan *h)
+{
+    return h->plan.problem.target == MK_TARGET_CPU;
+}
+
+static uint8_t *mark_of(const struct held_plan *h, void *saved)
+{
+    return (uint8_t *)saved + h->maker[SAVED].shape.size[0] - 1;
+}
+
+static bool is_in_place(const struct held_plan *h, void *saved)
+{
+    return shift_of(saved) == (on_host(h) ? *mark_of(h, saved) : 0u);
+}
+
 /* forward(plan, flags, stream, x, index, score, tensors) -> (out, saved), or a code */
 static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
 {
@@ -94,6 +117,8 @@ static PyObject *forward(PyObject *self, PyObject *const *args, ssize_t n)
     if (saved) {
         c.saved = inj_py_address(saved);
         rc = run_forward(h, &c, args + 3, out);
+        if (on_host(h) && !(c.flags & MK_FLAG_INFERENCE) && !py.err_occurred())
+            *mark_of(h, c.saved) = (uint8_t)shift_of(c.saved);
     }
     if (rc == MK_OK && !py.err_occurred() && (pair = py.tuple_new(2))) {
         py.tuple_set(pair, 0, out);
@@ -200,6 +225,8 @@ static PyObject *gradients(PyObject *self, PyObject *const *args, ssize_t n)
         return py.err_occurred() ? NULL : inj_py_none();
     c.stream = inj_py_pointer(args[1]);
     c.saved = inj_py_address(saved);
+    if (c.saved && !is_in_place(h, c.saved))
+        return inj_py_none();
     return gradients_of(h, &c, &given, args[4], args[3], 1);
 }
 

@@ -84,6 +84,17 @@ def rows_dense(x, index, score):
     return tuple(t if readable(t, step) else t.contiguous() for t, step in ((x, 8), (index, 1), (score, 1)))
 
 
+def in_place(saved):
+    """What forward saved, at a multiple of 256 again where the job's hooks on saved tensors put it elsewhere (pyswap.c)."""
+    was, now = 0 if saved.is_cuda else int(saved[-1]), -saved.data_ptr() % 256
+    if was == now and saved.is_contiguous():
+        return saved
+    moved, size = torch.empty(saved.shape, dtype=saved.dtype, device=saved.device), len(saved) - 256
+    at = -moved.data_ptr() % 256
+    moved[at:at + size] = saved[was:was + size]
+    return moved
+
+
 class KernelCall:
     """The experts of one layer through the kernels: (T, H), (T, K), (T, K) -> (T, H)."""
 
@@ -176,7 +187,8 @@ class KernelCall:
         if stream is None:
             with torch.cuda.device(plan.gpu):
                 return self.backward(x, index, score, saved, used, weights, needed, dout)
-        found = guest.backward(plan.handle, self.weights.wanted(needed), stream, x, index, score, operands, saved, dout.contiguous())
+        found = guest.backward(plan.handle, self.weights.wanted(needed), stream, x, index, score, operands, in_place(saved),
+                               dout.contiguous())
         if type(found) is int:
             raise KernelError(found)
         return self.weights.handed(found, needed)
@@ -184,10 +196,12 @@ class KernelCall:
     def shadow(self, weights, dtype, lasting):
         """Master weights in the compute dtype: once a step, and again when a weight was written to since. What is no
         parameter (a PEFT sum of weight and delta) is another tensor at each call and never kept."""
+        if not lasting:  # nor need it have a version, as in inference mode
+            return self.weights.cast(weights, dtype)
         state = (dtype, guest.step(), [(w._version, w.data_ptr()) for w in weights])
         if self.kept is None or self.kept[0] != state:
             self.kept = None  # gone before the new ones come
-            self.kept = (state if lasting else None, self.weights.cast(weights, dtype))
+            self.kept = (state, self.weights.cast(weights, dtype))
         return self.kept[1]
 
     def used(self, weights, dtype):

@@ -1,8 +1,12 @@
 """Scenarios of test_swap.py: what jobs do to a model beside training it. python edge_scenarios.py NAME [ARGUMENT]; see
 swap_scenarios.py.
 """
+import contextlib
 import copy
 import gc
+import os
+import signal
+import struct
 import sys
 import weakref
 
@@ -193,6 +197,104 @@ def backward_sum():
     assert call is not None
     call.backward = no_memory
     assert "on purpose" in reverted(client, job)
+
+
+def moved_saved():
+    """Hooks on saved tensors give them back at other addresses."""
+    job = Job(models.make("qwen3_moe"))
+    on(attached(job), job)
+    own, kept = copy.deepcopy(job.model), []
+
+    def moved(by):
+        def unpack(t):
+            kept.append(torch.empty(t.numel() * t.element_size() + by + 64, dtype=torch.uint8))
+            return kept[-1][by:by + t.numel() * t.element_size()].view(t.dtype).view(t.shape).copy_(t)
+        return torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack)
+    for by in (0, 64, 128, 192):
+        found = []
+        for model, context in ((job.model, moved(by)), (own, contextlib.nullcontext())):
+            with context:
+                found.append(grads(model)[1])
+        near(*found, 1e-5)
+
+
+def inference():
+    """Evaluation in inference mode under autocast, with a sum of weight and two adapters."""
+    import peft
+    model = adapted("qwen3_moe")
+    model.add_adapter("other", peft.LoraConfig(r=4, target_modules=["q_proj"], target_parameters=[
+        "mlp.experts.gate_up_proj", "mlp.experts.down_proj"]))
+    model.base_model.set_adapter(["default", "other"])
+    job = Job(model, autocast=torch.bfloat16)
+    client = attached(job)
+    on(client, job)
+    model.eval()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model(input_ids=torch.randint(3, 96, (2, 12)))
+    model.train()
+    job.steps(2)
+    assert len(sites(model)) == 2
+
+
+def no_text():
+    """A name that is no text is an arm that is not there, and no reason to revert."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    on(client, job)
+    body = wire.FIXED.pack(1, wire.SWAP, 77, 0, 0, -1, 0, 0, 0, 0, 0) + struct.pack("<H", 2) + b"\xff\xfe" + struct.pack("<H", 0)
+    client.sock.sendall(struct.pack("<I", len(body)) + body)
+    client.settle()
+    job.steps(2)
+    assert client.answer(77)[-1].code == wire.EINVAL and len(sites(job.model)) == 2
+
+
+def forked():
+    """A child takes no request that waited, and ends one that ran."""
+    job = Job(models.make("qwen3_moe"))
+    client = attached(job)
+    wanted = client.send(wire.SWAP, name="moeprof")
+    client.settle()
+    for steps in (3, 1):
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            job.steps(3)
+            os._exit(len(sites(job.model)))
+        assert os.waitpid(child, 0)[1] == 0, steps
+        job.step()
+    job.steps(2)
+    assert client.answer(wanted)[-1].code == wire.OK and len(sites(job.model)) == 2
+
+
+def data_parallel():
+    """Copies on several GPUs would read the first one's weights. Here the GPUs are there between two steps only."""
+    model = nn.DataParallel(models.make("qwen3_moe"))
+    gpus = []
+    model.register_forward_pre_hook(lambda m, args: m.__dict__.update(device_ids=gpus))
+    job = Job(model)
+    client = attached(job)  # whose hook comes second
+    model.register_forward_pre_hook(lambda m, args: m.__dict__.update(device_ids=[]))
+    gpus[:] = [0, 1]
+    assert "DataParallel" in on(client, job, code=wire.ENOTSUP)[-1].text
+
+
+def hooks_of_experts(kind):
+    """The job listens to a module that a swap would not call: one expert; the experts inside of adapters."""
+    model = adapted("qwen3_moe") if kind == "stacked" else models.make("qwen3_moe")
+    inner = [m for m in model.modules() if hasattr(m, "act_fn") and hasattr(m, "gate_up_proj" if kind == "stacked" else "gate_proj")]
+    seen = []
+    for module in inner:
+        module.register_forward_hook(lambda *_: seen.append(1))
+    job = Job(model)
+    client = attached(job)
+    if kind == "listed":
+        assert "hooks of its own" in on(client, job, code=wire.ENOTSUP)[-1].text
+        return
+    on(client, job)
+    assert len(sites(model)) == 2
+    seen.clear()
+    job.steps(2)
+    assert len(seen) == 4
 
 
 if __name__ == "__main__":
