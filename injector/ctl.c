@@ -49,6 +49,7 @@ static size_t n_queue;
 static uint64_t running; /* ticket of the request that was taken last and is not done */
 static bool running_cancelled;
 static _Atomic size_t n_waiting; /* n_queue, to be read without the lock */
+static _Atomic bool is_child; /* of a fork: nobody serves, and the lock may never be given back */
 static struct outgoing *outbox, **outbox_end = &outbox;
 static struct mp_msg *rows;
 static size_t n_rows;
@@ -130,6 +131,8 @@ bool inj_ctl_cancelled(void)
 {
     bool cancelled;
 
+    if (atomic_load(&is_child))
+        return true;
     pthread_mutex_lock(&lock);
     cancelled = running_cancelled;
     pthread_mutex_unlock(&lock);
@@ -140,6 +143,8 @@ void inj_ctl_post(uint64_t ticket, const struct mp_msg *msg)
 {
     struct mp_msg copy = *msg;
 
+    if (atomic_load(&is_child))
+        return;
     pthread_mutex_lock(&lock);
     if (msg->kind == MP_WIRE_DONE && ticket == running)
         running = 0;
@@ -150,7 +155,7 @@ void inj_ctl_post(uint64_t ticket, const struct mp_msg *msg)
 
 void inj_ctl_publish(const struct mp_msg *row, size_t n)
 {
-    struct mp_msg *copy = n <= ROWS ? malloc(n * sizeof *copy + 1) : NULL, *old;
+    struct mp_msg *copy = n <= ROWS && !atomic_load(&is_child) ? malloc(n * sizeof *copy + 1) : NULL, *old;
 
     if (!copy)
         return;
@@ -463,6 +468,8 @@ void inj_ctl_close(void)
 
 void inj_ctl_forked(void)
 {
+    atomic_store(&is_child, true);
+    atomic_store(&n_waiting, 0);
     if (listener >= 0)
         close(listener);
     if (bell >= 0)

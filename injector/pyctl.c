@@ -68,7 +68,7 @@ static void trace(const struct inj_request *r)
 static PyObject *take(PyObject *self, PyObject *const *args, ssize_t n)
 {
     struct inj_request r;
-    PyObject *tuple;
+    PyObject *tuple, *name;
 
     (void)self;
     (void)args;
@@ -80,12 +80,17 @@ static PyObject *take(PyObject *self, PyObject *const *args, ssize_t n)
             trace(&r);
     } while (r.msg.kind == MP_WIRE_TRACE);
     tuple = py.tuple_new(4);
-    if (!tuple)
+    name = py.str_from(r.msg.name);
+    if (!name) { /* no text: an arm of no name, which is refused */
+        py.err_clear();
+        name = py.str_from("");
+    }
+    if (!tuple || !name)
         return NULL;
     py.tuple_set(tuple, 0, py.long_from((long long)r.ticket));
     py.tuple_set(tuple, 1, py.long_from(r.msg.kind));
     py.tuple_set(tuple, 2, py.long_from(r.msg.flags));
-    py.tuple_set(tuple, 3, py.str_from(r.msg.name));
+    py.tuple_set(tuple, 3, name);
     return tuple;
 }
 
