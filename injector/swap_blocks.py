@@ -79,6 +79,7 @@ def is_scaled(block):
 def scaled_unit(moe):
     if moe.outer is not moe.base:
         raise Refused("its experts are wrapped (%s)" % type(moe.outer).__name__)
+    check_hooks(moe.base)
     return ScaledUnit(moe, Stacked(moe.base, True), (plain_activation(moe.base.act_fn), 0.0, 0.0))
 
 
@@ -143,6 +144,7 @@ def is_sorted(block):
 def sorted_unit(moe):
     if any(hasattr(block, "parameter_name") for block in moe.block.modules()):
         raise Refused("its weights carry adapters, which its kernels' path in this version of transformers does not see")
+    check_hooks(*[moe.block._modules[name] for name in ("activation", "input_linear", "output_linear")])
     return SortedUnit(moe, Parallel(moe.block), (plain_activation(moe.block.activation), 0.0, 0.0))
 
 

@@ -281,9 +281,11 @@ class Unswappable:
 # ---------------------------------------------------------------------------------------------------------
 # Recognising them
 
-def unit_of(moe, compiled, fsdp):
+def unit_of(moe, compiled, fsdp, copied):
     base, block = moe.base, moe.block
     site = block if moe.members else base
+    if copied:
+        raise Refused("torch's DataParallel runs copies of it, one a GPU; start the job with torchrun, a process a GPU, to swap it")
     if any(id(module) in compiled for module in site.modules()):
         raise Refused("it runs inside a compiled region; start the job without torch.compile to swap it")
     for module in (site, moe.outer):
@@ -327,6 +329,20 @@ def stacked_unit(moe):
     return (DenseUnit if dense else Unit)(moe, experts, weights, kind)
 
 
+def is_hooked(module):
+    """Are there hooks of the job on it?"""
+    kinds = module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
+    return any(not isinstance(hook, Hook) for kind in kinds for hook in kind.values())
+
+
+def check_hooks(*modules):
+    """Refuses what a swap would not call by itself, and the job listens to."""
+    for module in modules:
+        for one in module.modules():
+            if is_hooked(one):
+                raise Refused("%s has hooks of its own, which a swap would not run" % type(one).__name__)
+
+
 def check_wrappers(outer_module, experts):
     module = outer_module
     while module is not experts:
@@ -343,6 +359,7 @@ def list_unit(moe):
     kind = listed_activation(first, names), 0.0, 0.0
     if any(unwrap(member) is not member for member in moe.members):
         raise Refused("its experts are wrapped one by one")
+    check_hooks(*moe.members)
     weights = listed_weights([[member._modules[name] for member in moe.members] for name in names])
     weights.rests_on(*[(moe.base, name) for name in moe.base._modules],
                      *[(member, name) for member in moe.members for name in names])
@@ -437,10 +454,11 @@ def survey(root):
     """A unit for each MoE layer of a model, in order."""
     structure, units = Structure(root), []
     compiled, fsdp = compiled_modules(root), gathered_by_fsdp(root)
+    copied = any(isinstance(m, torch.nn.DataParallel) and len(m.device_ids) > 1 for m in root.modules())
     with same_dice():
         for moe in structure.moes:
             try:
-                units.append(unit_of(moe, compiled, fsdp))
+                units.append(unit_of(moe, compiled, fsdp, copied))
             except Exception as error:
                 why = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)
                 units.append(Unswappable(moe, why[:300]))

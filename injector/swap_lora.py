@@ -324,7 +324,9 @@ def adapters_of(outer_module, experts):
         found.append(Adapter(module, names.index(name)))
         module = module.base_layer
     positions = [adapter.position for adapter in found]
-    plain = "forward" not in experts.__dict__ and all("forward" not in a.wrapper().__dict__ for a in found)
+    inside = [experts] + [adapter.wrapper() for adapter in found[1:]]
+    plain = ("forward" not in experts.__dict__ and all("forward" not in a.wrapper().__dict__ for a in found)
+             and not any(map(is_hooked, inside)))  # hooks on what a call of the outermost alone would leave out
     if not found or not plain or len(set(positions)) < len(positions) or not all(a.ready() for a in found):
         return None
     return found
