@@ -52,6 +52,7 @@ def hooks(module, before, after, always=False):
 class Session:
     def __init__(self):
         self.handles, self.hung, self.finder, self.finalizer, self.swapper = [], [], None, None, None
+        self.calls = 0  # of a root, trained or not
         self.forget()
         optim = sys.modules["torch.optim.optimizer"]
         self.updaters = [optim.register_optimizer_step_pre_hook(Hook(self.before_update)),
@@ -213,6 +214,7 @@ class Session:
     @guarded("python")
     def enter(self, module, args, kwargs):
         training = module.training and torch.is_grad_enabled()
+        self.calls += 1
         if self.updates or (training and self.aside):
             self.end_step()
             self.aside = not training

@@ -194,11 +194,12 @@ class KernelCall:
         return self.weights.handed(found, needed)
 
     def shadow(self, weights, dtype, lasting):
-        """Master weights in the compute dtype: once a step, and again when a weight was written to since. What is no
-        parameter (a PEFT sum of weight and delta) is another tensor at each call and never kept."""
+        """Master weights in the compute dtype: once a call of the model, as autocast does, since a write through .data
+        shows nowhere (a step towards the gradient and back, averaged weights); and again when a weight was written to since
+        all the same. What is no parameter (a PEFT sum of weight and delta) is another tensor at each call and never kept."""
         if not lasting:  # nor need it have a version, as in inference mode
             return self.weights.cast(weights, dtype)
-        state = (dtype, guest.step(), [(w._version, w.data_ptr()) for w in weights])
+        state = (dtype, guest.step(), session.calls, [(w._version, w.data_ptr()) for w in weights])
         if self.kept is None or self.kept[0] != state:
             self.kept = None  # gone before the new ones come
             self.kept = (state, self.weights.cast(weights, dtype))

@@ -297,5 +297,21 @@ def hooks_of_experts(kind):
     assert len(seen) == 4
 
 
+def written_to():
+    """Two forwards of a step under autocast, with weights written to through .data in between."""
+    job = Job(models.make("qwen3_moe"), autocast=torch.bfloat16)
+    on(attached(job), job)
+    ids, found = torch.randint(3, 96, (2, 12)), []
+    for model in (job.model, copy.deepcopy(job.model)):
+        for factor in (1.0, 3.0):
+            for name, p in model.named_parameters():
+                p.data.mul_(factor if "experts" in name else 1.0)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                out = model(input_ids=ids, labels=ids)
+            out.loss.backward()
+        found.append(out.logits.detach().float())
+    assert (found[0] - found[1]).norm() < 0.05 * found[1].norm()
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -18,19 +18,19 @@ pytestmark = pytest.mark.skipif(not GUEST, reason="MOEPROF_GUEST is not set")
 PROGRAMS = {  # all others are in swap_scenarios.py
     "lora_scenarios.py": ["lora", "lora_states", "lora_listed", "lora_listed_refused", "unfrozen listed", "other_adapter", "adapters_later", "backward_autocast",
                           "backward_hooks", "backward_replays", "backward_sum", "moved_saved", "inference", "no_text", "forked",
-                          "data_parallel", "hooks_of_experts"],
+                          "data_parallel", "hooks_of_experts", "written_to"],
     "stored_scenarios.py": ["fsdp2", "tensor_parallel", "sharded_otherwise", "refused_weights"],
     "mishap_scenarios.py": ["wrong_use", "two_arms", "at_launch", "lease", "reverts", "taken_over", "other_model", "gone", "changed",
                             "dense", "refused", "spot_check", "unswappable", "partial", "compiled"],
     "edge_scenarios.py": ["dice", "freed", "unfrozen", "other_adapter", "adapters_later", "backward_autocast",
                           "backward_hooks", "backward_replays", "backward_sum", "moved_saved", "inference", "no_text", "forked",
-                          "data_parallel", "hooks_of_experts"],
+                          "data_parallel", "hooks_of_experts", "written_to"],
 }
 PROGRAM = {scenario: program for program, scenarios in PROGRAMS.items() for scenario in scenarios}
 FAMILIES = ["qwen3_moe", "qwen2_moe", "mixtral", "deepseek_v3", "glm4_moe", "gpt_oss", "olmoe", "dots1", "llama4", "granitemoe"]
 ANY = ["fp64", "many_times", "by_python", "optimizer_state", "accumulation", "wrong_use", "at_launch", "lease", "reverts",
        "other_model", "gone", "changed", "dense", "autocast bfloat16", "checkpointing reentrant", "checkpointing non-reentrant", "frozen experts", "frozen router", "frozen down",
-       "frozen all_but_the_head", "dice", "freed", "backward_replays", "moved_saved", "no_text", "forked", "data_parallel"]
+       "frozen all_but_the_head", "dice", "freed", "backward_replays", "moved_saved", "no_text", "forked", "data_parallel", "written_to"]
 FIVE = (["routing_flips", "two_arms", "bfloat16", "sentinels", "odd_calls", "taken_over", "refused", "spot_check", "partial", "compiled",
          "by_hand softmax", "by_hand softmax_renormalised", "by_hand softmax_of_the_chosen", "by_hand sigmoid_renormalised",
          "by_hand exotic", "liger class", "liger instance", "trl", "trl adapters", "fsdp2", "tensor_parallel", "sharded_otherwise flat", "sharded_otherwise orig",
