@@ -16,9 +16,7 @@ GUEST = os.environ.get("MOEPROF_GUEST", "")
 pytestmark = pytest.mark.skipif(not GUEST, reason="MOEPROF_GUEST is not set")
 
 PROGRAMS = {  # all others are in swap_scenarios.py
-    "lora_scenarios.py": ["lora", "lora_states", "lora_listed", "lora_listed_refused", "unfrozen listed", "other_adapter", "adapters_later", "backward_autocast",
-                          "backward_hooks", "backward_replays", "backward_sum", "moved_saved", "inference", "no_text", "forked",
-                          "data_parallel", "hooks_of_experts", "written_to"],
+    "lora_scenarios.py": ["lora", "lora_states", "lora_listed", "lora_listed_refused"],
     "stored_scenarios.py": ["fsdp2", "tensor_parallel", "sharded_otherwise", "refused_weights"],
     "mishap_scenarios.py": ["wrong_use", "two_arms", "at_launch", "lease", "reverts", "taken_over", "other_model", "gone", "changed",
                             "dense", "refused", "spot_check", "unswappable", "partial", "compiled"],
@@ -37,8 +35,8 @@ FIVE = (["routing_flips", "two_arms", "bfloat16", "sentinels", "odd_calls", "tak
          "sharded_otherwise tensor",
          "refused_weights bitsandbytes quantised by bitsandbytes", "refused_weights fp8 stored as float8_e4m3fn",
          "refused_weights mxfp4 quantised (mxfp4", "refused_weights zero3 sharded by DeepSpeed ZeRO-3",
-         "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states", "unfrozen stacked", "backward_hooks", "backward_sum", "inference",
-                "hooks_of_experts stacked"]
+         "lora qwen3_moe", "lora gpt_oss", "lora qwen3_moe gate_up_proj", "lora gpt_oss down_proj", "lora_states", "unfrozen stacked", "backward_hooks", "backward_sum",
+         "inference", "hooks_of_experts stacked"]
         + ["family " + name for name in ("ernie4_5_moe", "phimoe")])
 FOUR = ["unhit", "tensor_parallel", "lora_listed qwen3_moe gate_proj,up_proj,down_proj", "lora_listed deepseek_v3 up_proj,down_proj",
         "lora_listed mixtral w1", "lora_listed_refused", "unfrozen listed", "other_adapter", "adapters_later", "backward_autocast",
