@@ -329,10 +329,15 @@ def stacked_unit(moe):
     return (DenseUnit if dense else Unit)(moe, experts, weights, kind)
 
 
+def is_ours(hook):
+    """Of this guest, or what a copy of a model has in its place (Hook.__reduce__)."""
+    return isinstance(hook, Hook) or isinstance(getattr(hook, "__self__", None), contextlib.nullcontext)
+
+
 def is_hooked(module):
     """Are there hooks of the job on it?"""
     kinds = module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
-    return any(not isinstance(hook, Hook) for kind in kinds for hook in kind.values())
+    return any(not is_ours(hook) for kind in kinds for hook in kind.values())
 
 
 def check_hooks(*modules):
