@@ -34,27 +34,15 @@ class DroppingMoe(models.ListMoe):
         self.experts = nn.ModuleList(DroppingExpert(32, 16) for _ in range(4))
 
 
-class HandJob:
-    """A plain loop on a model written by hand."""
+class HandJob(Job):
+    """On a model written by hand."""
 
     def __init__(self, moe):
         torch.manual_seed(0)
-        self.model = models.HandWritten(moe).train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
-        self.losses = []
+        Job.__init__(self, models.HandWritten(moe).train())
 
-    def step(self):
-        ids = torch.randint(3, 96, (2, 12), generator=torch.Generator().manual_seed(len(self.losses)))
-        loss = self.model(ids, ids)
-        loss.backward()
-        self.losses.append(loss.item())
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def steps(self, n):
-        for _ in range(n):
-            self.step()
-        return self.losses
+    def loss(self, ids):
+        return self.model(ids, ids)
 
 
 def dice():

@@ -29,11 +29,14 @@ class Job:
         self.generator = torch.Generator().manual_seed(3)
         self.losses = []
 
+    def loss(self, ids):
+        return models.loss_of(self.model(input_ids=ids, labels=ids, **self.inputs))
+
     def step(self):
         for _ in range(self.accum):
             ids = torch.randint(3, 96, (2, 12), generator=self.generator)
             with torch.autocast("cpu", dtype=self.autocast) if self.autocast else contextlib.nullcontext():
-                loss = models.loss_of(self.model(input_ids=ids, labels=ids, **self.inputs))
+                loss = self.loss(ids)
             loss.backward()
             self.losses.append(loss.item())
         self.optimizer.step()
