@@ -155,7 +155,9 @@ void inj_ctl_post(uint64_t ticket, const struct mp_msg *msg)
 
 void inj_ctl_publish(const struct mp_msg *row, size_t n)
 {
-    struct mp_msg *copy = n <= ROWS && !atomic_load(&is_child) ? malloc(n * sizeof *copy + 1) : NULL, *old;
+    struct mp_msg *copy =
+                      n <= ROWS && !atomic_load(&is_child) ? malloc(n * sizeof *copy + 1) : NULL,
+                  *old;
 
     if (!copy)
         return;

@@ -186,8 +186,8 @@ static int arms_fill(struct rp_ab *ab, const struct rp_step_list *l, const struc
         if ((rc = arm_steps(&ab->arm[i], r, i, l)) || (rc = arm_rate(&ab->arm[i], r, i)) ||
             (rc = rp_ab_arm_data(&ab->arm[i], r, i, l)))
             break;
-        if (ab->arm[i].useful.basis == MP_MEASURED &&
-            ab->report) /* or counted by nobody, but modelled */
+        /* Where nobody counted useful tokens they are modelled. */
+        if (ab->arm[i].useful.basis == MP_MEASURED && ab->report)
             ab->arm[i].useful.basis = ab->report->tokens.useful.basis;
         arm_mfu(&ab->arm[i], ab);
         arm_loss(&ab->arm[i], r, i);
