@@ -131,7 +131,7 @@ template <int ACT> __device__ inline float activate(float g, float u, float *dg,
 struct mk_route_ptr {
     int32_t *offset, *row_token, *row_choice, *choice_row, *n_tile;
     float *row_score;
-    mk_tile *tile;
+    mk_tile *tile, *fit_tile;
 };
 
 inline mk_route_ptr mk_route_at(const void *saved, const mk_saved_layout *at)
@@ -139,7 +139,7 @@ inline mk_route_ptr mk_route_at(const void *saved, const mk_saved_layout *at)
     char *s = (char *)saved;
     return { (int32_t *)(s + at->offset), (int32_t *)(s + at->row_token), (int32_t *)(s + at->row_choice),
              (int32_t *)(s + at->choice_row), (int32_t *)(s + at->n_tile), (float *)(s + at->row_score),
-             (mk_tile *)(s + at->tile) };
+             (mk_tile *)(s + at->tile), (mk_tile *)(s + at->fit_tile) };
 }
 
 #endif

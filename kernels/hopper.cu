@@ -196,8 +196,22 @@ static int set_low(hop_args *a, int which, const void *packed, int64_t stride_ex
 
 static int set_low_rows(hop_args *a, const void *rows, int low, int64_t n_row)
 {
+    int rc = hop_map_rows(&a->low_a, rows, low, 1, n_row, 64);
+
     a->low = low;
-    return hop_map_rows(&a->low_a, rows, low, 1, n_row, 64);
+    return rc ? rc : hop_map_rows(&a->low_few, rows, low, 1, n_row, 16);
+}
+
+/* Rows in and out of a product whose tiles fit them. */
+static int map_fit(hop_args *a, const void *rows, int n_half, int64_t n_row)
+{
+    int rc = hop_map_rows(&a->out_rows[0], a->out, a->hidden, 1, n_row, 1);
+
+    for (int i = 0; i < N_FIT_LOAD && !rc; i++)
+        rc = hop_map_rows(&a->rows[i], rows, a->inter, n_half, n_row, 16 * (i + 1));
+    for (int i = 1; i <= N_FIT_STORE && !rc; i++)
+        rc = hop_map_rows(&a->out_rows[i], a->out, a->hidden, 1, n_row, 16 * i);
+    return rc;
 }
 
 static bool is_called(uint32_t steps, uint32_t step)
@@ -280,8 +294,7 @@ static int run_down(const mk_forward *f, const struct mk_plan *plan, const mk_sa
 
     a.out = (bf16 *)((char *)f->workspace + plan->forward.expert_out);
     if ((rc = map_weight(&a, 0, &p->down, p->hidden, p->inter, false)) ||
-        (rc = hop_map_rows(&a.a, (char *)f->workspace + plan->forward.act, p->inter, 1, plan->n_row, 64)) ||
-        (rc = hop_map_rows(&a.out_map[0], a.out, p->hidden, 1, plan->n_row, 16)))
+        (rc = map_fit(&a, (char *)f->workspace + plan->forward.act, 1, plan->n_row)))
         return rc;
     if ((rc = down_adapter(&a, f, plan, at)))
         return rc;
@@ -337,8 +350,7 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
     if (gate_and_up_lie(p) == HOP_ALTERNATING)
         merge_halves(&a);
     if ((rc = map_gate_and_up(&a, p, true)) ||
-        (rc = hop_map_rows(&a.a, mk_work(b, plan->backward.dpre), a.inter, a.n_half, plan->n_row, 64)) ||
-        (rc = hop_map_rows(&a.out_map[0], a.out, p->hidden, 1, plan->n_row, 16)))
+        (rc = map_fit(&a, mk_work(b, plan->backward.dpre), a.n_half, plan->n_row)))
         return rc;
     if ((rc = back_adapter(&a, b, plan, plan->low_up, p->hidden, plan->backward.lora.up_a, plan->backward.dlow_up)))
         return rc;

@@ -2,8 +2,8 @@
  * leave_tile rounds a warp's 16 x 256 to bf16 and leaves half of it in the warp's own 4 KB, two pieces of 16 rows x 64
  * columns, swizzled as TMA would, and half in registers; drain_slice later takes 16 bytes a lane to memory, whole 128-byte
  * rows at a time, and puts the second half where the first was.
- * What needs no more arithmetic (DOWN, DX, DW) goes by TMA, a half at a time: sixteen slices of a load and a store were a third of a
- * consumer's time for a tile of DOWN (v15). But not a warp's rows where some belong to the next expert.
+ * Weight gradients, which need no more arithmetic, go by TMA, a half at a time: sixteen slices of a load and a store were a third of a
+ * consumer's time for a tile of DOWN (v15), whose tiles hopper_fit.cuh has now.
  * Weight gradients stored transposed: a group's warps share 128 columns x 64 rows a half. */
 
 #define PIECE_BYTES 2048
@@ -58,16 +58,12 @@ __device__ inline void add_alternating_bias(float *acc, const hop_args &a, int e
 
 template <typename G> __device__ inline void add_biases(float *acc, const hop_args &a, const hop_tile &t, int lane)
 {
-    if constexpr (G::alternating && G::op == HOP_UP)
+    if constexpr (G::alternating)
         add_alternating_bias(acc, a, t.expert, t.n, lane);
     else
 #pragma unroll
-        for (int p = 0; p < 4; p++) {
-            if (G::op == HOP_UP)
-                add_bias(acc + 32 * p, p < 2 ? a.bias[0] : a.bias[1], t.expert, t.n + p % 2 * 64, a.inter, lane);
-            if (G::op == HOP_DOWN)
-                add_bias(acc + 32 * p, a.bias[0], t.expert, t.n + p * 64, a.hidden, lane);
-        }
+        for (int p = 0; p < 4; p++)
+            add_bias(acc + 32 * p, p < 2 ? a.bias[0] : a.bias[1], t.expert, t.n + p % 2 * 64, a.inter, lane);
 }
 
 /* Half of a warp's tile: 16 x 64 twice, bf16, as the accumulators lie. */
@@ -198,15 +194,14 @@ __device__ inline void dw_elements(float *acc, const hop_args &a, uint32_t piece
 /* ---- draining it ---- */
 
 /* What a lane must know of the tile that it drains. A half has 8 slices (UP: 4): slice q is row group q%4 of piece q/4,
- * except DACT: row group q/2, since dscore sums along a row. A half that goes by TMA is one slice. */
+ * except DACT: row group q/2, since dscore sums along a row. Of DW a half is one slice. */
 struct hop_drain {
     int slice, left;     // next, of both halves; how many are left
-    bool sent;           // by TMA
     hop_half second;     // until the first is drained
     int n_row, n_column; // that exist, counted from the lane's first row and first column
     uint32_t smem;       // the lane's row in piece 0 of a half
     int block, row_bits; // its 8-column block; row & 7 of its first row
-    bf16 *to;            // where its first element goes: DOWN, DX of the product, UP of act, DACT of the scaled act
+    bf16 *to;            // where its first element goes: UP of act, DACT of the scaled act
     bf16 *pre;           // its first of the pre-activations: UP, to be kept (or NULL); DACT, as they were
     int row, column;     // UP, DACT: of the lane's first element
     uint4 g, u;          // DACT: the next slice's pre-activations
@@ -216,23 +211,13 @@ struct hop_drain {
 
 template <typename G> __device__ inline int half_slices(void)
 {
-    return G::op == HOP_UP ? 4 : 8;
+    return G::op == HOP_UP ? 4 : G::op == HOP_DACT ? 8 : 1;
 }
 
 /* 16 bytes of row 4 i and piece p of a half, counted from the lane's first. */
 __device__ inline uint4 drain_16(const hop_drain &d, int p, int i)
 {
     return lds_16(d.smem + p * PIECE_BYTES + i * 512 + ((d.block ^ ((d.row_bits + 4 * i) & 7)) << 4));
-}
-
-/* DOWN, DX: as it is. */
-__device__ inline void drain_rows(hop_drain &d, const hop_args &a, unsigned q)
-{
-    int i = q % 4, p = q / 4;
-    uint4 v = drain_16(d, p & 1, i);
-
-    if (4 * i < d.n_row && 64 * p < d.n_column)
-        stg_16(d.to + (4 * i * a.hidden + 64 * p), v);
 }
 
 template <typename G> __device__ inline uint32_t up_pair(uint32_t g, uint32_t u, const mk_act_param &p)
@@ -363,7 +348,7 @@ template <typename G> __device__ inline void leave_half(const hop_half &h, const
     int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     bool transposed = is_transposed<G>(a);
 
-    if (G::sends && lane == 0)
+    if (G::op == HOP_DW && lane == 0)
         tma_store_wait();
     sync_half(transposed);
     if (transposed)
@@ -396,19 +381,16 @@ template <typename G> __device__ inline void send_half(const hop_drain &d, const
 template <typename G> __device__ inline void drain_slice(hop_drain &d, const hop_args &a, const hop_smem &s)
 {
     unsigned q = d.slice++;
-    bool sent = G::op == HOP_DW || (G::sends && d.sent);
 
     d.left--;
-    if (q == (sent ? 1 : half_slices<G>()))
+    if (q == half_slices<G>())
         leave_half<G>(d.second, a, s);
-    if (sent)
+    if (G::op == HOP_DW)
         send_half<G>(d, a, s, q);
     else if (G::op == HOP_UP)
         drain_up<G>(d, a, q);
-    else if (G::op == HOP_DACT)
+    else
         drain_dact<G>(d, a, q);
-    else if (G::op != HOP_DW)
-        drain_rows(d, a, q);
 }
 
 /* ---- between the two ---- */
@@ -417,25 +399,19 @@ template <typename G>
 __device__ inline void begin_drain(hop_drain &d, const hop_args &a, const hop_tile &t, uint32_t smem, int first_row,
                                    int lane)
 {
-    bool wide = G::op == HOP_DOWN || G::op == HOP_DX;
-    int width = wide ? a.hidden : a.inter, row = first_row + lane / 8; // in the tile
+    int row = first_row + lane / 8; // in the tile
 
     d.slice = 0;
-    d.sent = G::sends && tile_rows<G>(a, t) >= first_row + 16;
-    d.left = tile_rows<G>(a, t) <= first_row ? 0 : d.sent ? 2 : 2 * half_slices<G>();
-    d.x = t.n;
-    d.y = d.matrix = 0;
-    d.z = t.row + first_row;
+    d.left = t.n_row <= first_row ? 0 : 2 * half_slices<G>();
     d.block = lane % 8;
     d.row_bits = lane / 8;
     d.smem = smem + lane / 8 * 128;
-    d.n_row = min(16 - lane / 8, tile_rows<G>(a, t) - row);
+    d.n_row = min(16 - lane / 8, t.n_row - row);
     d.row = t.row + row;
     d.column = t.n + 8 * d.block;
-    d.n_column = width - d.column;
-    d.to = (G::op == HOP_DACT ? a.scaled_act : a.out) + (int64_t)d.row * width + d.column;
-    if (!wide)
-        d.pre = a.pre ? a.pre + (int64_t)d.row * 2 * a.inter + d.column : NULL;
+    d.n_column = a.inter - d.column;
+    d.to = (G::op == HOP_DACT ? a.scaled_act : a.out) + (int64_t)d.row * a.inter + d.column;
+    d.pre = a.pre ? a.pre + (int64_t)d.row * 2 * a.inter + d.column : NULL;
     if (G::op == HOP_DACT && d.left) {
         d.score = a.route.row_score[t.row + min(first_row + lane % 16, t.n_row - 1)];
         dact_load(d, a, 0);
@@ -464,7 +440,7 @@ __device__ inline void leave_tile(float *acc, const hop_args &a, const hop_smem 
 {
     int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = 64 * group + 16 * warp;
 
-    if (G::op == HOP_UP || G::op == HOP_DOWN)
+    if (G::op == HOP_UP)
         add_biases<G>(acc, a, t, lane);
     if (G::op == HOP_DW && hop_dw_by_element(&a)) {
         __syncwarp();

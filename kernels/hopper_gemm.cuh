@@ -3,7 +3,7 @@
  * A block holds a producer warpgroup and two consumer warpgroups. The producer fills a ring of stages (128 x 64 of A,
  * 256 x 64 of B); each consumer multiplies 64 x 256. Two blocks form a cluster and take one pair tile: neighbouring rows,
  * the same columns, so each loads half of B and multicasts it to both: L2 reads of a stage fall from 48 to 32 KB, and
- * L2's bandwidth is near its limit without. A pair tile of 128 rows or fewer is split 64 and 64, so it costs half the time.
+ * L2's bandwidth is near its limit without. A pair tile of 128 rows or fewer is split 64 and 64, so it costs less.
  *
  * The epilogue is deferred: a consumer warp rounds its finished tile to bf16, leaves half of it in its own 4 KB of shared memory
  * and begins the next tile; between two steps of that one it takes a slice of the tile before (activation, derivative,
@@ -13,12 +13,12 @@
  *
  *   op    M            N        K        A                          B
  *   UP    rows         I        H        x, gathered by cp.async    gate 128 + up 128 rows, by TMA
- *   DOWN  rows         H        I        act, TMA                   down, TMA
  *   DACT  rows         I        H        dout, gathered             down, its rows are k
- *   DX    rows         H        2I       dpre, TMA                  gate, then up; their rows are k
  *   DW    H            I        rows     x or dout, gathered in k   dpre or scaled act, TMA in k
+ *   DOWN  H            rows     I        down, TMA                  act, TMA                         hopper_fit.cuh
+ *   DX    H            rows     2I       gate, then up; rows are k  dpre, TMA                        the same
  *
- * Weights may be transposed in memory: B's rows are k where they were not, and the other way round. Where rows of gate and up
+ * Weights may be transposed in memory: their rows are k where they were not, and the other way round. Where rows of gate and up
  * alternate then, a tile of UP has 256 of both, told apart as they leave; DACT leaves their gradients alternating, so that DX
  * and DW see one matrix of 2I rows.
  */
@@ -51,11 +51,18 @@ enum hop_weights { HOP_ROWS, HOP_COLUMNS, HOP_ALTERNATING };
 #define K_TOKEN_BYTES   (K_BLOCK * TILE_K * 4)
 #define N_THREAD        384
 #define ROW_GROUP       9             /* row tiles of an expert whose columns are all taken before the next are begun */
+#define FIT_SHARED      256 /* hopper_fit.cuh: rows of a tile that both blocks may take; */
+#define FIT_SPLIT       (MK_FIT_M / 2) /* and a block's where each takes half, at most */
+#define N_FIT_LOAD      (FIT_SPLIT / 16)
+#define N_FIT_STORE     6 /* a chunk's rows at most, by 16 */
+#define FIT_STAGE_BYTES (B_BYTES + FIT_SPLIT * TILE_K * 2)
+#define FIT_OUT_BYTES   (96 * 128 * 2) /* what leaves at once: of each group 96 rows x 64 columns, or half of the rows, twice the columns */
 #define N_DRAWN         (2 * N_STAGE) /* places for drawn tiles: a block is ahead of the other by N_STAGE steps, each a tile, at most */
 
 struct hop_args {
-    CUtensorMap a, b[4];        // b: gate, up, or one alone; the packed adapters beside them
-    CUtensorMap low_a;          // rows of the adapter (R, low)
+    CUtensorMap b[4];              // gate, up, or one alone; the packed adapters beside them
+    CUtensorMap low_a, low_few;    // rows of the adapter (R, low), 64 a load; 16 (DOWN, DX)
+    CUtensorMap rows[N_FIT_LOAD];  // DOWN, DX: act or dpre, 16, 32, ... rows a load
     const int64_t *b_offset[4]; // (E) elements, or NULL
     int64_t b_stride[4];        // elements from expert to expert
     int32_t low;                // K of the adapter, which follows the weight's; 0: none
@@ -73,7 +80,8 @@ struct hop_args {
     int32_t n_dscore_part;
     const bf16 *k_rows;    // DW: what map b[0] shows, (R, n_half, I), for the last rows of an expert
     mk_matrix dw[2];        // DW: gradients; rows and columns as (hidden, inter) of the tile
-    CUtensorMap out_map[2]; // of these, unless they are stored by element; of out for DOWN, DX
+    CUtensorMap out_map[2]; // of these, unless they are stored by element
+    CUtensorMap out_rows[1 + N_FIT_STORE]; // DOWN, DX: out, one row a store, 16, 32, ...
     uint32_t dw_dtype, accumulate;
 };
 
@@ -88,14 +96,15 @@ template <int OP, int ACT = -1, int WEIGHTS = HOP_ROWS> struct hop_gemm {
     static constexpr int op = OP, act = ACT;
     static constexpr bool gather = OP == HOP_UP || OP == HOP_DACT || OP == HOP_DW;
     static constexpr bool alternating = WEIGHTS == HOP_ALTERNATING;
-    static constexpr bool sends = OP == HOP_DOWN || OP == HOP_DX || OP == HOP_DW; // what it computes leaves by TMA
-    static constexpr int a_mn = OP == HOP_DW;
+    static constexpr bool fit = OP == HOP_DOWN || OP == HOP_DX; // see hopper_fit.cuh
+    static constexpr int a_mn = OP == HOP_DW; // b_mn: of the weights, which are A in hopper_fit.cuh
     static constexpr int b_mn = OP == HOP_DW || (OP == HOP_DACT || OP == HOP_DX) == (WEIGHTS == HOP_ROWS);
     // a thread's, of loads and of products: 64512 in all at most. With 72 a step's copies are issued back to back; DACT, whose
     // slices need theirs, does nearly so with 56
     static constexpr bool many_load = OP == HOP_DW || OP == HOP_UP;
     static constexpr int n_load_register = many_load ? 72 : 56, n_register = many_load ? 216 : 224;
-    static constexpr int smem_bytes = N_STAGE * STAGE_BYTES + OUT_BYTES + 256 + N_DRAWN * 24 + // barriers, info, drawn
+    static constexpr int stage_bytes = fit ? FIT_STAGE_BYTES : STAGE_BYTES, out_bytes = fit ? FIT_OUT_BYTES : OUT_BYTES;
+    static constexpr int smem_bytes = N_STAGE * stage_bytes + out_bytes + 256 + N_DRAWN * 24 + // barriers, info, drawn
                                       (OP == HOP_DW ? K_TOKEN_BYTES + 4 * (N_OFFSET + 1) : HOP_M * 4);
 };
 
@@ -131,13 +140,13 @@ struct hop_smem {
     }
 };
 
-__device__ inline hop_smem carve(void *raw)
+template <typename G> __device__ inline hop_smem carve(void *raw)
 {
     hop_smem s;
 
     s.stage = smem_address(raw);
-    s.out = s.stage + N_STAGE * STAGE_BYTES;
-    s.barrier = s.out + OUT_BYTES;
+    s.out = s.stage + N_STAGE * G::stage_bytes;
+    s.barrier = s.out + G::out_bytes;
     s.info = s.barrier + 128;
     s.draws = s.info + 128;
     s.token = s.draws + N_DRAWN * 24;
@@ -149,7 +158,7 @@ __device__ inline hop_smem carve(void *raw)
 /* A tile as all roles see it. */
 struct hop_tile {
     int expert, row, n_row; // M: first row and rows of this tile; DW: first row and rows of the expert
-    int n, half, m;         // first column; which half of I (DW); first row of H (DW)
+    int n, half, m;         // first column; which half of I (DW); first row of H (DW), or do blocks split the rows (DOWN, DX)
     int n_step;             // K steps; 0: there is no such tile
 };
 
@@ -172,9 +181,10 @@ __device__ inline int steps(int k)
 
 /* What memory says of tile i: an entry of the tile list, one of the expert's. A place that depends on the thread, by a zero,
  * keeps it out of uniform registers, where the load would be waited for at once. */
-__device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile)
+template <typename G> __device__ inline int4 peek_tile(const hop_args &a, int i, int n_tile)
 {
-    return i < n_tile ? ((const int4 *)a.route.tile)[i / a.n_n_tile + threadIdx.x / N_LOAD_THREAD] : make_int4(0, 0, 0, 0);
+    const int4 *tile = (const int4 *)(G::fit ? a.route.fit_tile : a.route.tile);
+    return i < n_tile ? tile[i / a.n_n_tile + threadIdx.x / N_LOAD_THREAD] : make_int4(0, 0, 0, 0);
 }
 
 /* A row tile of an expert and a column tile. */
@@ -199,6 +209,25 @@ __device__ inline row_column order(const hop_args &a, int i, int n_row_tile)
 template <typename G> __device__ inline int weight_steps(const hop_args &a)
 {
     return G::op == HOP_DX ? a.n_half * steps(a.inter) : steps(G::op == HOP_DOWN ? a.inter : a.hidden);
+}
+
+/* The same of the list whose tiles share an expert's rows: as evenly as can be, by sixteens. */
+template <typename G> __device__ inline hop_tile find_fit_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen)
+{
+    hop_tile t = {};
+
+    if (i >= n_tile)
+        return t;
+    int all = seen.z - seen.y, n_row_tile = (all + MK_FIT_M - 1) / MK_FIT_M, share = ((all + n_row_tile - 1) / n_row_tile + 15) & ~15;
+    row_column at = order(a, i - (i / a.n_n_tile - seen.w) * a.n_n_tile, n_row_tile);
+    int row = seen.y + at.row * share, n_row = min(share, seen.z - row), half = (n_row + 1) / 2;
+    t.expert = seen.x;
+    t.m = n_row > FIT_SHARED;
+    t.row = row + (t.m ? s.rank * half : 0);
+    t.n_row = !t.m ? n_row : s.rank ? n_row - half : half;
+    t.n = at.column * TILE_N + (t.m ? 0 : s.rank * (TILE_N / 2));
+    t.n_step = weight_steps<G>(a) + steps(a.low);
+    return t;
 }
 
 template <typename G>
@@ -262,8 +291,7 @@ template <typename G> __device__ inline int tile_rows(const hop_args &a, const h
  * DACT waits for its slices, and is slower with twice the code (1.01, where no tile is narrow). */
 template <typename G> __device__ inline bool is_narrow(const hop_args &a, const hop_tile &t)
 {
-    int n_column = G::op == HOP_DW ? a.inter : a.hidden;
-    return G::op != HOP_UP && G::op != HOP_DACT && n_column - t.n <= TILE_N / 2;
+    return G::op == HOP_DW && a.inter - t.n <= TILE_N / 2;
 }
 
 /* Position in the ring of stages; producer and consumers walk it alike. */
@@ -321,12 +349,20 @@ __device__ inline void multiply_some(float *acc, uint32_t a, uint32_t b, bool fi
 #pragma unroll
     for (int k = FROM; k < TO; k++) {
         uint64_t a_k = operand(a + k * k_bytes<G::a_mn>() / 16, 1024), b_k = operand(b + k * k_bytes<G::b_mn>() / 16, 1024);
-        if constexpr (N == TILE_N)
-            wgmma_256<G::a_mn, G::b_mn>(acc, a_k, b_k, !first || k);
-        else
-            wgmma_128<G::a_mn, G::b_mn>(acc, a_k, b_k, !first || k);
+        wgmma<N, G::a_mn, G::b_mn>(acc, a_k, b_k, !first || k);
     }
     wgmma_commit();
+}
+
+/* Of a step's products those that have rows: DW's last step may have n of four. */
+template <typename G, int N> __device__ inline void multiply_rest(float *acc, uint32_t a, uint32_t b, bool first, int n)
+{
+    if (n > 1)
+        multiply_some<G, N, 1, 2>(acc, a, b, first);
+    if (n > 2)
+        multiply_some<G, N, 2, 3>(acc, a, b, first);
+    if (n > 3)
+        multiply_some<G, N, 3, 4>(acc, a, b, first);
 }
 
 /* Hands a stage back to both producers, since each fills half of both blocks' B. Every warp speaks for itself: one alone
@@ -339,22 +375,21 @@ __device__ inline void release(const hop_smem &s, int stage)
         mbar_arrive_cluster(in_block(s.empty(stage), lane));
 }
 
-/* When the first slice of the tile before is due. Where it leaves in two, at once, the second half way, and a group's a step after
- * the other's. */
+/* When the first slice of the tile before is due. Of DW, which has two, at once, and a group's a step after the other's. */
 template <typename G> __device__ inline int first_due(int n_slice, int n_step, int group)
 {
-    return G::sends && n_slice == 2 ? n_step - 2 * (1 + group) : group * (n_step / 2);
+    return G::op == HOP_DW && n_slice == 2 ? n_step - 2 * (1 + group) : group * (n_step / 2);
 }
 
 /* The products of N columns of one tile. The stage before is handed back as soon as the first product of this one is under way;
  * DACT, whose slices are long, is faster with all four. Between the steps come slices of the tile before, spread over them, the
  * second group's half a turn later: one group's slice then meets the other's products. */
 template <typename G, int N>
-__device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &args, const hop_smem &s, int group, int n_step,
+__device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &args, const hop_smem &s, int group, const hop_tile &t,
                                 hop_drain &d)
 {
     constexpr int early = G::op == HOP_DACT ? 4 : 1;
-    int last = 0, n_slice = d.left, due = first_due<G>(n_slice, n_step, group);
+    int n_step = t.n_step, last = 0, n_slice = d.left, due = first_due<G>(n_slice, n_step, group);
     uint32_t a_0 = stage_start<G::a_mn>(s.a(0) + group * 8192), b_0 = stage_start<G::b_mn>(s.b(0));
 
     for (int i = 0; i < n_step; i++) {
@@ -365,7 +400,9 @@ __device__ inline void multiply(float *acc, hop_ring &ring, const hop_args &args
         wgmma_wait<1>();
         if (i)
             release(s, last);
-        if (early < 4)
+        if (G::op == HOP_DW && i == n_step - 1)
+            multiply_rest<G, N>(acc, a, b, i == 0, (t.n_row - i * TILE_K + 15) / 16);
+        else if (early < 4)
             multiply_some<G, N, early, 4>(acc, a, b, i == 0);
         last = ring.stage;
         ring.next();
@@ -399,7 +436,7 @@ template <typename G, int N>
 __device__ inline void make_tile(float *acc, hop_ring &ring, const hop_args &a, const hop_smem &s, const hop_tile &t, int group,
                                  hop_drain &d)
 {
-    multiply<G, N>(acc, ring, a, s, group, t.n_step, d);
+    multiply<G, N>(acc, ring, a, s, group, t, d);
     drain_rest<G>(d, a, s);
     for (int i = N / 2; i < TILE_N / 2; i++)
         acc[i] = 0.f;
@@ -428,11 +465,13 @@ template <typename G> __device__ inline void consume(const hop_args &a, const ho
             make_tile<G, TILE_N>(acc, ring, a, s, t, group, d);
     }
     drain_rest<G>(d, a, s);
-    if (G::sends)
+    if (G::op == HOP_DW)
         tma_store_wait();
 }
 
-#define HOP_KERNEL hopper_gemm_v17
+#include "kernels/hopper_fit.cuh"
+
+#define HOP_KERNEL hopper_gemm_v18
 
 template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 {
@@ -447,10 +486,10 @@ template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 
 template <typename G>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
-    hopper_gemm_v17(const __grid_constant__ hop_args a)
+    hopper_gemm_v18(const __grid_constant__ hop_args a)
 {
     extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
-    hop_smem s = carve(raw);
+    hop_smem s = carve<G>(raw);
 
     if (threadIdx.x == 0)
         init_barriers<G>(s);
@@ -463,7 +502,10 @@ __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
         produce<G>(a, s);
     } else {
         registers_grow<G::n_register>();
-        consume<G>(a, s);
+        if constexpr (G::fit)
+            fit_consume<G>(a, s);
+        else
+            consume<G>(a, s);
     }
     cluster_sync(); // neither block leaves while the other may write into it
 }

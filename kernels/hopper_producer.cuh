@@ -1,9 +1,9 @@
 /* hopper_producer.cuh: fills the stages. Part of hopper_gemm.cuh.
- * B comes by TMA from one thread, half from each block of the pair. A comes by TMA too, or is gathered by four warps
- * with cp.async, 16 bytes each, into the layout that TMA's 128-byte swizzle would give. A stage is full once the copies have
- * landed: their arrival on the barrier follows the write to shared memory, from which the tensor cores read. A proxy fence
- * between the two is left out as in NVIDIA's own cp.async main loops: it comes with a membar that waits for every copy in
- * flight, which made each step as long as a trip to L2 (v4).
+ * B comes by TMA from one thread, half from each block of the pair. A is gathered by four warps with cp.async, 16 bytes each,
+ * into the layout that TMA's 128-byte swizzle would give. A stage is full once the copies have landed: their arrival on the
+ * barrier follows the write to shared memory, from which the tensor cores read. A proxy fence between the two is left out as in
+ * NVIDIA's own cp.async main loops: it comes with a membar that waits for every copy in flight, which made each step as long as a
+ * trip to L2 (v4).
  * The next tile, and the row numbers that gathering needs, are loaded while the current tile runs. */
 
 /* First coordinate of an expert's weights: the map counts experts in steps of 16 bytes, so any address will do. */
@@ -56,6 +56,11 @@ struct hop_draw {
     }
 };
 
+template <typename G> __device__ inline hop_tile find_any_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen)
+{
+    return G::fit ? find_fit_tile<G>(a, i, n_tile, s, seen) : find_tile<G>(a, i, n_tile, s, seen);
+}
+
 /* The tile after the current one. */
 template <typename G> struct hop_next {
     int i, n_tile;
@@ -69,10 +74,10 @@ template <typename G> struct hop_next {
 
         draws.draw<G>(a, s, step, last, 1);
         if (step == min(4, last))
-            seen = peek_tile(a, i = draws.take(s).x, n_tile);
+            seen = peek_tile<G>(a, i = draws.take(s).x, n_tile);
         if (step != last)
             return false;
-        tile = find_tile<G>(a, i, n_tile, s, seen);
+        tile = find_any_tile<G>(a, i, n_tile, s, seen);
         return true;
     }
 };
@@ -83,9 +88,9 @@ template <typename G> __device__ inline hop_next<G> first_tile(const hop_args &a
 
     n.i = blockIdx.x / 2;
     n.draws = {};
-    n.n_tile = *a.route.n_tile * a.n_n_tile;
-    n.seen = peek_tile(a, n.i, n.n_tile);
-    n.tile = find_tile<G>(a, n.i, n.n_tile, s, n.seen);
+    n.n_tile = a.route.n_tile[G::fit] * a.n_n_tile;
+    n.seen = peek_tile<G>(a, n.i, n.n_tile);
+    n.tile = find_any_tile<G>(a, n.i, n.n_tile, s, n.seen);
     return n;
 }
 
@@ -136,12 +141,12 @@ __device__ inline void load_b(const CUtensorMap *map, const hop_tile &t, uint32_
 }
 
 /* A by TMA, 64 rows a load, only those that exist. */
-__device__ inline void load_a(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int half)
+__device__ inline void load_a(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k)
 {
     if (t.n_row > 0)
-        tma_load_3d(to, map, k, half, t.row, bar);
+        tma_load_3d(to, map, k, 0, t.row, bar);
     if (t.n_row > 64)
-        tma_load_3d(to + 8192, map, k, half, t.row + 64, bar);
+        tma_load_3d(to + 8192, map, k, 0, t.row + 64, bar);
 }
 
 __device__ inline int a_bytes(const hop_tile &t)
@@ -154,22 +159,17 @@ __device__ inline int b_bytes(bool narrow)
     return narrow ? B_BYTES / 2 : B_BYTES;
 }
 
-/* By one thread: tells the consumers of a new tile, arms the stage's barrier, loads what TMA loads. */
+/* By one thread, for UP and DACT: tells the consumers of a new tile, arms the stage's barrier, loads what TMA loads. */
 template <typename G>
 __device__ inline void issue_tma(const hop_args &a, const hop_tile &t, const hop_coordinate &c, const hop_smem &s, int stage,
                                  int step)
 {
     uint32_t bar = s.full(stage);
-    int second = G::op == HOP_DX && step >= steps(a.inter), k = (step - (second ? steps(a.inter) : 0)) * TILE_K;
-    bool narrow = is_narrow<G>(a, t);
 
-    mbar_expect(bar, b_bytes(narrow) + (G::gather ? 0 : a_bytes(t)) + (step ? 0 : INFO_BYTES));
+    mbar_expect(bar, B_BYTES + (step ? 0 : INFO_BYTES));
     if (step == 0)
         put_tile(s, stage, t);
-    if (!G::gather)
-        load_a(&a.a, t, s.a(stage), bar, k, second);
-    load_b<G>(&a.b[G::op == HOP_UP && !G::alternating ? s.rank : second], t, s.b(stage), bar, k, second ? c.y[1] : c.y[0], s.rank,
-              narrow);
+    load_b<G>(&a.b[G::op == HOP_UP && !G::alternating ? s.rank : 0], t, s.b(stage), bar, step * TILE_K, c.y[0], s.rank, false);
 }
 
 /* The same for step of an adapter's, whose rows are dense. */
@@ -178,11 +178,10 @@ __device__ inline void issue_low(const hop_args &a, const hop_tile &t, const hop
                                  int step)
 {
     uint32_t bar = s.full(stage);
-    bool narrow = is_narrow<G>(a, t);
 
-    mbar_expect(bar, b_bytes(narrow) + a_bytes(t));
-    load_a(&a.low_a, t, s.a(stage), bar, step * TILE_K, 0);
-    load_b<G>(&a.b[G::op == HOP_UP ? 2 + s.rank : 2], t, s.b(stage), bar, step * TILE_K, c.low, s.rank, narrow);
+    mbar_expect(bar, B_BYTES + a_bytes(t));
+    load_a(&a.low_a, t, s.a(stage), bar, step * TILE_K);
+    load_b<G>(&a.b[G::op == HOP_UP ? 2 + s.rank : 2], t, s.b(stage), bar, step * TILE_K, c.low, s.rank, false);
 }
 
 /* The steps of an adapter, which follow the weight's: a loop of their own, so that the weight's do not pay for them. */
@@ -209,26 +208,6 @@ __device__ inline void announce_end(const hop_smem &s, hop_ring &ring, bool gath
     }
     if (gather)
         mbar_arrive(s.full(ring.stage));
-}
-
-/* One thread feeds ops without a gather. */
-template <typename G> __device__ inline void produce_tma(const hop_args &a, const hop_smem &s)
-{
-    hop_ring ring;
-    hop_next<G> next = first_tile<G>(a, s);
-
-    while (next.tile.n_step) {
-        hop_tile t = next.tile;
-        hop_coordinate c = find_coordinates<G>(a, t, s.rank);
-        int n_step = weight_steps<G>(a);
-        for (int step = 0; step < n_step; step++, ring.next()) {
-            mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
-            issue_tma<G>(a, t, c, s, ring.stage, step);
-            next.look(a, s, step, n_step);
-        }
-        produce_low<G>(a, t, c, s, ring);
-    }
-    announce_end(s, ring, false);
 }
 
 /* A token's row, base being the row of token 0. Token numbers are loaded a step or more before: the multiplication would wait
@@ -430,6 +409,8 @@ __device__ inline void produce_k(const hop_args &a, const hop_smem &s)
     announce_end(s, ring, true);
 }
 
+template <typename G> __device__ __forceinline__ void fit_produce(const hop_args &a, const hop_smem &s);
+
 template <typename G> __device__ inline void produce(const hop_args &a, const hop_smem &s)
 {
     if constexpr (G::op == HOP_DW)
@@ -437,5 +418,5 @@ template <typename G> __device__ inline void produce(const hop_args &a, const ho
     else if constexpr (G::gather)
         produce_rows<G>(a, s);
     else if (threadIdx.x == 0)
-        produce_tma<G>(a, s);
+        fit_produce<G>(a, s);
 }

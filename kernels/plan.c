@@ -75,7 +75,8 @@ static void plan_saved(struct mk_saved_layout *out, const struct mk_plan *plan, 
     out->low_up = put(&at, n_row * (size_t)plan->low_up, mk_dtype_bytes(p->dtype));
     out->low_down = put(&at, n_row * (size_t)plan->low_down, mk_dtype_bytes(p->dtype));
     out->tile = put(&at, (size_t)plan->max_tile, sizeof(struct mk_tile));
-    out->n_tile = put(&at, 1, 4);
+    out->fit_tile = put(&at, (size_t)plan->max_tile, sizeof(struct mk_tile));
+    out->n_tile = put(&at, 2, 4);
     out->bytes = at;
 }
 

@@ -14,13 +14,14 @@ extern "C" {
 #define MK_ROUTE_CHUNK    256 /* a routing block's choices are a multiple of it */
 #define MK_ROUTE_BLOCK    128 /* routing blocks at most: each reads what all have counted, and they may wait for each other */
 #define MK_TILE_M         256 /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
+#define MK_FIT_M          288 /* the same of the second list, whose tiles share an expert's rows as evenly as can be */
 #define MK_FORWARD_COUNT  2
 #define MK_BACKWARD_COUNT 4
 #define MK_DSCORE_TILE    128 /* columns of I that share one partial sum of dscore */
 #define MK_MAX_EXPERT     1024
 #define MK_MAX_RANK       128
 
-/* A tile of rows of one expert, as the GEMM kernels read it. */
+/* A tile of rows of one expert, as the GEMM kernels read it. In the second list row_begin is the expert's too. */
 struct mk_tile {
     int32_t expert, row_begin, row_end; /* row_end: of the expert */
     int32_t n_before;                   /* tiles of the expert before this one */
@@ -37,7 +38,8 @@ struct mk_saved_layout {
     size_t low_up;     /* (R, low_up) dtype: A x of the adapters on gate and up */
     size_t low_down;   /* (R, low_down) dtype: A act */
     size_t tile;       /* (max_tile) struct mk_tile */
-    size_t n_tile;     /* (1) int32 */
+    size_t fit_tile;   /* the same in tiles of MK_FIT_M */
+    size_t n_tile;     /* (2) int32: of either list */
     size_t bytes;
 };
 

@@ -16,6 +16,7 @@ struct mk_ref_route mk_ref_route_at(void *saved, const struct mk_saved_layout *a
         .n_tile = (int32_t *)(s + at->n_tile),
         .row_score = (float *)(s + at->row_score),
         .tile = (struct mk_tile *)(s + at->tile),
+        .fit_tile = (struct mk_tile *)(s + at->fit_tile),
     };
 }
 
@@ -30,12 +31,17 @@ static int32_t expert_of(const struct mk_problem *p, int32_t t, int32_t k)
 
 static void list_tiles(struct mk_ref_route *r, const struct mk_problem *p)
 {
-    int32_t n = 0;
+    int32_t n = 0, n_fit = 0;
 
-    for (int32_t e = 0; e < p->n_expert; e++)
-        for (int32_t row = r->offset[e]; row < r->offset[e + 1]; row += MK_TILE_M)
-            r->tile[n++] = (struct mk_tile){ e, row, r->offset[e + 1], (row - r->offset[e]) / MK_TILE_M };
-    *r->n_tile = n;
+    for (int32_t e = 0; e < p->n_expert; e++) {
+        int32_t first = r->offset[e], end = r->offset[e + 1];
+        for (int32_t row = first; row < end; row += MK_TILE_M)
+            r->tile[n++] = (struct mk_tile){ e, row, end, (row - first) / MK_TILE_M };
+        for (int32_t row = first; row < end; row += MK_FIT_M)
+            r->fit_tile[n_fit++] = (struct mk_tile){ e, first, end, (row - first) / MK_FIT_M };
+    }
+    r->n_tile[0] = n;
+    r->n_tile[1] = n_fit;
 }
 
 void mk_ref_route(struct mk_ref_route *r, const struct mk_problem *p)

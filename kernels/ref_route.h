@@ -7,7 +7,7 @@
 struct mk_ref_route {
     int32_t *offset, *row_token, *row_choice, *choice_row, *n_tile;
     float *row_score;
-    struct mk_tile *tile;
+    struct mk_tile *tile, *fit_tile;
 };
 
 /* Pointers into a saved buffer. */

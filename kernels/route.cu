@@ -28,7 +28,7 @@ struct route_args {
 /* What a block knows of all choices. */
 struct route_sums {
     int first[MK_MAX_EXPERT + 1]; // choices of an expert, then its first row; [MK_MAX_EXPERT] the number of rows
-    int first_tile[MK_MAX_EXPERT];
+    int first_tile[MK_MAX_EXPERT]; // of the list that is being made
     int before[MK_MAX_EXPERT]; // choices of an expert that come before those the block has yet to place
 };
 
@@ -99,35 +99,46 @@ __device__ static int block_scan(int v, int *total)
     return before + sum - v;
 }
 
-__device__ static int tiles(int n_row)
+/* Counts of the experts become first rows. */
+__device__ static void find_first(route_sums *s)
 {
-    return (n_row + MK_TILE_M - 1) / MK_TILE_M;
-}
+    int at = threadIdx.x * PER_THREAD, row = 0, n_row;
 
-/* Counts of the experts become first rows and first tiles. Returns the number of tiles. */
-__device__ static int find_first(route_sums *s)
-{
-    int at = threadIdx.x * PER_THREAD, row = 0, tile = 0, n_row, n_tile;
-
-    for (int e = at; e < at + PER_THREAD; e++) {
+    for (int e = at; e < at + PER_THREAD; e++)
         row += s->first[e];
-        tile += tiles(s->first[e]);
-    }
     row = block_scan(row, &n_row);
-    tile = block_scan(tile, &n_tile);
     for (int e = at; e < at + PER_THREAD; e++) {
         int n = s->first[e];
         s->first[e] = row;
-        s->first_tile[e] = tile;
         row += n;
-        tile += tiles(n);
     }
     s->first[MK_MAX_EXPERT] = n_row; // by all threads alike
     __syncthreads();
-    return n_tile;
 }
 
-/* ---- the list of tiles ---- */
+/* ---- the lists of tiles ---- */
+
+/* Expert e's tiles of n rows. */
+__device__ static int tiles(const route_sums *s, int e, int n)
+{
+    return (s->first[e + 1] - s->first[e] + n - 1) / n;
+}
+
+/* First tiles of the experts. Returns the number of tiles. */
+__device__ static int find_first_tile(route_sums *s, int n)
+{
+    int at = threadIdx.x * PER_THREAD, tile = 0, n_tile;
+
+    for (int e = at; e < at + PER_THREAD; e++)
+        tile += tiles(s, e, n);
+    tile = block_scan(tile, &n_tile); // whoever read the list before is done
+    for (int e = at; e < at + PER_THREAD; e++) {
+        s->first_tile[e] = tile;
+        tile += tiles(s, e, n);
+    }
+    __syncthreads();
+    return n_tile;
+}
 
 /* The expert whose tiles hold tile i: the last e with first[e] <= i and tiles of its own. */
 __device__ static int tile_expert(const int *first, int n_expert, int i)
@@ -144,19 +155,27 @@ __device__ static int tile_expert(const int *first, int n_expert, int i)
     return low;
 }
 
-/* All blocks share the tiles; the first also says where experts begin. */
-__device__ static void write_tiles(const route_args &a, const route_sums *s, int n_tile)
+/* A list of tiles of n rows, shared by all blocks. even: they share an expert's rows, so that each tells where these begin. */
+__device__ static void write_tiles(mk_tile *to, int32_t *n_to, const route_args &a, route_sums *s, int n, bool even)
 {
+    int n_tile = find_first_tile(s, n);
+
     for (int i = blockIdx.x * N_THREAD + threadIdx.x; i < n_tile; i += gridDim.x * N_THREAD) {
         int e = tile_expert(s->first_tile, a.n_expert, i), nth = i - s->first_tile[e];
-        a.to.tile[i] = { e, s->first[e] + nth * MK_TILE_M, s->first[e + 1], nth };
+        to[i] = { e, s->first[e] + (even ? 0 : nth * n), s->first[e + 1], nth };
     }
+    if (!blockIdx.x)
+        *n_to = n_tile;
+}
+
+/* By the first block. */
+__device__ static void write_offsets(const route_args &a, const route_sums *s)
+{
     if (blockIdx.x)
         return;
     for (int e = threadIdx.x; e < a.n_expert; e += N_THREAD)
         a.to.offset[e] = s->first[e];
     a.to.offset[a.n_expert] = s->first[MK_MAX_EXPERT]; // by all threads alike
-    *a.to.n_tile = n_tile;
     if (threadIdx.x < MK_FORWARD_COUNT)
         a.next_tile[threadIdx.x] = 0;
 }
@@ -241,7 +260,10 @@ __global__ static void __launch_bounds__(N_THREAD) route_v2(const __grid_constan
     if (!a.places)
         return;
     add_counts(a, &s);
-    write_tiles(a, &s, find_first(&s));
+    find_first(&s);
+    write_tiles(a.to.tile, a.to.n_tile, a, &s, MK_TILE_M, false);
+    write_tiles(a.to.fit_tile, a.to.n_tile + 1, a, &s, MK_FIT_M, true);
+    write_offsets(a, &s);
     for (; begin < end; begin += PER_LANE * N_THREAD)
         place(a, &s, (int *)raw, begin, min(end, begin + PER_LANE * N_THREAD));
 }

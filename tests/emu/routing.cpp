@@ -37,9 +37,10 @@ template <typename T> static bool same(const char *what, const T *got, const T *
 static bool same_routing(const struct mk_ref_route &got, const struct mk_ref_route &want, const mk_problem &p)
 {
     int n = want.offset[p.n_expert];
-    bool ok = same("offset", got.offset, want.offset, p.n_expert + 1) & same("n_tile", got.n_tile, want.n_tile, 1);
+    bool ok = same("offset", got.offset, want.offset, p.n_expert + 1) & same("n_tile", got.n_tile, want.n_tile, 2);
 
-    ok = ok && same("tile", got.tile, want.tile, *want.n_tile) & same("row_token", got.row_token, want.row_token, n) &
+    ok = ok && same("tile", got.tile, want.tile, want.n_tile[0]) & same("fit_tile", got.fit_tile, want.fit_tile, want.n_tile[1]) &
+                   same("row_token", got.row_token, want.row_token, n) &
                    same("row_choice", got.row_choice, want.row_choice, n) & same("row_score", got.row_score, want.row_score, n);
     return ok & same("choice_row", got.choice_row, want.choice_row, p.n_token * p.top_k);
 }

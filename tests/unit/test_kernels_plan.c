@@ -57,7 +57,8 @@ static void check_saved(const struct mk_saved_layout *at, const struct mk_plan *
           {at->row_token, n * 4}, {at->row_choice, n * 4}, {at->choice_row, n * 4},
           {at->row_score, n * 4}, {at->low_up, low * (size_t)plan->low_up},
           {at->low_down, low * (size_t)plan->low_down},
-          {at->tile, (size_t)plan->max_tile * sizeof(struct mk_tile)}, {at->n_tile, 4});
+          {at->tile, (size_t)plan->max_tile * sizeof(struct mk_tile)},
+          {at->fit_tile, (size_t)plan->max_tile * sizeof(struct mk_tile)}, {at->n_tile, 8});
 }
 
 static void check_workspaces(const struct mk_plan *plan, const struct mk_problem *p)

@@ -14,14 +14,9 @@ struct emu_product {
 
 void emu_wgmma(const emu_product &p);
 
-template <int A_MN, int B_MN> inline void wgmma_256(float *d, uint64_t a, uint64_t b, int keep)
+template <int N, int A_MN, int B_MN> inline void wgmma(float *d, uint64_t a, uint64_t b, int keep)
 {
-    emu_wgmma({ d, a, b, keep != 0, A_MN != 0, B_MN != 0, 256 });
-}
-
-template <int A_MN, int B_MN> inline void wgmma_128(float *d, uint64_t a, uint64_t b, int keep)
-{
-    emu_wgmma({ d, a, b, keep != 0, A_MN != 0, B_MN != 0, 128 });
+    emu_wgmma({ d, a, b, keep != 0, A_MN != 0, B_MN != 0, N });
 }
 
 #endif
