@@ -211,25 +211,6 @@ template <typename G> __device__ inline int weight_steps(const hop_args &a)
     return G::op == HOP_DX ? a.n_half * steps(a.inter) : steps(G::op == HOP_DOWN ? a.inter : a.hidden);
 }
 
-/* The same of the list whose tiles share an expert's rows: as evenly as can be, by sixteens. */
-template <typename G> __device__ inline hop_tile find_fit_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen)
-{
-    hop_tile t = {};
-
-    if (i >= n_tile)
-        return t;
-    int all = seen.z - seen.y, n_row_tile = (all + MK_FIT_M - 1) / MK_FIT_M, share = ((all + n_row_tile - 1) / n_row_tile + 15) & ~15;
-    row_column at = order(a, i - (i / a.n_n_tile - seen.w) * a.n_n_tile, n_row_tile);
-    int row = seen.y + at.row * share, n_row = min(share, seen.z - row), half = (n_row + 1) / 2;
-    t.expert = seen.x;
-    t.m = n_row > FIT_SHARED;
-    t.row = row + (t.m ? s.rank * half : 0);
-    t.n_row = !t.m ? n_row : s.rank ? n_row - half : half;
-    t.n = at.column * TILE_N + (t.m ? 0 : s.rank * (TILE_N / 2));
-    t.n_step = weight_steps<G>(a) + steps(a.low);
-    return t;
-}
-
 template <typename G>
 __device__ inline hop_tile find_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen)
 {

@@ -56,6 +56,11 @@ struct hop_draw {
     }
 };
 
+/* In hopper_fit.cuh. */
+template <typename G>
+__device__ __forceinline__ hop_tile find_fit_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen);
+template <typename G> __device__ __forceinline__ void fit_produce(const hop_args &a, const hop_smem &s);
+
 template <typename G> __device__ inline hop_tile find_any_tile(const hop_args &a, int i, int n_tile, const hop_smem &s, int4 seen)
 {
     return G::fit ? find_fit_tile<G>(a, i, n_tile, s, seen) : find_tile<G>(a, i, n_tile, s, seen);
@@ -408,8 +413,6 @@ __device__ inline void produce_k(const hop_args &a, const hop_smem &s)
     }
     announce_end(s, ring, true);
 }
-
-template <typename G> __device__ __forceinline__ void fit_produce(const hop_args &a, const hop_smem &s);
 
 template <typename G> __device__ inline void produce(const hop_args &a, const hop_smem &s)
 {
