@@ -16,8 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CLIENTS   8u
-#define QUEUE     64u
+#define CLIENTS 8u
+#define QUEUE   64u
+#define OWN                                                                                        \
+    2u /* places beyond, for what no tool asked: the job's first arm, and back to the original */
 #define ROWS      256u
 #define OUT_BYTES (512u << 10) /* rows of two status answers; who leaves more unread is cut off */
 
@@ -44,7 +46,7 @@ static char directory[256];
 static _Atomic bool woken; /* inj_ctl_kick ends the wait; a ring alone asks to look at the outbox */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct inj_request queue[QUEUE]; /* in order of arrival */
+static struct inj_request queue[QUEUE + OWN]; /* in order of arrival */
 static size_t n_queue;
 static uint64_t running; /* ticket of the request that was taken last and is not done */
 static bool running_cancelled;
@@ -93,7 +95,7 @@ static void forget_request(size_t i)
 
 static bool queue_put(uint64_t ticket, const struct mp_msg *msg)
 {
-    if (n_queue == QUEUE)
+    if (n_queue >= (ticket ? QUEUE : QUEUE + OWN))
         return false;
     queue[n_queue].ticket = ticket;
     queue[n_queue++].msg = *msg;
@@ -199,16 +201,25 @@ static void drop_requests(uint32_t tag)
     running_cancelled |= running && running >> 32 == tag;
 }
 
-static void hang_up(struct client *c)
+/* Under the lock. The last one is enough, so that there is always a place for it. */
+static void ask_back(void)
 {
     struct mp_msg back = {.kind = MP_WIRE_SWAP, .layer = -1, .name = "original"};
 
+    for (size_t i = n_queue; i-- > 0;)
+        if (!queue[i].ticket && !strcmp(queue[i].msg.name, back.name))
+            forget_request(i);
+    queue_put(0, &back);
+}
+
+static void hang_up(struct client *c)
+{
     close(c->fd);
     free(c->out);
     pthread_mutex_lock(&lock);
     drop_requests(c->tag);
     if (c->lease) {
-        queue_put(0, &back);
+        ask_back();
         inj_sample_ask("auto");
     }
     pthread_mutex_unlock(&lock);

@@ -258,6 +258,31 @@ static void test_lease_gives_the_job_back(void **state)
     assert_string_equal(sampling, "auto");
 }
 
+/* Also where another tool's requests take every place; and leases that are lost one after the other take one. */
+static void test_lease_among_many_requests(void **state)
+{
+    struct mp_sock s, leased;
+    struct inj_request r;
+
+    (void)state;
+    open_tool(&s, 0);
+    for (uint32_t i = 0; i < QUEUE; i++)
+        ask(&s, MP_WIRE_SWAP, 100 + i, "moeprof", 0);
+    wait_pending(QUEUE);
+    for (int i = 0; i < 4; i++) {
+        open_tool(&leased, MP_WIRE_LEASE);
+        mp_sock_close(&leased);
+        wait_pending(QUEUE + 1);
+        poll(NULL, 0, 20);
+    }
+    for (uint32_t i = 0; i < QUEUE; i++)
+        assert_true(inj_ctl_take(&r, 10) && r.ticket);
+    assert_true(inj_ctl_take(&r, 10) && !r.ticket);
+    assert_string_equal(r.msg.name, "original");
+    assert_false(inj_ctl_pending());
+    mp_sock_close(&s);
+}
+
 /* Garbage ends its connection and no other; a tool that never reads is cut off, and the guest goes on. */
 static void test_bad_tools(void **state)
 {
@@ -313,6 +338,7 @@ int main(void)
         TEST(test_cancel),
         TEST(test_wrong_use),
         TEST(test_lease_gives_the_job_back),
+        TEST(test_lease_among_many_requests),
         TEST(test_bad_tools),
         TEST(test_more_tools_than_places),
     };
