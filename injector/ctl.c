@@ -16,10 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CLIENTS 8u
-#define QUEUE   64u
-#define OWN                                                                                        \
-    2u /* places beyond, for what no tool asked: the job's first arm, and back to the original */
+#define CLIENTS   8u
+#define QUEUE     64u
+#define OWN       2u /* places beyond, for what no tool asked: the job's first arm, "original" */
 #define ROWS      256u
 #define OUT_BYTES (512u << 10) /* rows of two status answers; who leaves more unread is cut off */
 

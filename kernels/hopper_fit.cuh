@@ -60,25 +60,15 @@ __device__ __forceinline__ int fit_bytes(int n_row)
 __device__ __forceinline__ void load_fit_rows(const CUtensorMap *maps, const hop_tile &t, uint32_t to, uint32_t bar, int k, int half,
                                               int from, int end)
 {
-    if (from >= end)
-        return;
-    const CUtensorMap *map = maps + (end - from - 1) / 16;
-    if (t.m)
-        tma_load_3d(to + from * 128, map, k, half, t.row + from, bar);
-    else
-        tma_load_pair(to + from * 128, map, k, half, t.row + from, bar);
+    if (from < end)
+        load_box(t.m, to + from * 128, maps + (end - from - 1) / 16, k, half, t.row + from, bar);
 }
 
 /* The same of an adapter's, 64 a load and the last by 16. */
 __device__ __forceinline__ void load_fit_low(const hop_args &a, const hop_tile &t, uint32_t to, uint32_t bar, int k, int from, int end)
 {
-    for (; from < end; from += from + 48 < end ? 64 : 16) {
-        const CUtensorMap *map = from + 48 < end ? &a.low_a : &a.low_few;
-        if (t.m)
-            tma_load_3d(to + from * 128, map, k, 0, t.row + from, bar);
-        else
-            tma_load_pair(to + from * 128, map, k, 0, t.row + from, bar);
-    }
+    for (; from < end; from += from + 48 < end ? 64 : 16)
+        load_box(t.m, to + from * 128, from + 48 < end ? &a.low_a : &a.low_few, k, 0, t.row + from, bar);
 }
 
 /* What comes to this block in a step: rows, and weights. */
@@ -87,19 +77,6 @@ __device__ __forceinline__ int fit_step_bytes(const hop_args &a, const hop_tile 
     if (t.m)
         return fit_bytes(t.n_row) + (a.hidden - t.n > TILE_N / 2 ? B_BYTES : B_BYTES / 2);
     return fit_bytes(t.n_row) + (a.hidden > t.n ? B_BYTES / 2 : 0);
-}
-
-/* This block's 128 columns of the weights, for itself. */
-template <typename G>
-__device__ __forceinline__ void load_fit_weights(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int y)
-{
-    if (!G::b_mn) {
-        tma_load_3d(to, map, k, y, t.n, bar);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            tma_load_3d(to + i * 8192, map, t.n + i * 64, y, k, bar);
-    }
 }
 
 /* By one thread: tells the consumers of a new tile, arms the stage's barrier, loads. low: a step of the adapter's. */
@@ -121,10 +98,12 @@ __device__ __forceinline__ void issue_fit(const hop_args &a, const hop_tile &t, 
         load_fit_low(a, t, rows, bar, k, from, end);
     else
         load_fit_rows(a.rows, t, rows, bar, k, second, from, end);
-    if (t.m)
-        load_b<G>(map, t, weights, bar, k, y, s.rank, a.hidden - t.n <= TILE_N / 2);
-    else if (a.hidden > t.n)
-        load_fit_weights<G>(map, t, weights, bar, k, y);
+    if (t.m) {
+        if (!(a.hidden - t.n <= TILE_N / 2 && s.rank))
+            load_b<G>(map, t, weights, bar, k, y, s.rank, false);
+    } else if (a.hidden > t.n) {
+        load_b<G>(map, t, weights, bar, k, y, 0, true);
+    }
 }
 
 template <typename G> __device__ __forceinline__ void fit_produce(const hop_args &a, const hop_smem &s)

@@ -51,12 +51,12 @@ enum hop_weights { HOP_ROWS, HOP_COLUMNS, HOP_ALTERNATING };
 #define K_TOKEN_BYTES   (K_BLOCK * TILE_K * 4)
 #define N_THREAD        384
 #define ROW_GROUP       9             /* row tiles of an expert whose columns are all taken before the next are begun */
-#define FIT_SHARED      256 /* hopper_fit.cuh: rows of a tile that both blocks may take; */
-#define FIT_SPLIT       (MK_FIT_M / 2) /* and a block's where each takes half, at most */
-#define N_FIT_LOAD      (FIT_SPLIT / 16)
-#define N_FIT_STORE     6 /* a chunk's rows at most, by 16 */
+#define FIT_SHARED      256            /* hopper_fit.cuh: rows of a tile that both blocks may have, */
+#define FIT_SPLIT       (MK_FIT_M / 2) /* and of a block where each has half, at most */
 #define FIT_STAGE_BYTES (B_BYTES + FIT_SPLIT * TILE_K * 2)
-#define FIT_OUT_BYTES   (96 * 128 * 2) /* what leaves at once: of each group 96 rows x 64 columns, or half of the rows, twice the columns */
+#define FIT_OUT_BYTES   (96 * 128 * 2) /* what leaves at once: a group's 96 rows x 64 columns, or 48 x 128 */
+#define N_FIT_LOAD      (FIT_SPLIT / 16)
+#define N_FIT_STORE     6 /* 96 rows by 16 */
 #define N_DRAWN         (2 * N_STAGE) /* places for drawn tiles: a block is ahead of the other by N_STAGE steps, each a tile, at most */
 
 struct hop_args {

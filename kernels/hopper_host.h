@@ -10,7 +10,7 @@
 int hop_map_weight(CUtensorMap *out, const mk_matrix *m, int n_expert, int n_contiguous, int64_t stride, int n_other,
                    int n_box);
 
-/* A map over rows (R, n_half, I): x column, y half, z row; a box is 64 x 1 x n_box: 64 to load, a warp's 16 to store. */
+/* A map over rows (R, n_half, I): x column, y half, z row; a box is 64 x 1 x n_box. */
 int hop_map_rows(CUtensorMap *out, const void *base, int n_column, int n_half, int64_t n_row, int n_box);
 
 /* The same rows, z of 64 from row w on, so that a box may end where an expert's rows do: what follows is zero. */

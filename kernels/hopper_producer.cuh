@@ -126,22 +126,28 @@ template <typename G> __device__ inline int first_b(const hop_tile &t, int rank)
     return (G::op == HOP_UP ? 2 * t.n : t.n) + rank * (TILE_N / 2);
 }
 
-/* This block's half of B, to both blocks: columns k of the rows that y says, in map which. */
+/* A box by TMA, to this block alone or to both. */
+__device__ inline void load_box(bool alone, uint32_t to, const CUtensorMap *map, int x, int y, int z, uint32_t bar)
+{
+    if (alone)
+        tma_load_3d(to, map, x, y, z, bar);
+    else
+        tma_load_pair(to, map, x, y, z, bar);
+}
+
+/* Half of B, this block's by its rank: columns k of the rows that y says, in map which. */
 template <typename G>
-__device__ inline void load_b(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int y, int rank,
-                              bool narrow)
+__device__ inline void load_b(const CUtensorMap *map, const hop_tile &t, uint32_t to, uint32_t bar, int k, int y, int rank, bool alone)
 {
     int n = first_b<G>(t, rank);
 
-    if (narrow && rank)
-        return;
     to += rank * (B_BYTES / 2);
     if (!G::b_mn) {
-        tma_load_pair(to, map, k, y, n, bar);
+        load_box(alone, to, map, k, y, n, bar);
     } else {
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            tma_load_pair(to + i * 8192, map, n + i * 64, y, k, bar);
+            load_box(alone, to + i * 8192, map, n + i * 64, y, k, bar);
     }
 }
 
@@ -157,11 +163,6 @@ __device__ inline void load_a(const CUtensorMap *map, const hop_tile &t, uint32_
 __device__ inline int a_bytes(const hop_tile &t)
 {
     return t.n_row > 64 ? A_BYTES : t.n_row > 0 ? A_BYTES / 2 : 0;
-}
-
-__device__ inline int b_bytes(bool narrow)
-{
-    return narrow ? B_BYTES / 2 : B_BYTES;
 }
 
 /* By one thread, for UP and DACT: tells the consumers of a new tile, arms the stage's barrier, loads what TMA loads. */
@@ -355,7 +356,7 @@ __device__ inline void issue_k(const hop_args &a, const hop_tile &t, const hop_s
     uint32_t bar = s.full(stage), to = s.b(stage) + s.rank * (B_BYTES / 2);
     bool narrow = is_narrow<hop_gemm<HOP_DW>>(a, t);
 
-    mbar_expect(bar, b_bytes(narrow) + (step ? 0 : INFO_BYTES));
+    mbar_expect(bar, (narrow ? B_BYTES / 2 : B_BYTES) + (step ? 0 : INFO_BYTES));
     if (narrow && s.rank)
         return;
 #pragma unroll
