@@ -335,6 +335,7 @@ static int run_dact(const mk_backward *b, const struct mk_plan *plan, mk_stream 
     a.scaled_act = (bf16 *)mk_work(b, plan->backward.scaled_act);
     a.dscore_part = (float *)mk_work(b, plan->backward.dscore_part);
     a.n_dscore_part = plan->n_dscore_part;
+    a.park = (uint4 *)mk_work(b, plan->backward.park);
     if ((rc = set_backward_count(&a, b, plan, 0, stream)))
         return rc;
     return hop_launch_dact(&a, weights, plan->max_tile, stream);

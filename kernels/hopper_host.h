@@ -36,6 +36,7 @@ static inline int hop_grid(int *n_block, int64_t n_pair)
 
     if (!n_sm)
         return MK_ECUDA;
+    n_sm = n_sm < MK_MAX_BLOCK ? n_sm : MK_MAX_BLOCK;
     *n_block = (int)(n_pair < n_sm / 2 ? n_pair : n_sm / 2) * 2;
     return MK_OK;
 }

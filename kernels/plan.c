@@ -91,6 +91,13 @@ static void plan_lora(struct mk_lora_layout *out, size_t *at, const struct mk_pl
     out->down_b = put(at, down * h, elt);
 }
 
+/* Blocks of DACT at most: two share a tile of rows and 256 columns. */
+static size_t dact_blocks(const struct mk_plan *plan, const struct mk_problem *p)
+{
+    int64_t n = 2 * (int64_t)plan->max_tile * ((p->inter + 255) / 256);
+    return (size_t)(n < MK_MAX_BLOCK ? n : MK_MAX_BLOCK);
+}
+
 static void plan_workspace(struct mk_plan *plan, const struct mk_problem *p)
 {
     size_t n_row = (size_t)plan->n_row, elt = mk_dtype_bytes(p->dtype), at = 0;
@@ -106,6 +113,7 @@ static void plan_workspace(struct mk_plan *plan, const struct mk_problem *p)
     plan->backward.scaled_act = put(&at, n_row * i, elt);
     plan->backward.dpre = put(&at, n_row * i * (size_t)plan->n_half, elt);
     plan->backward.dscore_part = put(&at, n_row * (size_t)plan->n_dscore_part, 4);
+    plan->backward.park = put(&at, dact_blocks(plan, p), MK_PARK_BYTES);
     plan->backward.next_tile = put(&at, MK_BACKWARD_COUNT, 4);
     plan_lora(&plan->backward.lora, &at, plan, p);
     plan->backward.dlow_up = put(&at, n_row * (size_t)plan->low_up, elt);

@@ -15,6 +15,8 @@ extern "C" {
 #define MK_ROUTE_BLOCK    128 /* routing blocks at most: each reads what all have counted, and they may wait for each other */
 #define MK_TILE_M         256 /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
 #define MK_FIT_M          288 /* the same of the second list, whose tiles share an expert's rows as evenly as can be */
+#define MK_MAX_BLOCK      256 /* blocks of a product at most, one a multiprocessor */
+#define MK_PARK_BYTES     24576
 #define MK_FORWARD_COUNT  2
 #define MK_BACKWARD_COUNT 4
 #define MK_DSCORE_TILE    128 /* columns of I that share one partial sum of dscore */
@@ -65,6 +67,7 @@ struct mk_backward_layout {
     size_t scaled_act;  /* (R, I) dtype: score * act, the operand of the down gradient */
     size_t dpre;        /* (R, 2, I) dtype */
     size_t dscore_part; /* (R, n_dscore_part) float */
+    size_t park;        /* (blocks of DACT, MK_PARK_BYTES): what a block of the Hopper path has no room for while it waits */
     size_t next_tile;   /* (MK_BACKWARD_COUNT) int32: tiles drawn for DACT, DX, the gradients of down, of gate and up */
     struct mk_lora_layout lora;
     size_t dlow_up;    /* (R, low_up) dtype: scale * B^T times the gradient of gate and up */

@@ -140,6 +140,15 @@ inline void stg_16(void *to, uint4 v)
     memcpy(to, &v, 16);
 }
 
+inline uint4 ldg_16(const void *from)
+{
+    uint4 v;
+    if ((uintptr_t)from % 16)
+        emu_die("a load from a misaligned address");
+    memcpy(&v, from, 16);
+    return v;
+}
+
 /* ---- warpgroups ---- */
 
 template <int N> inline void registers_grow(void) {}
