@@ -59,7 +59,7 @@ $(GUEST): $(call obj,$(core_src) $(inj_src)) injector/exports.map
 
 # B is given relative or absolute: what an object was made of is written down under both names.
 both_names = $(sort $(abspath $(1)) $(patsubst $(CURDIR)/%,%,$(1)))
-$(B)/%.o: %.c
+$(B)/%.o: %.c $(B)/config.mk
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(MP_CFLAGS) $(addprefix -MT ,$(call both_names,$@)) -ffunction-sections -fdata-sections $(TOOL_CFLAGS) -c -o $@ $<
 

@@ -7,7 +7,7 @@ PYTHON=${PYTHON:-python3}
 say() { printf '\n== %s\n' "$1"; }
 
 say "set-up and build"
-[ -n "$MOEPROF_NO_SETUP" ] || sh tests/tools/setup.sh
+[ -n "$MOEPROF_NO_SETUP" ] || B="$B" sh tests/tools/setup.sh
 make B="$B" all
 
 gpu_torch() {
