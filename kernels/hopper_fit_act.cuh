@@ -1,4 +1,4 @@
-/* hopper_fit_act.cuh: how tiles of UP and DACT leave, which activate. Part of hopper_fit.cuh.
+/* hopper_fit_act.cuh: how tiles of UP and DACT leave, which activate. Part of hopper_fit_tile.cuh.
  * A consumer group's chunk lies in shared memory, rows of 64 columns twice: UP's gate and up (where they alternate, each half of both),
  * DACT's 128 columns of dout times down. A slice takes sixteen rows of it, 16 bytes a lane, eight lanes a row, four rows a warp. */
 
@@ -35,13 +35,13 @@ __device__ inline float dact_pair(uint32_t *g, uint32_t *u, uint32_t *act, uint3
     return dv.x * v0 + dv.y * v1;
 }
 
-/* The rows of a slice's that this lane has one of. */
+/* Which of a slice's sixteen rows this lane has. */
 __device__ __forceinline__ int fit_lane_row(void)
 {
     return threadIdx.x / 32 % 4 * 4 + threadIdx.x % 32 / 8;
 }
 
-/* Eights columns of a piece of a chunk, of this lane's among sixteen rows. */
+/* Eight columns of this lane's row, of sixteen rows and one piece of the chunk in shared memory. */
 __device__ __forceinline__ uint4 fit_get(const fit_drain &d, const hop_smem &s, int group, int sixteen, int piece, int block)
 {
     int row = fit_lane_row();

@@ -141,23 +141,22 @@ __device__ inline float bias_at(const mk_vector &b, int expert, int column, int 
     return __bfloat162float(((const bf16 *)b.base)[expert * b.stride_expert + column * b.stride]);
 }
 
-/* The bias of a thread's j-th column: of piece j / 2, the eight behind those of an even j. */
+/* The bias of a thread's j-th column: of piece j / 2, the eight behind those of an even j. Of gate and up one may have none. */
 template <typename G>
 __device__ __forceinline__ float fit_bias(const hop_args &a, const hop_tile &t, int group, int n_piece, int j)
 {
     int in_piece = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + j % 2 * 8, in_group = in_piece + j / 2 * 64;
 
-    if (G::apart)
-        return bias_at(a.bias[j / 2], t.expert, t.n + 64 * group + in_piece, a.inter);
-    if (G::alternating)
-        return bias_at(in_piece % 2 ? a.bias[1] : a.bias[0], t.expert, t.n + 64 * group + in_group / 2, a.inter);
-    return bias_at(a.bias[0], t.expert, t.n + 64 * n_piece * group + in_group, a.hidden);
+    if (G::op == HOP_DOWN)
+        return bias_at(a.bias[0], t.expert, t.n + 64 * n_piece * group + in_group, a.hidden);
+    const mk_vector &b = a.bias[G::apart ? j / 2 : in_piece % 2];
+    return b.base ? bias_at(b, t.expert, t.n + 64 * group + (G::apart ? in_piece : in_group / 2), a.inter) : 0.f;
 }
 
 template <typename G, typename W>
 __device__ __forceinline__ void fit_add_bias(float *acc, const hop_args &a, const hop_tile &t, int group)
 {
-    if (!a.bias[0].base)
+    if (!a.bias[0].base && (G::op == HOP_DOWN || !a.bias[1].base))
         return;
 #pragma unroll
     for (int j = 0; j < 2 * W::n_piece; j++) {

@@ -35,8 +35,7 @@ __device__ inline void produce_low(const hop_args &a, const hop_tile &t, const h
         mbar_wait(s.empty(ring.stage), ring.phase ^ 1);
         if (threadIdx.x == 0)
             issue_low<G>(a, t, c, s, ring.stage, step);
-        if (G::gather)
-            mbar_arrive(s.full(ring.stage));
+        mbar_arrive(s.full(ring.stage));
     }
 }
 

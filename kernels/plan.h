@@ -13,7 +13,7 @@ extern "C" {
 
 #define MK_ROUTE_CHUNK    256 /* a routing block's choices are a multiple of it */
 #define MK_ROUTE_BLOCK    128 /* routing blocks at most: each reads what all have counted, and they may wait for each other */
-#define MK_TILE_M         256 /* rows of an entry of the tile list, which never spans two experts: a pair of blocks' rows */
+#define MK_TILE_M         256 /* rows of an entry of the first tile list, which never spans two experts */
 #define MK_FIT_M          288 /* the same of the second list, whose tiles share an expert's rows as evenly as can be */
 #define MK_MAX_BLOCK      256 /* blocks of a product at most, one a multiprocessor */
 #define MK_PARK_BYTES     24576

@@ -178,6 +178,8 @@ static const shape shapes[] = {
     { "many rows an expert, several tiles wide", 340, 264, 136, 2, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false },
     { "an expert of 256 rows", 256, 200, 72, 2, 1, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, false, false, true },
     { "an expert of 257 rows, biases", 257, 328, 72, 2, 1, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, true },
+    { "a bias on gate alone", 40, 72, 136, 4, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false, 0, 0, false, 2 },
+    { "a bias on up alone, by turns", 40, 72, 136, 4, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, BY_TURNS, NONE, PEFT, 0, 0, true, false, false, 0, 0, false, 1 },
     { "an expert of 288 rows, transposed", 288, 136, 72, 2, 1, MK_ACT_SWIGLU, MK_BF16, MK_FP32, TRANSPOSED, NONE, PEFT, 0, 0, true, false, true },
     { "an expert of 285 rows, by turns, several tiles wide", 285, 72, 600, 2, 1, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, BY_TURNS, NONE, PEFT, 0, 0, true, false, true },
     { "an expert of 289 rows, adapters", 289, 264, 72, 2, 1, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 72, false, false, true },

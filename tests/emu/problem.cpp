@@ -127,8 +127,8 @@ void inputs::describe(const shape &s, int n_half)
     p.up = half(gate_up, s.weights, n_half, n_half - 1, s.i, s.h);
     p.down = whole(down, s.weights, s.h, s.i);
     if (s.act == MK_ACT_CLAMPED_GLU) {
-        p.gate_bias = { bias.at(0), s.i, 1 };
-        p.up_bias = { bias.at((size_t)s.e * s.i), s.i, 1 };
+        p.gate_bias = { s.lacks & 1 ? NULL : bias.at(0), s.i, 1 };
+        p.up_bias = { s.lacks & 2 ? NULL : bias.at((size_t)s.e * s.i), s.i, 1 };
         p.down_bias = { bias.at((size_t)s.e * 2 * s.i), s.h, 1 };
     }
     if (s.lora != NONE)

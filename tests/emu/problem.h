@@ -25,6 +25,7 @@ struct shape {
     float limit;     /* of the clamped activation; 0: 7 */
     float tolerance; /* relative RMS error; 0: 1e-2 */
     bool apart;      /* by steps, each called for itself */
+    unsigned lacks;  /* biases that are not there: 1 gate's, 2 up's */
 };
 
 /* What is computed, outputs and gradients, once for each implementation: NaNs, or numbers by lot to add to. */
