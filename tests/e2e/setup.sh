@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.bash"
 
 mkdir -p bin b
-echo 'echo "$*" >>"$T/apt.log"' >bin/apt-get
+echo 'echo "$*" >>"$T/apt.log"; exit ${APT_CODE:-0}' >bin/apt-get
 echo 'case $2 in ${LACKS:-none}) exit 1 ;; esac' >bin/dpkg
 printf '#!/bin/sh\nexec "$@"\n' >bin/sudo
 for f in apt-get dpkg; do
@@ -13,6 +13,9 @@ chmod +x bin/*
 export T
 
 echo 'TOOL_LIBS :=' >b/config.mk
+PATH=$PWD/bin:$PATH LACKS=libzstd-dev APT_CODE=100 B=b sh "$root/tests/tools/setup.sh" && fail "apt-get failed, and nobody heard"
+rm apt.log
+
 PATH=$PWD/bin:$PATH LACKS=none B=b sh "$root/tests/tools/setup.sh" || fail "setup with nothing to do"
 [ -e b/config.mk ] && [ ! -e apt.log ] || fail "nothing was missing, and yet something was done"
 

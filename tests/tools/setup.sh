@@ -14,5 +14,5 @@ fi
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 export DEBIAN_FRONTEND=noninteractive
-$sudo apt-get update -qq && $sudo apt-get install -y -qq $missing >/dev/null
+{ $sudo apt-get update -qq && $sudo apt-get install -y -qq $missing >/dev/null; } || exit
 rm -f "${B:-build}/config.mk"
