@@ -50,6 +50,7 @@ __device__ __forceinline__ uint4 fit_get(const fit_drain &d, const hop_smem &s, 
 }
 
 /* DACT's third chunk waits in memory, where it stays in L2: its slices want the registers. A thread reads only what it wrote. */
+static_assert(MK_PARK_BYTES == FIT_OUT_BYTES, "a chunk of each group");
 __device__ __forceinline__ uint4 *fit_parked(const hop_args &a, int group)
 {
     return a.park + blockIdx.x * (MK_PARK_BYTES / 16) + group * (FIT_GROUP_BYTES / 16) + threadIdx.x % 128;
@@ -189,7 +190,7 @@ __device__ __forceinline__ void fit_dact_slice(fit_drain &d, const hop_args &a, 
 }
 
 /* What slices need, before a tile's first chunk lies where that of the tile before did. */
-template <typename G> __device__ __forceinline__ void fit_begin(fit_drain &d, const hop_args &a, const hop_smem &, int group)
+template <typename G> __device__ __forceinline__ void fit_begin(fit_drain &d, const hop_args &a, int group)
 {
     d.chunk = d.first = 0;
     if (G::op == HOP_DACT)

@@ -1,6 +1,6 @@
 /* hopper_fit_tile.cuh: how tiles that fit their rows are made, and leave. Part of hopper_gemm.cuh.
  *
- * A finished tile leaves in chunks of rows: the first waits in shared memory, up to two in registers. Between two steps of the tile
+ * A finished tile leaves in chunks of rows: the first waits in shared memory, up to two in registers (of DACT one, the third in L2). Between two steps of the tile
  * after it a slice of it is taken: what UP and DACT do with theirs is in hopper_fit_act.cuh. DOWN's and DX's are whole chunks, which go
  * by TMA. A chunk has 16 rows or more where the tile has, so its last store may begin before the one ahead of it ends, and writes the
  * same once more: what lies behind a tile's rows belongs to others.
@@ -193,7 +193,7 @@ __device__ __forceinline__ void fit_leave(float *acc, const hop_args &a, const h
     }
     fit_chunk first = fit_round<W>(acc, 0);
     if constexpr (G::acts) {
-        fit_begin<G>(d, a, s, group);
+        fit_begin<G>(d, a, group);
         fit_put_chunk(first, s, group);
     } else {
         fit_wait_stores(group);

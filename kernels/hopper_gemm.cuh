@@ -60,7 +60,7 @@ enum hop_weights { HOP_ROWS, HOP_COLUMNS, HOP_ALTERNATING };
 
 struct hop_args {
     CUtensorMap b[4];             // gate, up, or one alone; the packed adapters beside them
-    CUtensorMap low_a, low_few;   // rows of the adapter (R, low), 64 a load; 16 (DOWN, DX)
+    CUtensorMap low_a, low_few;   // rows of the adapter (R, low), 64 a load; 16
     CUtensorMap rows[N_FIT_LOAD]; // DOWN, DX: act or dpre, 16, 32, ... rows a load
     const int64_t *b_offset[4];   // (E) elements, or NULL
     int64_t b_stride[4];          // elements from expert to expert
@@ -157,7 +157,7 @@ template <typename G> __device__ inline hop_smem carve(void *raw)
 /* A tile as all roles see it. */
 struct hop_tile {
     int expert, row, n_row; // M: first row and rows of this tile; DW: first row and rows of the expert
-    int n, half, m; // first column; which half of I (DW); first row of H (DW), or do blocks split the rows (DOWN, DX)
+    int n, half, m; // first column; which half of I (DW); first row of H (DW), or do blocks split the rows
     int n_step;     // K steps; 0: there is no such tile
 };
 
