@@ -16,7 +16,7 @@ extern "C" {
 #define MK_TILE_M         256 /* rows of an entry of the first tile list, which never spans two experts */
 #define MK_FIT_M          288 /* the same of the second list, whose tiles share an expert's rows as evenly as can be */
 #define MK_MAX_BLOCK      256 /* blocks of a product at most, one a multiprocessor */
-#define MK_PARK_BYTES     24576
+#define MK_PARK_BYTES     24576 /* a block's, in which a part of DACT's finished tile waits */
 #define MK_FORWARD_COUNT  2
 #define MK_BACKWARD_COUNT 4
 #define MK_DSCORE_TILE    128 /* columns of I that share one partial sum of dscore */
