@@ -17,6 +17,22 @@ typedef __nv_bfloat16 bf16;
             return MK_ECUDA; \
     } while (0)
 
+/* The next grid, if it was launched to begin early (mk_early), may begin where this one leaves room. */
+__device__ inline void let_next_begin(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Until the grid before has ended, and what it wrote is seen; at once in one that did not begin early. */
+__device__ inline void wait_for_last(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 template <typename T> struct pair_of;
 template <> struct pair_of<bf16> { typedef __nv_bfloat162 type; };
 template <> struct pair_of<half> { typedef half2 type; };

@@ -138,45 +138,95 @@ static mk_dscore_args dscore_args(const mk_backward *b, const struct mk_plan *pl
     return d;
 }
 
-/* Rows of dx, then the sums over a token's choices: dx and dscore. */
-static int run_dx(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, uint32_t steps, mk_stream stream)
-{
-    bool want_dx = b->dx && steps & MK_STEP_DX, want_dscore = b->dscore && steps & MK_STEP_DSCORE;
-    mk_combine_args rows = dx_args(b, plan);
-    mk_dscore_args score = dscore_args(b, plan);
-    int rc = want_dx ? path->dx(b, plan, stream) : MK_OK;
+/* What of a backward is to be done, and where sums are. */
+struct todo {
+    bool lora, dact, dx, dscore, dw_down, dw_up;
+    bool in_down, in_up; // the sums are among the products of these; neither: a launch of their own
+};
 
-    return rc ? rc : mk_combine_v2(want_dx ? &rows : NULL, want_dscore ? &score : NULL, stream);
+/* May a gradient be written while DX's rows are read? */
+static bool is_apart(const mk_backward *b, const mk_matrix *m, int n_row, int n_column)
+{
+    const mk_problem *p = b->problem;
+    size_t n_byte = (size_t)p->n_token * p->top_k * p->hidden * mk_dtype_bytes(p->dtype);
+    int64_t last = (m->expert_offset ? m->span : (p->n_expert - 1) * m->stride_expert) + (n_row - 1) * m->stride_row +
+                   (n_column - 1) * m->stride_col;
+    const char *first = (const char *)m->base, *rows = (const char *)b->dx_row;
+
+    return !rows || !first || first >= rows + n_byte || first + (last + 1) * (int64_t)mk_dtype_bytes(b->dweight_dtype) <= rows;
+}
+
+static struct todo todo_of(const mk_path *path, const mk_backward *b, const struct mk_plan *plan)
+{
+    const mk_problem *p = b->problem;
+    uint32_t steps = b->steps ? b->steps : ~0u;
+    bool rows = plan->n_row != 0, may = path->overlaps && (int64_t)p->n_token * p->hidden < INT32_MAX; // a gradient counts in 32 bits
+    struct todo d = {};
+
+    d.lora = rows && p->lora && steps & MK_STEP_LORA;
+    d.dact = rows && steps & MK_STEP_DACT;
+    d.dx = rows && b->dx && steps & MK_STEP_DX;
+    d.dscore = rows && b->dscore && steps & MK_STEP_DSCORE;
+    d.dw_down = b->ddown.base && steps & MK_STEP_DW_DOWN;
+    d.dw_up = b->dup.base && steps & MK_STEP_DW_UP;
+    d.in_down = may && d.dx && d.dw_down && is_apart(b, &b->ddown, p->hidden, p->inter);
+    d.in_up = may && d.dx && !d.dw_down && d.dw_up && is_apart(b, &b->dgate, p->inter, p->hidden) &&
+              is_apart(b, &b->dup, p->inter, p->hidden);
+    return d;
 }
 
 /* The gradients that flow back along the rows. */
-static int run_rows(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, uint32_t steps, mk_stream stream)
+static int run_rows(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, const struct todo *todo,
+                    mk_stream stream)
 {
-    bool lora = b->problem->lora && steps & MK_STEP_LORA;
     int rc = MK_OK;
 
-    if (lora)
+    if (todo->lora)
         rc = mk_lora_pack_v1(b->problem, plan, &plan->backward.lora, b->workspace, true, stream);
-    if (!rc && lora)
+    if (!rc && todo->lora)
         rc = mk_lora_dlow_down(b, plan, stream);
-    if (!rc && steps & MK_STEP_DACT)
+    if (!rc && todo->dact)
         rc = path->dact(b, plan, stream);
-    if (!rc && lora && (b->dx || b->dlora))
+    if (!rc && todo->lora && (b->dx || b->dlora))
         rc = mk_lora_dlow_up(b, plan, stream);
-    return rc ? rc : run_dx(path, b, plan, steps, stream);
+    if (!rc && todo->dx)
+        rc = path->dx(b, plan, stream);
+    return rc;
+}
+
+/* The sums over a token's choices, dx and dscore, and the gradients of the weights. A bias makes dscore's a warp each: those are
+ * not for a gradient's few threads. */
+static int run_rest(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, const struct todo *todo,
+                    mk_stream stream)
+{
+    bool among = todo->in_down || todo->in_up, score_among = among && !b->problem->down_bias.base;
+    mk_combine_args rows = dx_args(b, plan);
+    mk_dscore_args score = dscore_args(b, plan);
+    const mk_combine_args *sums = todo->dx ? &rows : NULL;
+    const mk_dscore_args *scores = todo->dscore ? &score : NULL;
+    mk_beside in_down = {}, in_up = {};
+    int rc = mk_combine_v2(among ? NULL : sums, score_among ? NULL : scores, stream);
+
+    (todo->in_down ? in_down : in_up) = { false, false, among ? sums : NULL, score_among ? scores : NULL,
+                                                  (b->flags & MK_FLAG_CHECKED) != 0 };
+    in_down.early = todo->in_down;
+    in_up.early = todo->in_up || (todo->in_down && !b->dx_row);
+    in_down.led_on = todo->dw_up && in_up.early;
+    if (!rc && todo->dw_down)
+        rc = path->dw(b, plan, false, &in_down, stream);
+    if (!rc && todo->dw_up)
+        rc = path->dw(b, plan, true, &in_up, stream);
+    return rc;
 }
 
 int mk_call_backward(const mk_path *path, const mk_backward *b, const struct mk_plan *plan, mk_stream stream)
 {
     uint32_t steps = b->steps ? b->steps : ~0u;
-    int rc = MK_OK;
+    struct todo todo = todo_of(path, b, plan);
+    int rc = plan->n_row ? run_rows(path, b, plan, &todo, stream) : MK_OK;
 
-    if (plan->n_row)
-        rc = run_rows(path, b, plan, steps, stream);
-    if (!rc && b->ddown.base && steps & MK_STEP_DW_DOWN)
-        rc = path->dw(b, plan, false, stream);
-    if (!rc && b->dup.base && steps & MK_STEP_DW_UP)
-        rc = path->dw(b, plan, true, stream);
+    if (!rc)
+        rc = run_rest(path, b, plan, &todo, stream);
     if (!rc && steps & MK_STEP_DBIAS)
         rc = mk_dbias_v2(b, plan, path->dpre_alternates && path->dpre_alternates(b->problem), stream);
     if (!rc && steps & MK_STEP_LORA)

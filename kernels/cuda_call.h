@@ -7,13 +7,23 @@
 
 #include "kernels/cuda_paths.h"
 
+/* What a gradient of the weights does beside its own. A path without sums finds none. */
+struct mk_beside {
+    bool early;                         // begins before the launch ahead has ended, which is DX or another gradient,
+    bool led_on;                        // and another gradient so behind it
+    const struct mk_combine_args *rows; // sums among its products, or NULL: of DX's rows,
+    const struct mk_dscore_args *score; // and of the gradients of scores
+    bool checked;                       // MK_FLAG_CHECKED
+};
+
 struct mk_path {
     int (*up)(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream);
     int (*down)(const mk_forward *f, const struct mk_plan *plan, const mk_saved_layout *at, mk_stream stream);
     int (*dact)(const mk_backward *b, const struct mk_plan *plan, mk_stream stream);
     int (*dx)(const mk_backward *b, const struct mk_plan *plan, mk_stream stream); // rows; their sum a token follows
-    int (*dw)(const mk_backward *b, const struct mk_plan *plan, bool up, mk_stream stream);
+    int (*dw)(const mk_backward *b, const struct mk_plan *plan, bool up, const struct mk_beside *beside, mk_stream stream);
     bool (*dpre_alternates)(const mk_problem *p); // gate and up by turns, in place of halves; NULL: never
+    bool overlaps; // launches of a call begin early, and a gradient of the weights may sum DX's rows
 };
 
 int mk_call_forward(const mk_path *path, const mk_forward *f, const struct mk_plan *plan, mk_stream stream);
@@ -77,6 +87,16 @@ static inline int mk_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, siz
         return MK_OK;
     cudaGetLastError(); // leave no error behind for the application to find
     return MK_ECUDA;
+}
+
+/* Lets a kernel begin where the launch ahead leaves room, once all blocks of that have said so. The kernel must wait for it. */
+static inline cudaLaunchAttribute mk_early(void)
+{
+    cudaLaunchAttribute a = {};
+
+    a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    a.val.programmaticStreamSerializationAllowed = 1;
+    return a;
 }
 
 /* A gradient's matrix with the tile's rows (hidden) first. */

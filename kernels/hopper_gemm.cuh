@@ -17,6 +17,9 @@
  *   DX    H            rows     2I       gate, then up; rows are k  dpre, TMA                        the same
  *   DW    H            I        rows     x or dout, gathered in k   dpre or scaled act, TMA in k     hopper_dw.cuh
  *
+ * DX and the gradients of the weights do not need each other: each begins where the one before leaves room (griddepcontrol), and ends
+ * after it. DX's rows are summed beside the products of a gradient (hopper_sum.cuh).
+ *
  * Weights may be transposed in memory: their rows are k where they were not, and the other way round. Where rows of gate and up
  * alternate then, a tile of UP has 256 of both, told apart as they leave; DACT leaves their gradients alternating, so that DX
  * and DW see one matrix of 2I rows.
@@ -25,6 +28,7 @@
 #define KERNELS_HOPPER_GEMM_CUH
 
 #include "kernels/common.cuh"
+#include "kernels/cuda_paths.h"
 #include "kernels/hopper_ptx.cuh"
 #include "kernels/hopper_wgmma.cuh"
 
@@ -58,6 +62,19 @@ enum hop_weights { HOP_ROWS, HOP_COLUMNS, HOP_ALTERNATING };
 #define N_FIT_STORE     6 /* 96 rows by 16 */
 #define N_DRAWN         (2 * N_STAGE) /* places for drawn tiles: a block is ahead of the other by N_STAGE steps, each a tile, at most */
 
+#define SUM_COLUMNS     2048          /* hopper_sum.cuh: columns of a unit at most, eight a thread, */
+#define SUM_CHOICE      256           /* and choices of a unit of scores */
+
+/* What DW sums among its products. rows, score: as in combine.cu. */
+struct hop_sum {
+    mk_combine_args rows;
+    mk_dscore_args score;
+    int32_t n_unit, n_piece, piece;  // units of sums; a token's, and their columns
+    int32_t n_step_row, n_unit_step; // rows of a step, steps of a unit
+    int32_t n_pair, n_round;         // pairs that sum, 0: none; units of each block of theirs
+    bool checked;                    // MK_FLAG_CHECKED
+};
+
 struct hop_args {
     CUtensorMap b[4];             // gate, up, or one alone; the packed adapters beside them
     CUtensorMap low_a, low_few;   // rows of the adapter (R, low), 64 a load; 16
@@ -83,6 +100,8 @@ struct hop_args {
     CUtensorMap out_map[2];                // of these, unless they are stored by element
     CUtensorMap out_rows[1 + N_FIT_STORE]; // DOWN, DX: out, one row a store, 16, 32, ...
     uint32_t dw_dtype, accumulate;
+    hop_sum sum;        // DW
+    bool early, led_on; // begins before the launch ahead has ended; DW: such a launch follows
 };
 
 /* Is a weight gradient written by the consumers themselves, element by element, in fp32 or onto what is there? */
@@ -240,6 +259,8 @@ __device__ inline void skip(hop_ring &ring, const hop_smem &s, int n_step)
 
 #include "kernels/hopper_producer.cuh"
 
+#include "kernels/hopper_leave.cuh"
+#include "kernels/hopper_sum.cuh"
 #include "kernels/hopper_dw.cuh"
 #include "kernels/hopper_fit.cuh"
 #include "kernels/hopper_fit_tile.cuh"
@@ -247,15 +268,17 @@ __device__ inline void skip(hop_ring &ring, const hop_smem &s, int n_step)
 
 template <typename G> __device__ inline void produce(const hop_args &a, const hop_smem &s)
 {
-    if constexpr (G::op == HOP_DW)
+    if constexpr (G::op == HOP_DW) {
+        produce_sums(a, s);
         produce_k(a, s);
+    }
     else if constexpr (G::gather)
         produce_rows<G>(a, s);
     else if (threadIdx.x == 0)
         fit_produce<G>(a, s);
 }
 
-#define HOP_KERNEL hopper_gemm_v19
+#define HOP_KERNEL hopper_gemm_v20
 
 template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 {
@@ -270,7 +293,7 @@ template <typename G> __device__ inline void init_barriers(const hop_smem &s)
 
 template <typename G>
 __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
-    hopper_gemm_v19(const __grid_constant__ hop_args a)
+    hopper_gemm_v20(const __grid_constant__ hop_args a)
 {
     extern __shared__ __align__(1024) uint8_t raw[]; // the swizzle repeats every 1024 bytes
     hop_smem s = carve<G>(raw);
@@ -280,6 +303,8 @@ __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
     if (G::op == HOP_DW)
         for (int e = threadIdx.x; e <= min(a.n_expert, N_OFFSET); e += N_THREAD)
             sts_int(s.offset + 4 * e, a.route.offset[e]);
+    if (G::op == HOP_DX || (G::op == HOP_DW && a.led_on))
+        let_next_begin();
     cluster_sync();
     if (threadIdx.x < N_LOAD_THREAD) {
         registers_shrink<G::n_load_register>();
@@ -291,6 +316,8 @@ __global__ static void __cluster_dims__(2, 1, 1) __launch_bounds__(N_THREAD, 1)
         else
             consume_k(a, s);
     }
+    if (G::op == HOP_DW)
+        wait_for_last(); // so that what waits for this one has waited for that
     cluster_sync(); // neither block leaves while the other may write into it
 }
 

@@ -13,5 +13,5 @@ int hop_launch_dw(hop_args *a, mk_stream stream)
 {
     a->n_n_tile = hop_ceil(a->inter, 256) * a->n_half;
     a->n_m_pair = hop_ceil(a->hidden, 2 * HOP_M);
-    return hop_launch<hop_gemm<HOP_DW>>(a, (int64_t)a->n_expert * a->n_n_tile * a->n_m_pair, stream);
+    return hop_launch<hop_gemm<HOP_DW>>(a, (int64_t)a->n_expert * a->n_n_tile * a->n_m_pair + a->sum.n_pair, stream);
 }

@@ -50,7 +50,8 @@ template <typename G> static inline int hop_launch(const hop_args *a, int64_t n_
         return rc;
     if ((rc = mk_allow_smem((const void *)HOP_KERNEL<G>, bytes, &allowed)))
         return rc;
-    return mk_launch(HOP_KERNEL<G>, n_block, N_THREAD, bytes, *a, stream);
+    cudaLaunchAttribute early = mk_early();
+    return mk_launch(HOP_KERNEL<G>, n_block, N_THREAD, bytes, *a, stream, a->early ? &early : NULL);
 }
 
 #endif

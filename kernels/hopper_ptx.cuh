@@ -109,6 +109,14 @@ __device__ inline void tma_load_pair(uint32_t to, const CUtensorMap *map, int x,
                  : "memory");
 }
 
+/* Bytes, a multiple of 16, to this block alone; both addresses are multiples of 16. */
+__device__ inline void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+                 "r"(bytes), "r"(bar)
+                 : "memory");
+}
+
 /* From shared memory, which must have been fenced for the copy. Part of a group, as all of the thread's until it commits. */
 __device__ inline void tma_store_3d(const CUtensorMap *map, uint32_t from, int x, int y, int z)
 {
@@ -237,6 +245,13 @@ template <int N> __device__ inline void registers_shrink(void)
 __device__ inline void named_barrier(int id, int n_thread)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(n_thread) : "memory");
+}
+
+/* Counts this warp at a barrier that others wait at. */
+__device__ inline void named_arrive(int id, int n_thread)
+{
+    __syncwarp();
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(n_thread) : "memory");
 }
 
 __device__ inline void wgmma_fence(void)

@@ -148,6 +148,7 @@ enum mk_flag {
     MK_FLAG_INFERENCE = 1, /* forward: save no pre-activations; no backward may follow */
     MK_FLAG_PORTABLE = 2,  /* take the portable path even where a faster one fits: for tests and comparison */
     MK_FLAG_CPU_FP32 = 4,  /* CPU: compute in fp32 instead of fp64 */
+    MK_FLAG_CHECKED = 8,   /* also wait where only a checker of races wants it: for tests, slower */
 };
 
 /* Steps of a call, to run some of them alone on the same buffers. 0 means all. */
@@ -200,8 +201,8 @@ struct mk_backward {
     const struct mk_problem *problem;
     const struct mk_lora_grad *dlora; /* on the host; NULL: none wanted */
     /* CUDA: (T*K, H) of dtype, 256-byte aligned, or NULL: in the workspace, which may otherwise be smaller by these bytes,
-     * rounded up to 256. Only MK_STEP_DX writes and reads it, so that it may be the memory of a weight gradient that is
-     * not accumulated: those are written later. This is what sets a training's peak when gradients are nearly all there. */
+     * rounded up to 256. Only MK_STEP_DX writes it, and it is read before a weight gradient that lies there is written, so that
+     * it may be the memory of one that is not accumulated. This is what sets a training's peak when gradients are nearly all there. */
     void *dx_row;
 };
 

@@ -156,7 +156,7 @@ static int run_dx(const mk_backward *b, const struct mk_plan *plan, mk_stream st
 }
 
 /* The gradient is made the way it lies in memory: its contiguous dimension along N. */
-static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, mk_stream stream)
+static int run_dw(const mk_backward *b, const struct mk_plan *plan, bool up, const struct mk_beside *, mk_stream stream)
 {
     const mk_problem *p = b->problem;
     por_args a = common_args(p, plan, b->saved, &plan->saved);

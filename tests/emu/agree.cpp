@@ -193,6 +193,8 @@ static const shape shapes[] = {
     { "transposed, by turns, added up", 40, 264, 72, 4, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, BY_TURNS, NONE, PEFT, 0, 0, true, true, false },
     { "transposed, by turns, frozen", 40, 72, 136, 4, 2, MK_ACT_CLAMPED_GLU, MK_BF16, MK_FP32, BY_TURNS, NONE, PEFT, 0, 0, false, false, false },
     { "step by step", 450, 264, 392, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, true, false, 0, 0, true },
+    { "rows of dx in two pieces", 30, 2184, 24, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, false, false },
+    { "more choices than a step sums", 20, 2056, 16, 40, 30, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, NONE, PEFT, 0, 0, true, true, false },
     { "adapters, no tokens", 0, 64, 64, 3, 2, MK_ACT_SWIGLU, MK_BF16, MK_FP32, CONCAT, SHARED, PEFT, 16, 16, false, false, false },
 };
 

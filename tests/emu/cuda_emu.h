@@ -65,7 +65,7 @@ int emu_launch(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_byte
 /* A kernel whose clusters have two blocks. */
 template <typename A>
 int emu_launch_pair(void (*kernel)(A), dim3 grid, unsigned n_thread, size_t smem_bytes,
-                    const A &args, void *stream)
+                    const A &args, void *stream, cudaLaunchAttribute *attribute = NULL)
 {
     emu_blocks({grid, dim3(n_thread), smem_bytes, stream, 2}, [&] { kernel(args); });
     return 0;
@@ -133,6 +133,14 @@ static inline unsigned __match_any_sync(unsigned, int v)
     for (int i = 0; i < 32; i++)
         same |= (unsigned)((int)all[i * 8] == v) << i;
     return same;
+}
+static inline unsigned __ballot_sync(unsigned, int v)
+{
+    const uint32_t *all = emu_exchange((const uint32_t *)&v, 1);
+    unsigned yes = 0;
+    for (int i = 0; i < 32; i++)
+        yes |= (unsigned)(all[i * 8] != 0) << i;
+    return yes;
 }
 static inline void __syncwarp(void)
 {

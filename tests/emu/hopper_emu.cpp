@@ -65,14 +65,19 @@ struct meeting {
     int here, times;
 };
 
-static void meet(meeting &m, int n_thread)
+static void come(meeting &m, int n_thread)
 {
-    int times = m.times;
-
     if (++m.here == n_thread) {
         m.here = 0;
         m.times++;
     }
+}
+
+static void meet(meeting &m, int n_thread)
+{
+    int times = m.times;
+
+    come(m, n_thread);
     emu_wait_until([&m, times] { return m.times != times; }, "a barrier of threads", (uint32_t)n_thread);
 }
 
@@ -83,11 +88,18 @@ void cluster_sync(void)
     meet(all, (int)emu_block_dim.x * 2);
 }
 
+static meeting named[2][16];
+
 void named_barrier(int id, int n_thread)
 {
-    static meeting named[2][16];
     __syncwarp();
     meet(named[emu_rank()][id], n_thread);
+}
+
+void named_arrive(int id, int n_thread)
+{
+    __syncwarp();
+    come(named[emu_rank()][id], n_thread);
 }
 
 /* ---- TMA ---- */
@@ -189,6 +201,19 @@ void emu_tma_load(uint32_t to, const CUtensorMap *map, const emu_place &first, u
     for (uint32_t rank = 0; rank < 2; rank++)
         if (ranks >> rank & 1)
             emu_later([=] { deliver(m, in_block(to, rank), first.at, in_block(bar, rank)); });
+}
+
+void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t bar)
+{
+    if ((uintptr_t)from % 16 || bytes % 16 || !bytes)
+        emu_die("a bulk copy that is not of sixteens");
+    emu_later([=] {
+        for (uint32_t i = 0; i < bytes; i += 16)
+            memcpy(emu_at(to + i, 16), (const uint8_t *)from + i, 16);
+        mbarrier &b = barrier_at(bar);
+        b.bytes -= bytes;
+        turn(b);
+    });
 }
 
 void st_async_16(uint32_t to, uint4 v, uint32_t bar)

@@ -25,7 +25,9 @@ int main(int argc, char **argv)
 
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--portable"))
-            case_flags = MK_FLAG_PORTABLE;
+            case_flags |= MK_FLAG_PORTABLE;
+        else if (!strcmp(argv[i], "--checked"))
+            case_flags |= MK_FLAG_CHECKED;
         else if (!strcmp(argv[i], "--random") && i + 1 < argc)
             by_lot = atoi(argv[++i]), first = i + 1 < argc ? atoi(argv[++i]) : 0;
         else

@@ -18,7 +18,7 @@ for tool in ${*:-memcheck racecheck synccheck initcheck}; do
         flag=$([ "$path" = portable ] && echo --portable)
         begin=$(date +%s)
         timeout "${LIMIT_S:-60}" "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 10 \
-            "$B/kernels_small" "${WORD-}" $flag >"$log" 2>&1
+            "$B/kernels_small" --checked "${WORD-}" $flag >"$log" 2>&1
         rc=$?
         echo "$tool, $path: $(grep -c '^ok' "$log") cases, $(($(date +%s) - begin)) s, $([ $rc = 0 ] && echo clean || echo "FAIL, exit code $rc")"
         [ $rc = 0 ] || { bad=1; grep -v '^=* *$' "$log" | head -40; }

@@ -45,6 +45,7 @@ inline uint32_t cluster_rank(void)
 
 void cluster_sync(void);
 void named_barrier(int id, int n_thread);
+void named_arrive(int id, int n_thread);
 
 inline void mbar_arrive_cp_async(uint32_t bar)
 {
@@ -79,7 +80,7 @@ inline void tma_load_pair_4d(uint32_t to, const CUtensorMap *map, int x, int y, 
     emu_tma_load(to, map, { x, y, z, w }, bar, 3);
 }
 
-inline void tma_prefetch_3d(const CUtensorMap *, int, int, int) {}
+void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t bar);
 
 inline void fence_for_tma(void) {}
 
