@@ -271,8 +271,7 @@ template <typename G> __device__ inline void produce(const hop_args &a, const ho
     if constexpr (G::op == HOP_DW) {
         produce_sums(a, s);
         produce_k(a, s);
-    }
-    else if constexpr (G::gather)
+    } else if constexpr (G::gather)
         produce_rows<G>(a, s);
     else if (threadIdx.x == 0)
         fit_produce<G>(a, s);

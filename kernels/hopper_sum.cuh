@@ -67,7 +67,8 @@ __device__ inline void issue_sum(const hop_sum &m, const hop_smem &s, int stage,
                   (const bf16 *)m.rows.row_value + (int64_t)row * m.rows.hidden + at.column, bytes, s.full(stage));
 }
 
-/* Warps take turns; each asks for its next rows' numbers as it has sent for these. */
+/* Warps take turns; each asks for its next rows' numbers as it has sent for these. Of a warp that ptxas does not know to be the same
+ * in all lanes it concludes that what follows diverges, and takes the gather's copies apart. */
 __device__ inline void produce_sums(const hop_args &a, const hop_smem &s)
 {
     hop_ring ring;
