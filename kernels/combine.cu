@@ -1,24 +1,12 @@
 /* combine.cu: a token gathers its rows and sums them, weighted in forward, plain in backward (gradient of x).
  * Memory-bound: each thread holds 8 columns of one token and has up to 8 rows in flight. Sums in fp32 in the order of k.
  * v2: in backward further blocks of the same launch sum the gradients of the scores. */
-#include "kernels/common.cuh"
 #include "kernels/cuda_call.h"
+#include "kernels/sums.cuh"
 
 #define N_THREAD 256
 #define COLUMN 8 /* columns a thread: 16 bytes */
 #define IN_FLIGHT 8
-
-template <typename T> __device__ static void add_row(float *sum, uint4 v, float weight)
-{
-    const uint32_t word[4] = { v.x, v.y, v.z, v.w };
-
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float2 f = unpack2<T>(word[i]);
-        sum[2 * i] += weight * f.x;
-        sum[2 * i + 1] += weight * f.y;
-    }
-}
 
 template <typename T> __device__ static void add_rows(float *sum, const mk_combine_args &a, int64_t choice, int n, int column)
 {
@@ -39,7 +27,7 @@ template <typename T> __device__ static void add_rows(float *sum, const mk_combi
 #pragma unroll
     for (int j = 0; j < IN_FLIGHT; j++)
         if (row[j] >= 0)
-            add_row<T>(sum, v[j], weight[j]);
+            add_eight<T>(sum, v[j], weight[j]);
 }
 
 template <typename T> __device__ static void combine(const mk_combine_args &a, int block)
@@ -54,8 +42,7 @@ template <typename T> __device__ static void combine(const mk_combine_args &a, i
         return; // guard
     for (int k = 0; k < a.top_k; k += IN_FLIGHT)
         add_rows<T>(sum, a, t * a.top_k + k, min(IN_FLIGHT, a.top_k - k), column);
-    uint4 v = { pack2<T>(sum[0], sum[1]), pack2<T>(sum[2], sum[3]), pack2<T>(sum[4], sum[5]), pack2<T>(sum[6], sum[7]) };
-    *(uint4 *)((T *)a.out + t * a.out_stride + column) = v;
+    *(uint4 *)((T *)a.out + t * a.out_stride + column) = round_eight<T>(sum);
 }
 
 /* ---- gradients of the scores ---- */
@@ -98,8 +85,7 @@ __device__ static void dscore(const mk_dscore_args &a, int block)
         return; // guard
     int64_t t = choice / a.top_k, row = a.choice_row[choice];
     float sum = biased && row >= 0 ? bias_dot(a, t, (int)row) : 0.f;
-    for (int j = 0; row >= 0 && j < a.n_part; j++)
-        sum += a.part[row * a.n_part + j];
+    sum = add_parts(a, row, sum);
     if (!biased || threadIdx.x % 32 == 0)
         store_any(a.dscore, a.score_dtype, t * a.dscore_stride + choice % a.top_k, sum);
 }

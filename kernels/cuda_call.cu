@@ -169,7 +169,8 @@ static struct todo todo_of(const mk_path *path, const mk_backward *b, const stru
     d.dscore = rows && b->dscore && steps & MK_STEP_DSCORE;
     d.dw_down = b->ddown.base && steps & MK_STEP_DW_DOWN;
     d.dw_up = b->dup.base && steps & MK_STEP_DW_UP;
-    may = path->overlaps && d.dact && (int64_t)p->n_token * p->hidden < INT32_MAX; // DW counts sums in 32 bits
+    may = path->overlaps && d.dact && plan->n_row < INT32_MAX / 2 && // DW counts choices and columns in 32 bits
+          (int64_t)p->n_token * p->hidden < INT32_MAX;
     d.in_down = may && d.dx && d.dw_down && is_apart(b, &b->ddown, p->hidden, p->inter);
     d.in_up = may && d.dx && !d.dw_down && d.dw_up && is_apart(b, &b->dgate, p->inter, p->hidden) &&
               is_apart(b, &b->dup, p->inter, p->hidden);

@@ -1,6 +1,6 @@
 /* hopper_dw.cuh: gradients of the weights. Part of hopper_gemm.cuh.
  * K runs over an expert's rows: those of x or dout are gathered, 64 a step, those of dpre or the scaled activation come by TMA.
- * Some tiles are sums of another product's rows: hopper_sum.cuh. */
+ * Some pairs of blocks first sum dx's rows: hopper_sum.cuh. */
 
 /* First row of expert e. */
 __device__ inline int first_row(const hop_args &a, const hop_smem &s, int e)

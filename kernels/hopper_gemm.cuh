@@ -28,9 +28,9 @@
 #define KERNELS_HOPPER_GEMM_CUH
 
 #include "kernels/common.cuh"
-#include "kernels/cuda_paths.h"
 #include "kernels/hopper_ptx.cuh"
 #include "kernels/hopper_wgmma.cuh"
+#include "kernels/sums.cuh"
 
 enum hop_op { HOP_UP, HOP_DOWN, HOP_DACT, HOP_DX, HOP_DW };
 

@@ -95,34 +95,20 @@ __device__ inline void produce_sums(const hop_args &a, const hop_smem &s)
 __device__ inline void add_sum_rows(float *sum, uint32_t from, int n_row, uint32_t row_bytes)
 {
 #pragma unroll 4
-    for (int i = 0; i < n_row; i++, from += row_bytes) {
-        uint4 v = lds_16(from);
-        const uint32_t word[4] = { v.x, v.y, v.z, v.w };
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            float2 f = unpack2<bf16>(word[j]);
-            sum[2 * j] += f.x;
-            sum[2 * j + 1] += f.y;
-        }
-    }
+    for (int i = 0; i < n_row; i++, from += row_bytes)
+        add_eight<bf16>(sum, lds_16(from), 1.f);
 }
 
 __device__ inline void put_sum(const hop_sum &m, const sum_step &at, const float *sum, int column)
 {
-    uint4 v = { pack2<bf16>(sum[0], sum[1]), pack2<bf16>(sum[2], sum[3]), pack2<bf16>(sum[4], sum[5]), pack2<bf16>(sum[6], sum[7]) };
-    stg_16((bf16 *)m.rows.out + at.token * m.rows.out_stride + at.column + column, v);
+    stg_16((bf16 *)m.rows.out + at.token * m.rows.out_stride + at.column + column, round_eight<bf16>(sum));
 }
 
-/* The gradient of a choice's score. */
 __device__ inline void sum_score(const mk_dscore_args &a, int choice)
 {
-    float sum = 0.f;
-
     if (choice >= a.n_choice)
         return; // guard
-    int64_t row = a.choice_row[choice];
-    for (int j = 0; row >= 0 && j < a.n_part; j++)
-        sum += a.part[row * a.n_part + j];
+    float sum = add_parts(a, a.choice_row[choice], 0.f);
     store_any(a.dscore, a.score_dtype, choice / a.top_k * a.dscore_stride + choice % a.top_k, sum);
 }
 

@@ -5,7 +5,7 @@ emu_cu := lora lora_pack portable portable_up portable_down portable_grad cuda_c
 	hopper hopper_map hopper_forward hopper_dact hopper_grad
 emu_cpp := stack cuda_emu hopper_emu device_emu
 small_cpp := kernels_small agree routing refuse problem array
-emu_h := common.cuh portable_gemm.cuh portable_feed.cuh portable_epilogue.cuh portable_host.h lora_gemm.cuh \
+emu_h := common.cuh sums.cuh portable_gemm.cuh portable_feed.cuh portable_epilogue.cuh portable_host.h lora_gemm.cuh \
 	hopper_gemm.cuh hopper_producer.cuh hopper_dw.cuh hopper_leave.cuh hopper_sum.cuh hopper_fit.cuh hopper_fit_tile.cuh hopper_fit_act.cuh hopper_gather.cuh \
 	hopper_host.h
 emu_src := $(patsubst %,$(B)/emu/kernels/%,$(emu_h) $(emu_cu:%=%.cu))
